@@ -1,0 +1,154 @@
+"""LOQA on the iterated prisoner's dilemma: the paper's algorithm from top to bottom.
+
+    python ipd.py                      # the paper's figure, one seed
+    python ipd.py hp=gru hp.seed=7     # another preset, another seed; all keys: conf/ipd
+
+LOQA (Aghajohari et al., ICLR 2024, arXiv 2405.01035) is an actor-critic whose policy has a second loss. It
+assumes that the opponent plays a softmax of its Q-values, and that these follow the returns the opponent gets
+from us: by what we do after its action we make that action more or less worth while to it. The two losses are
+`agent_policy_loss` in loqa/losses.py; this file is the loop around them.
+"""
+
+from collections.abc import Callable
+
+import hydra
+import jax
+from omegaconf import DictConfig, OmegaConf
+
+from loqa import learner, training
+from loqa.agent import Agent
+from loqa.builders import ipd_game_and_agent
+from loqa.checkpoint import save_agents
+from loqa.config import IPDConfig, IPDHyperparameters, apply_jax_options, parse, run_script
+from loqa.games.ipd import STATES, IteratedPrisonersDilemma
+from loqa.learner import Settings
+from loqa.metrics import Metrics, cooperation, learning_metrics, mean_rewards
+from loqa.rollout import Opponents, draw_noise, play
+from loqa.run_logging import Run
+from loqa.training import TrainState
+
+
+def make_iteration(
+    hp: IPDHyperparameters, game: IteratedPrisonersDilemma, agent: Agent, settings: tuple[Settings, ...]
+) -> Callable[[TrainState], TrainState]:
+    """One iteration of LOQA (Algorithm 1), a pure function of the state."""
+
+    def iteration(state: TrainState) -> TrainState:
+        key = jax.random.fold_in(state.key, state.iteration)
+        if state.past:
+            state = training.remember_agents(state, hp)
+        learners, replay = [], list(state.replay)
+        # In self-play there is one learner, and the other is itself. Of two learners each plays episodes of
+        # its own against the other, and both learn from the same snapshot of each other.
+        for i, key_learner in enumerate(jax.random.split(key, len(state.learners))):
+            me, other = state.learners[i], state.learners[-1 - i]
+            key_opponents, key_rollout, key_replay = jax.random.split(key_learner, 3)
+
+            # 1. Sample opponents: the other as it is, or with the agent replay buffer as it was.
+            past = state.past[-1 - i] if state.past else None
+            opponents = training.draw_opponents(key_opponents, other.params, past, hp)
+
+            # 2. Roll out a batch of episodes; the learner is player 0.
+            noise = draw_noise(key_rollout, hp.game_length, hp.batch_size)
+            episodes = play(game, agent, me.params, opponents, noise, hp.epsilon_greedy)
+
+            # 3. One step on the policy's loss: actor + entropy + shaping.
+            me = learner.update_actor(agent, me, episodes, settings[i], state.iteration)
+
+            # 4. One step on the Q-network's loss, on the same episodes or on replayed ones.
+            q_episodes = learner.q_episodes(episodes)
+            if state.replay:
+                replay[i], q_episodes = training.replay_episodes(key_replay, replay[i], q_episodes)
+            me = learner.update_qvalue(agent, me, q_episodes, settings[i])
+
+            # 5. The target network follows.
+            learners.append(learner.update_target(me, settings[i]))
+        return state._replace(
+            iteration=state.iteration + 1, learners=tuple(learners), replay=tuple(replay)
+        )
+
+    return iteration
+
+
+def make_evaluation(
+    hp: IPDHyperparameters, game: IteratedPrisonersDilemma, agent: Agent, settings: tuple[Settings, ...]
+) -> Callable[[jax.Array, TrainState], Metrics]:
+    """What is logged: how the agents play, and how they learn. It has keys of its own: training ignores it."""
+
+    def evaluation(key: jax.Array, state: TrainState) -> Metrics:
+        key_play, key_learn = jax.random.split(jax.random.fold_in(key, state.iteration))
+        pair = state.learners[0].params, state.learners[-1].params
+        rewards, _ = mean_rewards(key_play, game, (agent, agent), pair, hp.game_length, hp.eval_episodes)
+        metrics = {"mean_rewards_0": rewards[0], "mean_rewards_1": rewards[1]}
+        for i, me in enumerate(state.learners):
+            opponents = Opponents.now(state.learners[-1 - i].params)
+            noise = draw_noise(jax.random.fold_in(key_learn, i), hp.game_length, hp.eval_episodes)
+            episodes = play(game, agent, me.params, opponents, noise, hp.epsilon_greedy)
+            metrics |= cooperation(agent, me, episodes.observations, i)
+            metrics |= learning_metrics(agent, me, episodes, settings[i], i)
+        return metrics
+
+    return evaluation
+
+
+def train(config: IPDConfig, run: Run) -> None:
+    """Trains, evaluates and saves until the last iteration; then draws the figures."""
+    hp = config.hp
+    game, agent = ipd_game_and_agent(hp)
+    settings = tuple(Settings.from_hp(hp, kind) for kind in (hp.agent_0, hp.agent_1)[: hp.num_learners])
+    key_init, key_evaluation = jax.random.split(jax.random.key(hp.seed))
+    state = training.init(agent, settings, hp, key_init)
+    iterate = training.repeat(make_iteration(hp, game, agent, settings))
+    evaluate = jax.jit(make_evaluation(hp, game, agent, settings))
+
+    run.say("compiling the evaluation and the training step ...")
+    iteration, last = 0, hp.total_iterations
+    while True:
+        if iteration % hp.eval_every == 0 or iteration == last:
+            metrics = {k: float(v) for k, v in evaluate(key_evaluation, state).items()}
+            run.log(
+                {"iteration": iteration, "env_steps": iteration * hp.env_steps_per_iteration} | metrics,
+                {state: metrics[f"p_0_{state}_C"] for state in STATES}
+                | {f"reward_{i}": metrics[f"mean_rewards_{i}"] for i in range(2)},
+            )
+        if iteration == last or (iteration > 0 and iteration % hp.save_every == 0):
+            save_agents(run, iteration, [me.params for me in state.learners])
+        if iteration == last:
+            break
+        stop = training.next_stop(iteration, last, hp.eval_every, hp.save_every)
+        state = iterate(state, stop - iteration)
+        iteration = stop
+    draw(hp, run)
+    run.finish(metrics)
+
+
+def draw(hp: IPDHyperparameters, run: Run) -> None:
+    """The bar chart of P(C) and the training curves."""
+    from loqa import plot  # here, because matplotlib is slow to import and only needed now
+
+    metrics = plot.read_metrics(run.directory / "metrics.csv")
+    panels = []
+    for i in range(hp.num_learners):
+        final = [metrics[f"p_{i}_{state}_C"][-1] for state in STATES]
+        title = f"IPD, agent {i}, iteration {int(metrics['iteration'][-1])}"
+        run.write(f"tit_for_tat_{i}.png", lambda path: plot.state_probability_bars(final, path, title))
+        curves = {state: f"p_{i}_{state}_C" for state in STATES}
+        panels.append(plot.Panel(f"P(cooperate | state), agent {i}", "probability", curves, ylim=(-0.02, 1.02)))
+    rewards = {f"player {i}": f"mean_rewards_{i}" for i in range(2)}
+    panels += [
+        plot.Panel("Mean reward", "reward a step", rewards, {"both cooperate": -1, "both defect": -2}),
+        plot.Panel("Q-values", "Q", {"mean error of Q": "qvalue_0_bias", "mean Q": "qvalue_0_mean"}),
+    ]
+    run.write("curves.png", lambda path: plot.training_curves(metrics, panels, path))
+
+
+@hydra.main(version_base="1.3", config_path="conf/ipd", config_name="config")
+def main(cfg: DictConfig) -> None:
+    config = parse(cfg, IPDConfig)
+    apply_jax_options(config.jax)
+    with Run("ipd", config, OmegaConf.to_yaml(cfg, resolve=True)) as run:
+        train(config, run)
+
+
+if __name__ == "__main__":
+    run_script(main)

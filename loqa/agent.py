@@ -1,0 +1,82 @@
+"""An agent: a policy and a Q-network over the same observations, and their parameters."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Params = Any  # a pytree of arrays, as Flax makes it
+
+
+class AgentParams(NamedTuple):
+    """The parameters of an agent's two networks."""
+
+    actor: Params
+    qvalue: Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Agent:
+    """Two separate networks; the Q-network also sees the time step, appended last.
+
+    Attributes:
+      actor: observation [..., D] -> logits [..., A].
+      qvalue: observation and time [..., D+1] -> Q-values over `output_scale` [..., A].
+      observation_size: D.
+      game_length: T, steps of an episode.
+      normalize_time: the Q-network sees t/T instead of t.
+      output_scale: what the Q-network's output is multiplied by.
+      observation_table: all S observations that exist, [S][D], where they are few, and
+      one_hot_state: which of them an observation is, [..., D] -> [..., S]. A Q-network without memory is
+        then computed once on the table and each step of time, and read from there.
+    """
+
+    actor: nn.Module
+    qvalue: nn.Module
+    observation_size: int
+    game_length: int
+    normalize_time: bool = False
+    output_scale: float = 1.0
+    observation_table: tuple[tuple[float, ...], ...] | None = None
+    one_hot_state: Callable | None = None
+
+    def init(self, key: jax.Array) -> AgentParams:
+        """New parameters."""
+        key_actor, key_qvalue = jax.random.split(key)
+        return AgentParams(
+            self.actor.init(key_actor, jnp.zeros((1, self.observation_size))),
+            self.qvalue.init(key_qvalue, jnp.zeros((1, self.observation_size + 1))),
+        )
+
+    def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> Any:
+        """What the policy remembers before the first step."""
+        return self.actor.initial_hidden(batch_shape)
+
+    def act(self, params: AgentParams, hidden: Any, observation: jax.Array) -> tuple[jax.Array, Any]:
+        """One step of the policy: observation [..., D] -> logits [..., A], hidden."""
+        return self.actor.apply(params.actor, observation, hidden, method="step")
+
+    def logits(self, params: AgentParams, observations: jax.Array) -> jax.Array:
+        """The policy on a sequence from the start: [T, ..., D] -> [T, ..., A]."""
+        return self.actor.apply(params.actor, observations)
+
+    def q_values(self, params: AgentParams, observations: jax.Array) -> jax.Array:
+        """Q-values of a sequence from the start: [T, ..., D] -> [T, ..., A]."""
+        if self.observation_table is None or not isinstance(self.qvalue.initial_hidden(), tuple):
+            inputs = self._append_time(observations)
+            return self.output_scale * self.qvalue.apply(params.qvalue, inputs)
+        states = jnp.array(self.observation_table)
+        every_time = jnp.broadcast_to(states, (observations.shape[0], *states.shape))
+        table = self.output_scale * self.qvalue.apply(params.qvalue, self._append_time(every_time))
+        return jnp.einsum("t...s,tsa->t...a", self.one_hot_state(observations), table)
+
+    def _append_time(self, observations: jax.Array) -> jax.Array:
+        """[T, ..., D] -> [T, ..., D+1]."""
+        time = jnp.arange(observations.shape[0], dtype=jnp.float32)
+        if self.normalize_time:
+            time = time / self.game_length
+        time = time.reshape(-1, *[1] * (observations.ndim - 1))
+        return jnp.concatenate([observations, jnp.broadcast_to(time, (*observations.shape[:-1], 1))], axis=-1)

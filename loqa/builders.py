@@ -1,0 +1,50 @@
+"""From the `hp` part of a config to the game and the networks."""
+
+from typing import Any
+
+import flax.linen as nn
+
+from loqa.agent import Agent
+from loqa.games import ipd
+from loqa.games.coin import CoinGame
+from loqa.networks import MLP, GRUNetwork, LogitsTable
+
+
+def ipd_game_and_agent(hp: Any) -> tuple[ipd.IteratedPrisonersDilemma, Agent]:
+    """The iterated prisoner's dilemma and its agent."""
+    game = ipd.IteratedPrisonersDilemma()
+    if hp.actor.network == "logits":
+        actor = LogitsTable(game.num_actions, len(ipd.STATES), ipd.one_hot_state)
+    else:
+        actor = _network(hp.actor, game.num_actions)
+    agent = Agent(
+        actor=actor,
+        qvalue=_network(hp.qvalue, game.num_actions),
+        observation_size=game.observation_size,
+        game_length=hp.game_length,
+        normalize_time=hp.qvalue.time == "normalized",
+        output_scale=hp.qvalue.output_scale,
+        observation_table=tuple(map(tuple, ipd.OBSERVATIONS.tolist())),
+        one_hot_state=ipd.one_hot_state,
+    )
+    return game, agent
+
+
+def coin_game_and_agent(hp: Any) -> tuple[CoinGame, Agent]:
+    """The Coin Game and its agent."""
+    game = CoinGame(hp.game.height, hp.game.width)
+    agent = Agent(
+        actor=GRUNetwork(game.num_actions, hp.actor.hidden_size, hp.actor.layers_before_gru),
+        qvalue=GRUNetwork(game.num_actions, hp.qvalue.hidden_size, hp.qvalue.layers_before_gru),
+        observation_size=game.observation_size,
+        game_length=hp.game_length,
+        normalize_time=hp.qvalue.time == "normalized",
+        output_scale=hp.qvalue.output_scale,
+    )
+    return game, agent
+
+
+def _network(part: Any, num_outputs: int) -> nn.Module:
+    if part.network == "mlp":
+        return MLP(num_outputs, part.hidden_size)
+    return GRUNetwork(num_outputs, part.hidden_size, part.layers_before_gru)

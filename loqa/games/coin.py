@@ -1,0 +1,94 @@
+"""The Coin Game (Lerer and Peysakhovich 2017, arXiv 1707.01068; LOQA section 5.2) on any H x W torus."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+# What each action adds to (row, column): left, right, up, down.
+MOVES = ((0, -1), (0, 1), (-1, 0), (1, 0))
+
+
+class CoinState(NamedTuple):
+    """Where everything is; positions are (row, column)."""
+
+    players: jax.Array  # int [2, 2]: player 0, player 1
+    coin: jax.Array  # int [2]
+    owner: jax.Array  # int []: whose coin it is, 0 or 1
+
+
+@dataclasses.dataclass(frozen=True)
+class CoinGame:
+    """Two players, one coin that one of them owns.
+
+    Whoever steps on the coin takes it for +1, both at once if both do; when a player that does not own it
+    takes it, the owner gets -2. A taken coin reappears uniformly on a cell where no player stands, and
+    belongs to the other player then.
+    """
+
+    height: int = 3
+    width: int = 3
+    num_actions: int = 4
+
+    def __post_init__(self):
+        if self.height < 1 or self.width < 1 or self.height * self.width < 3:
+            raise ValueError(
+                f"a {self.height}x{self.width} grid has no room for two players and a coin: "
+                "height and width must be at least 1 and height x width at least 3"
+            )
+
+    @property
+    def observation_size(self) -> int:
+        return 4 * self.height * self.width
+
+    def reset(self, key: jax.Array) -> CoinState:
+        """Players and owner uniform and independent; the coin uniform off the players."""
+        key_players, key_owner, key_coin = jax.random.split(key, 3)
+        size = jnp.array([self.height, self.width])
+        players = jax.random.randint(key_players, (2, 2), 0, size)
+        owner = jax.random.randint(key_owner, (), 0, 2)
+        return CoinState(players, self._free_cell(key_coin, players), owner)
+
+    def step(self, key: jax.Array, state: CoinState, actions: jax.Array) -> tuple[CoinState, jax.Array]:
+        """Moves both players by `actions` [2], int; returns the next state and the rewards [2], float."""
+        # A one-hot product reads MOVES: a gather inside the rollout is slow on a CPU.
+        moves = (jax.nn.one_hot(actions, 4, dtype=jnp.int32)[:, :, None] * jnp.array(MOVES)).sum(1)
+        players = (state.players + moves) % jnp.array([self.height, self.width])
+        takes = (players == state.coin).all(-1)
+        owns = jnp.arange(2) == state.owner
+        rewards = 1.0 * takes - 2.0 * (owns & takes[::-1])
+        taken = takes.any()
+        coin = jnp.where(taken, self._free_cell(key, players), state.coin)
+        owner = jnp.where(taken, 1 - state.owner, state.owner)
+        return CoinState(players, coin, owner), rewards
+
+    def observe(self, state: CoinState) -> jax.Array:
+        """What each player sees, [2, 4 H W]: one-hot planes of itself, the other, its coin, the other's coin."""
+        cells = self.height * self.width
+        first, second = jax.nn.one_hot(self._cell(state.players), cells)
+        coin = jax.nn.one_hot(self._cell(state.coin), cells)
+        mine, theirs = coin * (state.owner == 0), coin * (state.owner == 1)
+        return jnp.stack(
+            [jnp.concatenate([first, second, mine, theirs]), jnp.concatenate([second, first, theirs, mine])]
+        )
+
+    def _cell(self, position: jax.Array) -> jax.Array:
+        """Row-major index of the cell at `position` [..., 2]."""
+        return position[..., 0] * self.width + position[..., 1]
+
+    def _free_cell(self, key: jax.Array, players: jax.Array) -> jax.Array:
+        """A uniformly drawn position where neither of `players` [2, 2] stands."""
+        first, second = jnp.sort(self._cell(players))
+        free = self.height * self.width - jnp.where(first == second, 1, 2)
+        # The draw-th free cell: step over the taken cells at or before it, in order.
+        draw = jnp.minimum((jax.random.uniform(key) * free).astype(jnp.int32), free - 1)
+        draw += draw >= first
+        draw += (draw >= second) & (first != second)
+        return jnp.stack([draw // self.width, draw % self.width])
+
+
+def coins_taken(observations: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """How often a player took its own coin, and the other's, from what it saw: [T+1, ..., D] -> [T, ...] each."""
+    me, _, my_coin, their_coin = jnp.split(observations, 4, axis=-1)
+    return (me[1:] * my_coin[:-1]).sum(-1), (me[1:] * their_coin[:-1]).sum(-1)

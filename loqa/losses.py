@@ -1,0 +1,230 @@
+"""LOQA's losses for one episode: arrays in, numbers out; `vmap` is outside.
+
+T is the number of steps of the episode, A the number of actions. Sequences of observations, and so of
+logits and Q-values, have T+1 entries, sequences of actions and rewards T. "Opponent" quantities are the
+other player's own: its rewards, its Q-values of its actions. Equations: LOQA section 4 and Algorithm 2.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from loqa.dice import discounted_sum, loaded_dice_returns, n_step_returns
+
+
+class PolicyLoss(NamedTuple):
+    """The terms of the policy's loss, each []; to be weighted and added."""
+
+    actor: jax.Array  # -mean_t log pi(a_t|s_t) A_t
+    shaping: jax.Array  # -mean_t log pihat'(a'_t|s_t) A_t
+    negative_entropy: jax.Array  # minus the mean entropy of pi over the T steps
+
+
+def state_values(logits: jax.Array, q_values: jax.Array) -> jax.Array:
+    """V(s) = sum_a pi(a|s) Q(s,a): [..., A], [..., A] -> [...]."""
+    return (jax.nn.softmax(logits) * q_values).sum(-1)
+
+
+def select(values: jax.Array, actions: jax.Array) -> jax.Array:
+    """The entry of each action: [T, A], [T] -> [T]. A one-hot product: gathers are slow on a CPU."""
+    return (values * jax.nn.one_hot(actions, values.shape[-1])).sum(-1)
+
+
+def td0_advantages(rewards: jax.Array, values: jax.Array, discount: float) -> jax.Array:
+    """r_t + discount V_{t+1} - V_t: [T], [T+1] -> [T]."""
+    return rewards + discount * values[1:] - values[:-1]
+
+
+def agent_policy_loss(
+    logits: jax.Array,
+    q_values: jax.Array,
+    opponent_logits: jax.Array,
+    opponent_q_values: jax.Array,
+    actions: jax.Array,
+    opponent_actions: jax.Array,
+    rewards: jax.Array,
+    opponent_rewards: jax.Array,
+    *,
+    discount: float,
+    advantage: str = "TD0",
+    stop_grad_advantage: bool = False,
+    terminal_value: bool = True,
+    method: str = "loaded-dice",
+    lam: float = 0.9,
+    n_step: int = 2,
+    opponent_reward_baseline: jax.Array | float = 0.0,
+    differentiable_current_reward: bool = False,
+    op_softmax_temp: float = 1.0,
+    stop_grad_normalizing_constant: bool = False,
+) -> PolicyLoss:
+    """LOQA's loss of one player's policy on one episode.
+
+    The actor term is the ordinary policy gradient. The shaping term is LOQA: the opponent is assumed to
+    play a softmax of its Q-values, and the Q-value of the action that it took, estimated from the episode,
+    depends on our later actions. Making that action more or less probable, by way of its Q-value, is
+    rewarded with our own advantage.
+
+    Args:
+      logits: [T+1, A], of our policy; differentiable. Log-probabilities serve as well.
+      q_values: [T+1, A], our Q-values; differentiable through the TD0 advantage unless it is stopped.
+      opponent_logits: [T+1, A], of the opponent's policy; a constant here.
+      opponent_q_values: [T+1, A], the opponent's own Q-values; a constant here.
+      actions, opponent_actions: [T], int.
+      rewards, opponent_rewards: [T].
+      discount: gamma.
+      advantage: "TD0", or "MC": the discounted return minus the value, always a constant.
+      stop_grad_advantage: take the TD0 advantage of the actor and the shaping term as a constant.
+      terminal_value: False on the finite horizon, where values after the last step are 0.
+      method: "loaded-dice" or "n_step": how the opponent's return depends on our policy. With "n_step" the
+        shaping term has the T+1-n_step steps of a full window, and its advantage is a constant.
+      lam: lambda of loaded DiCE.
+      n_step: the window of "n_step".
+      opponent_reward_baseline: [], the opponent's mean reward over the batch, for "n_step".
+      differentiable_current_reward: let our simultaneous action count in the opponent's Q-value of its own
+        ("loaded-dice" only).
+      op_softmax_temp: temperature of the opponent's softmax.
+      stop_grad_normalizing_constant: no gradient through the normaliser of that softmax.
+
+    Returns:
+      PolicyLoss.
+
+    Raises:
+      ValueError: an advantage or method that does not exist, or a window that does not fit.
+    """
+    if advantage not in ("TD0", "MC"):
+        raise ValueError(f"advantage is {advantage!r}, but must be 'TD0' or 'MC'")
+    if method not in ("loaded-dice", "n_step"):
+        raise ValueError(f"method is {method!r}, but must be 'loaded-dice' or 'n_step'")
+    opponent_logits, opponent_q_values = jax.lax.stop_gradient((opponent_logits, opponent_q_values))
+    log_probs = jax.nn.log_softmax(logits)
+    log_prob = select(log_probs[:-1], actions)
+    values = state_values(logits, q_values)
+    opponent_values = state_values(opponent_logits, opponent_q_values)
+    if not terminal_value:
+        values, opponent_values = values.at[-1].set(0.0), opponent_values.at[-1].set(0.0)
+
+    if advantage == "MC":
+        advantages = jax.lax.stop_gradient(discounted_sum(rewards, discount) - values[:-1])
+    else:
+        advantages = td0_advantages(rewards, values, discount)
+    if stop_grad_advantage:
+        advantages = jax.lax.stop_gradient(advantages)
+    actor_loss = -(log_prob * advantages).mean()
+    negative_entropy = (jnp.exp(log_probs) * log_probs).sum(-1)[:-1].mean()
+
+    # The opponent's Q-value of the action that it took at each step, as a function of our policy.
+    if method == "loaded-dice":
+        opponent_returns = loaded_dice_returns(
+            log_prob, discounted_sum(opponent_rewards, discount), opponent_values[:-1], discount, lam
+        )
+        # Our action at t is simultaneous with the opponent's: only what follows it depends on us.
+        after_next = jnp.append(opponent_returns[1:], 0.0)
+        taken_q = opponent_returns if differentiable_current_reward else opponent_rewards + discount * after_next
+        shaping_advantages = advantages
+    else:
+        taken_q = n_step_returns(
+            log_prob, opponent_rewards, opponent_values, opponent_reward_baseline, discount, n_step
+        )
+        kept = taken_q.shape[0]
+        if advantage == "MC":
+            shaping_advantages = advantages[:kept]
+        else:  # the steps with a full window are an episode of their own here, with no value after its end
+            kept_values = jnp.append(values[:kept], 0.0)
+            shaping_advantages = td0_advantages(rewards[:kept], kept_values, discount)
+        shaping_advantages = jax.lax.stop_gradient(shaping_advantages)
+
+    kept = taken_q.shape[0]
+    taken = jax.nn.one_hot(opponent_actions[:kept], opponent_q_values.shape[-1])
+    shaped_q = jnp.where(taken == 1, taken_q[:, None], opponent_q_values[:kept]) / op_softmax_temp
+    normaliser = jax.nn.logsumexp(shaped_q, axis=-1)
+    if stop_grad_normalizing_constant:
+        normaliser = jax.lax.stop_gradient(normaliser)
+    opponent_log_prob = taken_q / op_softmax_temp - normaliser
+    shaping_loss = -(opponent_log_prob * shaping_advantages).mean()
+    return PolicyLoss(actor_loss, shaping_loss, negative_entropy)
+
+
+def q_value_targets(
+    rewards: jax.Array,
+    actions: jax.Array,
+    target_logits: jax.Array,
+    target_q_values: jax.Array,
+    *,
+    discount: float,
+    mode: str = "mean",
+    td_lambda: float = 0.0,
+    terminal_value: bool = True,
+) -> jax.Array:
+    """TD(lambda) targets of the Q-values of the actions taken, for one episode.
+
+    G_t = r_t + discount ((1 - td_lambda) N_{t+1} + td_lambda G_{t+1}), where N_t is the target network's
+    Q-value of the action taken next ("mean") or of the best one ("argmax"). After the last step, G_T = N_T
+    is the target network's V(s_T) or best Q-value, or 0 on the finite horizon. (TD(lambda): Sutton and Barto,
+    Reinforcement Learning, 2nd edition, chapter 12.)
+
+    Args:
+      rewards, actions: [T].
+      target_logits, target_q_values: [T+1, A], of the target network's policy and Q-values.
+      discount: gamma.
+      mode: "mean" or "argmax".
+      td_lambda: 0 for one-step targets, 1 for Monte Carlo.
+      terminal_value: False on the finite horizon.
+
+    Returns:
+      [T], constants.
+
+    Raises:
+      ValueError: a mode that does not exist.
+    """
+    if mode == "mean":
+        next_values = select(target_q_values[1:-1], actions[1:])
+        last_value = state_values(target_logits[-1], target_q_values[-1])
+    elif mode == "argmax":
+        next_values = target_q_values[1:-1].max(-1)
+        last_value = target_q_values[-1].max(-1)
+    else:
+        raise ValueError(f"mode is {mode!r}, but must be 'mean' or 'argmax'")
+    last_value = last_value if terminal_value else jnp.zeros_like(last_value)
+    # The recursion unrolled: every step adds r_k and its share of N_{k+1}, the last one all of N_T.
+    share = jnp.append((1.0 - td_lambda) * next_values, last_value)
+    return jax.lax.stop_gradient(discounted_sum(rewards + discount * share, discount * td_lambda))
+
+
+def q_value_loss(
+    q_values: jax.Array,
+    target_logits: jax.Array,
+    target_q_values: jax.Array,
+    actions: jax.Array,
+    rewards: jax.Array,
+    *,
+    discount: float,
+    mode: str = "mean",
+    td_lambda: float = 0.0,
+    terminal_value: bool = True,
+    scale: float = 1.0,
+) -> jax.Array:
+    """The Q-network's loss on one episode: Huber (delta 1) between (Q(s_t,a_t) and G_t) / scale, mean over t.
+
+    Args:
+      q_values: [T+1, A], differentiable.
+      target_logits, target_q_values, actions, rewards, discount, mode, td_lambda, terminal_value: see
+        `q_value_targets`.
+      scale: the scale of the Q-network's output.
+
+    Returns:
+      [].
+    """
+    targets = q_value_targets(
+        rewards,
+        actions,
+        target_logits,
+        target_q_values,
+        discount=discount,
+        mode=mode,
+        td_lambda=td_lambda,
+        terminal_value=terminal_value,
+    )
+    error = (select(q_values[:-1], actions) - targets) / scale
+    return optax.losses.huber_loss(error).mean()

@@ -1,0 +1,132 @@
+"""The networks: Flax modules that take a step at a time or a whole sequence, with the same numbers.
+
+Each has the same three methods. `initial_hidden(batch_shape)` is what it remembers before the first step,
+`step(inputs, hidden)` takes one step, and calling it takes a sequence from the start, time first. Arrays may
+have any batch axes between time and features, so nothing needs `vmap` and all steps share one matmul.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def per_gate(initializer: Callable, gates: int) -> Callable:
+    """Initialises each gate's [in, H] block of a concatenated [in, gates H] kernel on its own."""
+
+    def init(key, shape, dtype=jnp.float32):
+        keys = jax.random.split(key, gates)
+        blocks = [initializer(k, (shape[0], shape[1] // gates), dtype) for k in keys]
+        return jnp.concatenate(blocks, axis=1)
+
+    return init
+
+
+class GRUNetwork(nn.Module):
+    """Dense layers, a GRU, and a dense output: dense-ReLU-(dense-)GRU-dense (POLA's and LOQA's network).
+
+    The GRU is Flax's GRUCell with the gates' kernels concatenated, so that what does not depend on the
+    hidden state is one matmul over all steps and what does is one a step. Gates in the order r, z, n:
+
+        r = sigmoid(W_r x + b_r + U_r h);  z = sigmoid(W_z x + b_z + U_z h)
+        n = tanh(W_n x + b_n + r * (U_n h + c));  h' = (1 - z) * n + z * h
+    """
+
+    num_outputs: int
+    hidden_size: int
+    layers_before_gru: int = 2
+
+    def setup(self):
+        size = self.hidden_size
+        self.dense = [nn.Dense(size) for _ in range(self.layers_before_gru)]
+        self.kernel_in = self.param("kernel_in", per_gate(nn.initializers.lecun_normal(), 3), (size, 3 * size))
+        self.bias_in = self.param("bias_in", nn.initializers.zeros, (3 * size,))
+        self.kernel_hidden = self.param(
+            "kernel_hidden", per_gate(nn.initializers.orthogonal(), 3), (size, 3 * size)
+        )
+        self.bias_hidden = self.param("bias_hidden", nn.initializers.zeros, (size,))
+        self.output = nn.Dense(self.num_outputs)
+
+    def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> jax.Array:
+        return jnp.zeros((*batch_shape, self.hidden_size))
+
+    def _before_gru(self, inputs: jax.Array) -> jax.Array:
+        """The input's part of the gates: [..., D] -> [..., 3H]."""
+        x = nn.relu(self.dense[0](inputs))
+        for layer in self.dense[1:]:
+            x = layer(x)
+        return x @ self.kernel_in + self.bias_in
+
+    def step(self, inputs: jax.Array, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """One step: [..., D], [..., H] -> outputs [..., num_outputs], hidden [..., H]."""
+        hidden = gru(self._before_gru(inputs), hidden, self.kernel_hidden, self.bias_hidden)
+        return self.output(hidden), hidden
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """A whole sequence: [T, ..., D] -> [T, ..., num_outputs]."""
+
+        def one_step(hidden, gates_in):
+            hidden = gru(gates_in, hidden, self.kernel_hidden, self.bias_hidden)
+            return hidden, hidden
+
+        _, hiddens = jax.lax.scan(one_step, self.initial_hidden(inputs.shape[1:-1]), self._before_gru(inputs))
+        return self.output(hiddens)
+
+
+def gru(gates_in: jax.Array, hidden: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """A GRU's next hidden state: gates_in [..., 3H], hidden [..., H], kernel [H, 3H], bias [H] -> [..., H]."""
+    size = hidden.shape[-1]
+    gates_hidden = hidden @ kernel
+    reset, update = jnp.split(nn.sigmoid(gates_in[..., : 2 * size] + gates_hidden[..., : 2 * size]), 2, axis=-1)
+    new = jnp.tanh(gates_in[..., 2 * size :] + reset * (gates_hidden[..., 2 * size :] + bias))
+    return (1.0 - update) * new + update * hidden
+
+
+class MLP(nn.Module):
+    """Two ReLU layers and a dense output; remembers nothing."""
+
+    num_outputs: int
+    hidden_size: int
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """[..., D] -> [..., num_outputs]."""
+        x = nn.relu(nn.Dense(self.hidden_size)(inputs))
+        x = nn.relu(nn.Dense(self.hidden_size)(x))
+        return nn.Dense(self.num_outputs)(x)
+
+    def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> tuple:
+        del batch_shape
+        return ()
+
+    def step(self, inputs: jax.Array, hidden: tuple) -> tuple[jax.Array, tuple]:
+        """One step: [..., D] -> outputs [..., num_outputs], and nothing to remember."""
+        return self(inputs), hidden
+
+
+class LogitsTable(nn.Module):
+    """A table of outputs, one row for each state, zeros at first; remembers nothing.
+
+    Attributes:
+      one_hot_state: the state of an observation, [..., D] -> [..., S].
+      num_states: S.
+    """
+
+    num_outputs: int
+    num_states: int
+    one_hot_state: Callable
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """[..., D] -> [..., num_outputs]."""
+        table = self.param("logits", nn.initializers.zeros, (self.num_states, self.num_outputs))
+        return self.one_hot_state(inputs) @ table
+
+    def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> tuple:
+        del batch_shape
+        return ()
+
+    def step(self, inputs: jax.Array, hidden: tuple) -> tuple[jax.Array, tuple]:
+        """One step: [..., D] -> outputs [..., num_outputs], and nothing to remember."""
+        return self(inputs), hidden

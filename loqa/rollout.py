@@ -1,0 +1,236 @@
+"""Rollouts: two players play a batch of episodes of a game."""
+
+import math
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from loqa.agent import Agent, AgentParams
+
+
+class Player(Protocol):
+    """What plays: an `Agent`, or a scripted player. Pure; arrays may have any batch axes."""
+
+    def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> Any:
+        """What it remembers before the first step."""
+
+    def act(self, params: Any, hidden: Any, observation: jax.Array) -> tuple[jax.Array, Any]:
+        """One step: observation [..., D] -> logits [..., A], hidden."""
+
+
+class Trajectories(NamedTuple):
+    """B episodes of T steps, time first. The second axis is the player, where there is one."""
+
+    observations: jax.Array  # [T+1, 2, B, D], float
+    logits: jax.Array  # [T+1, 2, B, A], of both policies on what they saw
+    actions: jax.Array  # [T, 2, B], int
+    rewards: jax.Array  # [T, 2, B], float
+
+
+class Episodes(NamedTuple):
+    """What a learner sees of B episodes of T steps, time first: its own side, then its opponents'."""
+
+    observations: jax.Array  # [T+1, B, D]
+    actions: jax.Array  # [T, B], int
+    rewards: jax.Array  # [T, B]
+    opponent_actions: jax.Array  # [T, B], int
+    opponent_rewards: jax.Array  # [T, B]
+    opponent_logits: jax.Array  # [T+1, B, A], of the opponents' policies on what they saw
+    opponent_q_values: jax.Array  # [T+1, B, A], their own Q-values of that
+
+
+class Opponents(NamedTuple):
+    """G opponents: past versions of an agent by their slot in a ring, or the agent as it is now."""
+
+    current: AgentParams
+    past: Any  # AgentParams with a leading axis, or None where every opponent is the current agent
+    slots: jax.Array  # int [G], slots of `past`; CURRENT for the current agent
+
+    CURRENT = -1
+
+    @classmethod
+    def now(cls, current: AgentParams) -> "Opponents":
+        """One opponent: the agent as it is now."""
+        return cls(current, None, jnp.full((1,), cls.CURRENT))
+
+    def params(self, slots: jax.Array) -> AgentParams:
+        """The parameters of the opponents in `slots` [g], with a leading axis g."""
+        if self.past is None:
+            return jax.tree.map(lambda x: jnp.broadcast_to(x, (*slots.shape, *x.shape)), self.current)
+
+        def pick(past, current):
+            is_current = (slots == self.CURRENT).reshape(-1, *[1] * current.ndim)
+            return jnp.where(is_current, current, past[slots])
+
+        return jax.tree.map(pick, self.past, self.current)
+
+
+class Noise(NamedTuple):
+    """Everything random in B episodes of T steps, drawn before they are played.
+
+    An episode's noise does not depend on which others it is played with.
+    """
+
+    reset_keys: jax.Array  # [B] keys
+    step_keys: jax.Array  # [T, B] keys
+    action_uniforms: jax.Array  # [T, 2, B]
+
+
+def draw_noise(key: jax.Array, num_steps: int, num_episodes: int) -> Noise:
+    """The noise of a rollout."""
+    key_reset, key_step, key_action = jax.random.split(key, 3)
+    return Noise(
+        jax.random.split(key_reset, num_episodes),
+        jax.random.split(key_step, (num_steps, num_episodes)),
+        jax.random.uniform(key_action, (num_steps, 2, num_episodes)),
+    )
+
+
+def sample_actions(logits: jax.Array, uniform: jax.Array, epsilon: float = 0.0) -> jax.Array:
+    """Actions of a softmax policy that plays a uniform action with probability `epsilon`.
+
+    Inverts the cumulative distribution of the mixed probabilities: one uniform draw an action.
+
+    Args:
+      logits: [..., A].
+      uniform: [...], in [0, 1).
+      epsilon: share of uniform actions.
+
+    Returns:
+      [...], int32.
+    """
+    num_actions = logits.shape[-1]
+    probabilities = (1.0 - epsilon) * jax.nn.softmax(logits) + epsilon / num_actions
+    cumulative = jnp.cumsum(probabilities, axis=-1)[..., :-1]
+    return (uniform[..., None] >= cumulative).sum(-1, dtype=jnp.int32)
+
+
+def rollout(
+    game: Any,
+    players: tuple[Player, Player],
+    params: tuple[Any, Any],
+    noise: Noise,
+    epsilons: tuple[float, float] = (0.0, 0.0),
+) -> Trajectories:
+    """Plays B episodes of T steps.
+
+    Args:
+      game: has pure `reset`, `step` and `observe` for one episode.
+      players: players 0 and 1.
+      params: what each player's `act` is given.
+      noise: B episodes of T steps of it.
+      epsilons: share of uniform actions of each player.
+
+    Returns:
+      Trajectories.
+    """
+    num_episodes = noise.reset_keys.shape[0]
+
+    def act(state, hiddens):
+        """Observations [2, B, D] and logits [2, B, A] of both players, and what they remember then."""
+        observations = jax.vmap(game.observe, out_axes=1)(state)
+        turns = zip(players, params, hiddens, observations, strict=True)
+        logits, hiddens = zip(*(player.act(p, h, o) for player, p, h, o in turns), strict=True)
+        return observations, jnp.stack(logits), hiddens
+
+    def step(carry, noise_t):
+        state, hiddens = carry
+        step_keys, uniforms = noise_t
+        observations, logits, hiddens = act(state, hiddens)
+        actions = jnp.stack([sample_actions(*x) for x in zip(logits, uniforms, epsilons, strict=True)])
+        state, rewards = jax.vmap(game.step, in_axes=(0, 0, 1), out_axes=(0, 1))(step_keys, state, actions)
+        return (state, hiddens), (observations, logits, actions, rewards)
+
+    state = jax.vmap(game.reset)(noise.reset_keys)
+    hiddens = tuple(player.initial_hidden((num_episodes,)) for player in players)
+    (state, hiddens), (observations, logits, actions, rewards) = jax.lax.scan(
+        step, (state, hiddens), (noise.step_keys, noise.action_uniforms)
+    )
+    last_observations, last_logits, _ = act(state, hiddens)
+    return Trajectories(
+        jnp.concatenate([observations, last_observations[None]]),
+        jnp.concatenate([logits, last_logits[None]]),
+        actions,
+        rewards,
+    )
+
+
+class ManyAgents(NamedTuple):
+    """A player that is G versions of an agent at once: version i plays the i-th B / G of the episodes.
+
+    Its `params` have a leading axis G.
+    """
+
+    agent: Agent
+
+    def initial_hidden(self, batch_shape: tuple[int, ...]) -> Any:
+        return self.agent.initial_hidden(batch_shape)
+
+    def act(self, params: Any, hidden: Any, observation: jax.Array) -> tuple[jax.Array, Any]:
+        args = params, _split(params, hidden, 0), _split(params, observation, 0)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.vmap(self.agent.act)(*args))
+
+    def q_values(self, params: Any, observations: jax.Array) -> jax.Array:
+        """[T+1, B, D] -> [T+1, B, A]."""
+        q_values = jax.vmap(self.agent.q_values, in_axes=(0, 1), out_axes=1)
+        q = q_values(params, _split(params, observations, 1))
+        return q.reshape(q.shape[0], -1, q.shape[-1])
+
+
+def _split(params: Any, arrays: Any, axis: int) -> Any:
+    """Splits the batch axis B of each array in [G, B / G], where G sets of params play."""
+    sets = jax.tree.leaves(params)[0].shape[0]
+    return jax.tree.map(lambda x: x.reshape(*x.shape[:axis], sets, -1, *x.shape[axis + 1 :]), arrays)
+
+
+# A step reads the weights of every opponent. Episodes are played in blocks of this many opponents, from
+# start to end, so that a block's weights are read from memory once and then stay in the cache.
+OPPONENTS_IN_CACHE = 8
+
+
+def play(
+    game: Any,
+    agent: Agent,
+    params: AgentParams,
+    opponents: Opponents,
+    noise: Noise,
+    epsilon: float = 0.0,
+) -> Episodes:
+    """Plays B episodes of an agent against its opponents, which play the agent's networks too.
+
+    Args:
+      game: has pure `reset`, `step` and `observe` for one episode.
+      agent: the networks of both sides.
+      params: the learner's parameters; it is player 0.
+      opponents: G of them, where G divides B; each plays B / G episodes.
+      noise: B episodes of it.
+      epsilon: share of uniform actions, of both sides.
+
+    Returns:
+      Episodes, as the learner sees them, with the opponents' own logits and Q-values.
+    """
+    num_opponents = opponents.slots.shape[0]
+    num_blocks = num_opponents // math.gcd(num_opponents, OPPONENTS_IN_CACHE)
+    many = ManyAgents(agent)
+
+    def play_block(block):
+        slots, noise = block
+        theirs = opponents.params(slots)
+        both = rollout(game, (agent, many), (params, theirs), noise, (epsilon, epsilon))
+        return Episodes(
+            observations=both.observations[:, 0],
+            actions=both.actions[:, 0],
+            rewards=both.rewards[:, 0],
+            opponent_actions=both.actions[:, 1],
+            opponent_rewards=both.rewards[:, 1],
+            opponent_logits=both.logits[:, 1],
+            opponent_q_values=many.q_values(theirs, both.observations[:, 1]),
+        )
+
+    if num_blocks == 1:
+        return play_block((opponents.slots, noise))
+    cut = lambda x: jnp.stack(jnp.split(x, num_blocks, axis=-1))
+    blocks = opponents.slots.reshape(num_blocks, -1), Noise(*map(cut, noise))
+    join = lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
+    return jax.tree.map(join, jax.lax.map(play_block, blocks))

@@ -1,0 +1,403 @@
+"""What one training run prints and writes: its directory, metrics.csv, other files and Weights & Biases.
+
+Nothing in here may end a training that goes well: a full disk, a directory that vanished or W&B trouble is
+said once, and the run goes on.
+"""
+
+import contextlib
+import importlib.metadata
+import itertools
+import json
+import math
+import os
+import platform
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import yaml
+
+import loqa
+from loqa.config import ConfigError
+
+LINE_WIDTH = 110
+HEADER_EVERY = 20  # lines of the terminal's table between two headers
+WANDB_INIT_TIMEOUT = 20  # seconds to wait for the W&B server at the start
+WANDB_FINISH_TIMEOUT = 60  # seconds to wait for uploads at the end
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")  # whose versions go into summary.json
+
+
+class Run:
+    """One training run: `with Run("ipd", config, config_yaml) as run: ...`, once for each seed.
+
+    Args:
+        script: "ipd" or "coin", the first word of the directory's name.
+        config: has `hp` (`seed`, `save_dir`, `total_iterations`, `env_steps_per_iteration`) and `wandb`.
+        config_yaml: the whole resolved configuration; written to `config.yaml` and given to W&B.
+
+    Makes the directory `<save_dir>/<script>_seed<seed>_<time>`, which is new even if another run starts in the
+    same second; `directory` is its path and `settings` the configuration as nested dictionaries. Raises
+    ConfigError if it cannot be made or written. Leaving the `with` block finishes the
+    W&B run, with exit code 1 after an exception.
+    """
+
+    def __init__(self, script: str, config, config_yaml: str):
+        self._start = time.monotonic()
+        self._hp = config.hp
+        self._csv = b""  # all of metrics.csv
+        self._csv_saved = 0  # bytes of it that are on disk
+        self._csv_lost_from: int | None = None  # iteration of the first row that could not be written
+        self._columns: list[str] = []
+        self._last = {"iteration": 0, "walltime": 0.0, "env_steps": 0}  # the newest row
+        self._seconds_per_iteration: float | None = None  # between the last two rows
+        self._lines = 0
+        self._transient = False  # the cursor stands behind a progress line
+        self._wandb = None
+        self._wandb_path = ""  # what `wandb sync` takes
+        self.directory = _make_directory(script, config.hp, config_yaml)
+        self.settings = settings = yaml.safe_load(config_yaml)
+        self.script = script
+        self.say(f"LOQA {loqa.__version__}, {script}, seed {config.hp.seed}: {_short_path(self.directory)}")
+        self.say(hyperparameter_table(settings["hp"]))
+        if config.wandb.state:
+            self._start_wandb(config.wandb, settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, exception_type, exception, traceback) -> None:
+        self._write_rows()
+        if self._csv_lost_from is not None:
+            self.say(f"metrics.csv: the rows from iteration {self._csv_lost_from} on are LOST")
+        if self._transient:
+            self._print("\n")  # an exception's traceback comes next
+        wandb_run, self._wandb = self._wandb, None
+        if wandb_run is not None:
+            problem = _attempt(lambda: wandb_run.finish(exit_code=0 if exception_type is None else 1))
+            if problem:
+                self.say(f"W&B did not finish ({problem}). To upload the rest: wandb sync {self._wandb_path}")
+
+    # The terminal
+
+    def say(self, text: str) -> None:
+        """Prints `text` at once, on lines of its own."""
+        self._print(("\r\x1b[K" if self._transient else "") + text + "\n")
+        self._transient = False
+
+    def progress(self, iteration: int) -> None:
+        """Shows how far the run is, on a terminal only, until something else is printed."""
+        if sys.stdout.isatty():
+            env_steps = iteration * self._hp.env_steps_per_iteration
+            self._print("\r\x1b[K" + "  ".join(self._position(iteration, env_steps, self._elapsed())))
+            self._transient = True
+
+    def _print(self, text: str) -> None:
+        try:
+            print(text, end="", flush=True)
+        except BrokenPipeError:
+            raise  # the reader has gone: `python ipd.py | head` ends as any program does
+        except OSError:
+            pass  # output that goes to a file on a full disk, or a terminal that was closed
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._start
+
+    def _position(self, iteration: int, env_steps: int, elapsed: float) -> list[str]:
+        """The columns that say how far the run is."""
+        total = self._hp.total_iterations
+        speed, eta = "-", "-"
+        if self._seconds_per_iteration is not None:
+            speed = human(self._hp.env_steps_per_iteration / self._seconds_per_iteration)
+            eta = clock((total - iteration) * self._seconds_per_iteration)
+        position = f"{iteration:>{len(str(total))}}/{total}"
+        widths = (9, 9, 7, 8, 8)
+        texts = (position, human(env_steps), speed, clock(elapsed), eta)
+        return [text.rjust(width) for text, width in zip(texts, widths, strict=True)]
+
+    # The files
+
+    def log(self, row: dict[str, float], headline: dict[str, float]) -> None:
+        """Writes and prints one evaluation.
+
+        Args:
+            row: everything measured, `iteration` and `env_steps` among it; each row has the same keys. It goes
+                to metrics.csv and to W&B together with `walltime`, the seconds since the run started.
+            headline: the few numbers that the terminal shows.
+        """
+        first = {"iteration": row["iteration"], "walltime": self._elapsed(), "env_steps": row["env_steps"]}
+        row = {key: _number(value) for key, value in (first | row).items()}
+        if not self._columns:
+            self._columns = list(row)
+            self._csv += (",".join(row) + "\n").encode()
+        if row.keys() != set(self._columns):
+            raise ValueError(f"the keys of the rows differ: {sorted(row.keys() ^ set(self._columns))}")
+        self._csv += (",".join(_csv_text(row[key]) for key in self._columns) + "\n").encode()
+
+        if self._lines > 0 and row["iteration"] > self._last["iteration"]:
+            seconds = max(row["walltime"] - self._last["walltime"], 1e-9)
+            self._seconds_per_iteration = seconds / (row["iteration"] - self._last["iteration"])
+        self._last = row
+        self._print_row(headline)
+        self._write_rows()
+        self._wandb_do("log", lambda wandb_run: wandb_run.log(row, step=int(row["iteration"])))
+
+    def _print_row(self, headline: dict[str, float]) -> None:
+        position = self._position(self._last["iteration"], self._last["env_steps"], self._last["walltime"])
+        titles = ("iteration", "env steps", "steps/s", "elapsed", "ETA")
+        widths = [max(len(key), 8) for key in headline]
+        if self._lines % HEADER_EVERY == 0:
+            columns = [title.rjust(len(text)) for title, text in zip(titles, position, strict=True)]
+            columns += [key.rjust(width) for key, width in zip(headline, widths, strict=True)]
+            self.say("  ".join(columns))
+        values = [short(value).rjust(width) for value, width in zip(headline.values(), widths, strict=True)]
+        self.say("  ".join(position + values))
+        self._lines += 1
+
+    def _write_rows(self) -> None:
+        """Brings metrics.csv up to date, with all rows that earlier calls could not write."""
+        if self._csv_saved == len(self._csv):
+            return
+        try:
+            # Opened anew for each row: an open file of a deleted directory would take rows without an error.
+            with open(self.directory / "metrics.csv", "ab") as file:
+                if file.tell() < self._csv_saved:
+                    self._csv_saved = 0  # not the file that had the earlier rows
+                if file.tell() > self._csv_saved:
+                    file.truncate(self._csv_saved)  # half a row, from when the disk was full
+                file.write(self._csv[self._csv_saved :])
+        except OSError as error:
+            if self._csv_lost_from is None:
+                self._csv_lost_from = self._last["iteration"]
+                self.say(
+                    f"metrics.csv cannot be written ({_reason(error)}): rows from iteration"
+                    f" {self._csv_lost_from} on are kept in memory and tried again with each row"
+                )
+            return
+        self._csv_saved = len(self._csv)
+        if self._csv_lost_from is not None:
+            self._csv_lost_from = None
+            self.say("metrics.csv is written again; no row is missing")
+
+    def write(self, name: str, function: Callable[[Path], object]) -> bool:
+        """Writes the file `name` of the run's directory by `function(path)`: all of it or nothing.
+
+        Returns whether it was written; an OSError is said in one line.
+        """
+        path = self.directory / name
+        temporary = path.with_name(f".{path.stem}.unfinished{path.suffix}")
+        try:
+            if path.parent != self.directory:
+                path.parent.mkdir(exist_ok=True)
+            function(temporary)
+            os.replace(temporary, path)
+            return True
+        except OSError as error:
+            self.say(f"{name} could not be written ({_reason(error)}); the run goes on without it")
+            return False
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def finish(self, summary: dict) -> None:
+        """Writes summary.json (`summary`, where the run ended, versions, command) and prints the summary."""
+        where = {key: self._last[key] for key in ("iteration", "env_steps")} | {"walltime": self._elapsed()}
+        summary = {key: _number(value) for key, value in (summary | where).items()}
+        record = summary | {"versions": versions(), "argv": sys.argv}
+        record = {key: None if _is_nan(value) else value for key, value in record.items()}  # JSON has no NaN
+        text = json.dumps(record, indent=2, default=str) + "\n"
+        self.write("summary.json", lambda path: path.write_text(text, encoding="utf-8"))
+        self._wandb_do("summary", lambda wandb_run: wandb_run.summary.update(summary))
+
+        width = max(len(key) for key in summary)
+        shown = summary | {"walltime": clock(summary["walltime"]), "env_steps": human(summary["env_steps"])}
+        self.say("\n" + "\n".join(f"  {key:{width}}  {short(value)}" for key, value in shown.items()))
+        self.say(f"\nFiles in {_short_path(self.directory)}: {', '.join(_files(self.directory))}")
+
+    # Weights & Biases
+
+    def _start_wandb(self, options, settings: dict) -> None:
+        """Starts the W&B run: online if that is wanted and works, otherwise offline, otherwise not at all."""
+        mode = os.environ.get("WANDB_MODE")
+        mode = mode if mode in ("disabled", "dryrun", "offline") else options.mode
+        if mode == "disabled":
+            self.say("W&B: disabled by WANDB_MODE")
+            return
+        why_offline = "as configured"
+        if mode == "online":
+            why_offline = _attempt(lambda: self._init_wandb("online", options, settings))
+        if why_offline:
+            problem = _attempt(lambda: self._init_wandb("offline", options, settings))
+            if problem:
+                self.say(f"W&B could not start ({problem}); this run goes on without it")
+                return
+
+        def introduce(wandb_run) -> None:
+            wandb_run.define_metric("*", step_metric="iteration")
+            self._wandb_path = _short_path(Path(wandb_run.dir).parent)
+            offline = f"offline ({why_offline}). To upload this run later: wandb sync {self._wandb_path}"
+            self.say(f"W&B: {offline if why_offline else wandb_run.url}")
+
+        self._wandb_do("start", introduce)
+
+    def _init_wandb(self, mode: str, options, settings: dict) -> None:
+        """Sets `self._wandb` to a new W&B run. Raises whatever W&B raises."""
+        import wandb  # here, because it is slow and most runs do without
+
+        if wandb.run is not None:
+            wandb.run.finish()  # a run that was left open must not get this one's rows
+        if mode == "online":
+            wandb.setup(wandb.Settings(silent=True))  # or the login would print
+            if not wandb.login(prompt=False, verify=False):
+                raise RuntimeError("no API key; `wandb login` saves one")
+        self._wandb = wandb.init(
+            project=options.project,
+            entity=options.entity,
+            group=options.group,
+            name=options.name or self.directory.name,
+            tags=list(options.tags),
+            dir=str(options.dir or self.directory),
+            config=settings,
+            mode=mode,
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                save_code=False,
+                disable_git=True,
+                disable_job_creation=True,
+                x_disable_stats=True,
+                reinit="finish_previous",
+                init_timeout=WANDB_INIT_TIMEOUT,
+                finish_timeout=WANDB_FINISH_TIMEOUT,
+                finish_timeout_raises=True,
+            ),
+        )
+
+    def _wandb_do(self, what: str, action: Callable) -> None:
+        """Does `action(wandb_run)`; an exception in it is said, and is the end of W&B for this run."""
+        wandb_run = self._wandb
+        if wandb_run is None:
+            return
+        problem = _attempt(lambda: action(wandb_run))
+        if problem:
+            self._wandb = None
+            self.say(f"W&B failed ({what}: {problem}); this run goes on without it")
+            _attempt(lambda: wandb_run.finish(exit_code=1))  # nothing of it may reach the process's next run
+
+
+def _make_directory(script: str, hp, config_yaml: str) -> Path:
+    """Makes the run's own directory with its config.yaml; raises ConfigError."""
+    try:
+        save_dir = Path(hp.save_dir).expanduser().absolute()
+        save_dir.mkdir(parents=True, exist_ok=True)
+        name = f"{script}_seed{hp.seed}_{time.strftime('%Y%m%d-%H%M%S')}"
+        for number in itertools.count():
+            directory = save_dir / (f"{name}_{number}" if number else name)
+            with contextlib.suppress(FileExistsError):
+                directory.mkdir()
+                break
+        (directory / "config.yaml").write_text(config_yaml, encoding="utf-8")
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name; the home of nobody
+        message = f"hp.save_dir is {str(hp.save_dir)!r}, where no run can be written: {_reason(error)}"
+        raise ConfigError(message) from error
+    return directory
+
+
+def _attempt(action: Callable[[], object]) -> str:
+    """Does `action()`. Returns "", or what was wrong: W&B can raise anything, and may not end a training."""
+    try:
+        action()
+    except Exception as error:  # noqa: BLE001
+        return _reason(error)
+    return ""
+
+
+def hyperparameter_table(hp: dict) -> str:
+    """All hyperparameters, one group a paragraph: its name, then `key value` pairs."""
+    groups: dict[str, list[str]] = {}
+
+    def collect(name: str, values: dict) -> None:
+        for key, value in values.items():
+            if not isinstance(value, dict):
+                groups.setdefault(name, []).append(f"{key} {'null' if value is None else value}")
+        for key, value in values.items():
+            if isinstance(value, dict):
+                collect(f"{name}.{key}".removeprefix("hp."), value)
+
+    collect("hp", hp)
+    width = max(map(len, groups)) + 4
+    wrap = textwrap.TextWrapper(LINE_WIDTH, subsequent_indent=" " * width, break_long_words=False)
+    wrap.break_on_hyphens = False
+    lines = []
+    for name, pairs in groups.items():
+        text = ", ".join(pair.replace(" ", "\0") for pair in pairs)  # no line break within a pair
+        lines.append(wrap.fill(f"  {name:{width - 2}}{text}").replace("\0", " "))
+    return "\n".join(lines)
+
+
+def versions() -> dict[str, str | None]:
+    """The versions of this package, of Python and of the packages that the numbers depend on."""
+    found: dict[str, str | None] = {"loqa": loqa.__version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def human(number: float) -> str:
+    """1234567 -> "1.23M"."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * size:
+            return f"{number / size:#.3g}".rstrip(".") + unit
+    return f"{number:.0f}"
+
+
+def clock(seconds: float) -> str:
+    """3723.4 -> "1:02:03"."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def short(value) -> str:
+    """A float in at most 9 characters; anything else as it is."""
+    if not isinstance(value, float):
+        return str(value)
+    plain = value == 0 or 1e-3 <= abs(value) < 1e4 or not math.isfinite(value)
+    return f"{value:.3f}" if plain else f"{value:.2e}"
+
+
+def _number(value):
+    """A Python number of a NumPy or JAX scalar; other things unchanged."""
+    return value.item() if hasattr(value, "item") and getattr(value, "size", 1) == 1 else value
+
+
+def _csv_text(value: float) -> str:
+    """The shortest text that gives the same float32; whole numbers in full."""
+    whole = abs(value) < 2**53 and float(value).is_integer()
+    return str(int(value)) if whole else f"{value:.9g}"
+
+
+def _is_nan(value) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _reason(error: BaseException) -> str:
+    """An exception in one short line."""
+    text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+    return textwrap.shorten(text.splitlines()[0], 160, placeholder="...").rstrip(".")
+
+
+def _short_path(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _files(directory: Path) -> list[str]:
+    try:
+        return sorted(path.name + "/" * path.is_dir() for path in directory.iterdir())
+    except OSError:
+        return []

@@ -1,0 +1,90 @@
+"""What both training loops need around the update: the state they carry, opponents, replay, and chunks."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from loqa import buffers, learner
+from loqa.agent import Agent, AgentParams
+from loqa.learner import LearnerState, QEpisodes, Settings
+from loqa.rollout import Opponents
+
+
+class TrainState(NamedTuple):
+    """All that the next iteration depends on; the tuples have an entry for each learner, one or two."""
+
+    key: jax.Array  # each iteration folds its number into it
+    iteration: jax.Array  # int [], how many are done
+    learners: tuple[LearnerState, ...]
+    past: tuple[buffers.Ring, ...]  # past versions of each learner; empty without an agent replay buffer
+    replay: tuple[buffers.Ring, ...]  # each learner's past episodes; empty without a Q replay buffer
+
+
+def init(agent: Agent, settings: tuple[Settings, ...], hp: Any, key: jax.Array) -> TrainState:
+    """The state before the first iteration, for one learner for each of `settings`."""
+    key_train, *keys = jax.random.split(key, 1 + len(settings))
+    learners = tuple(learner.init(agent, s, k) for s, k in zip(settings, keys, strict=True))
+    past, replay = (), ()
+    if hp.agent_replay_buffer.enabled:
+        # A slot that no iteration of this run would write is memory for nothing.
+        pushes = -(-hp.total_iterations // hp.agent_replay_buffer.update_freq)
+        capacity = min(hp.agent_replay_buffer.capacity, pushes)
+        past = tuple(buffers.init(one.params, capacity) for one in learners)
+    if hp.qvalue.replay_buffer.enabled:
+        steps = jnp.zeros(hp.game_length)
+        episode = QEpisodes(jnp.zeros((hp.game_length + 1, agent.observation_size)), steps.astype(int), steps)
+        replay = tuple(buffers.init(episode, hp.qvalue.replay_buffer.capacity) for _ in learners)
+    return TrainState(key_train, jnp.zeros((), jnp.int32), learners, past, replay)
+
+
+def remember_agents(state: TrainState, hp: Any) -> TrainState:
+    """Adds the present agents to the past ones, when this iteration is due (iteration 0 is)."""
+    due = state.iteration % hp.agent_replay_buffer.update_freq == 0
+    pairs = zip(state.past, state.learners, strict=bool(state.past))
+    return state._replace(past=tuple(buffers.add(ring, one.params, where=due) for ring, one in pairs))
+
+
+def draw_opponents(
+    key: jax.Array, current: AgentParams, past: buffers.Ring | None, hp: Any
+) -> Opponents:
+    """The opponents of an iteration: the other agent as it is, or past versions of it.
+
+    Past versions are drawn uniformly with replacement, one for each episode (or `opponents_per_batch`, each
+    for an equal share); the last `cur_agent_frac` of the episodes meet the agent as it is.
+    """
+    if past is None:
+        return Opponents.now(current)
+    number = hp.agent_replay_buffer.opponents_per_batch or hp.batch_size
+    num_current = int(hp.batch_size * hp.agent_replay_buffer.cur_agent_frac) // (hp.batch_size // number)
+    slots = buffers.sample_indices(past, key, number)
+    slots = jnp.where(jnp.arange(number) < number - num_current, slots, Opponents.CURRENT)
+    return Opponents(current, past.items, slots)
+
+
+def replay_episodes(
+    key: jax.Array, ring: buffers.Ring, new: QEpisodes
+) -> tuple[buffers.Ring, QEpisodes]:
+    """Stores the episodes just played, and draws as many of the stored ones for the Q-network."""
+    ring = buffers.add_batch(ring, jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), new))
+    drawn = buffers.sample(ring, key, new.actions.shape[1])
+    return ring, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), drawn)
+
+
+def repeat(iteration: Callable[[TrainState], TrainState]) -> Callable[[TrainState, int], TrainState]:
+    """Jits `n` iterations in a row, n at run time: (state, n) -> state.
+
+    One program serves every n, so that where a run is cut to evaluate or to save changes no bit of it. The
+    state is donated: it is updated in place, and must not be used again.
+    """
+
+    def run(state, n):
+        return jax.lax.fori_loop(0, n, lambda _, state: iteration(state), state)
+
+    return jax.jit(run, donate_argnums=0)
+
+
+def next_stop(iteration: int, last: int, *periods: int) -> int:
+    """The first iteration after `iteration` that is a multiple of one of `periods`, or the last one."""
+    return min([last, *((iteration // period + 1) * period for period in periods)])
