@@ -1,4 +1,6 @@
-"""Differentiable returns: DiCE's magic box and loaded DiCE, for one episode.
+"""Differentiable returns: DiCE's magic box and loaded DiCE, for one episode, time first.
+
+A batch may follow as the last axes of every array: [T] becomes [T, B].
 
 DiCE: Foerster et al. 2018, arXiv 1802.05098. Loaded DiCE: Farquhar, Whiteson, Foerster 2019,
 arXiv 1909.10549. Their use on the opponent's return: LOQA, section 4.
@@ -23,7 +25,7 @@ def discounted_sum(x: jax.Array, discount: float) -> jax.Array:
     steps = np.arange(x.shape[0])
     ahead = np.maximum(steps[None, :] - steps[:, None], 0)
     powers = np.triu(np.power(np.float64(discount), ahead)).astype(np.float32)
-    return jnp.dot(powers, x, precision=jax.lax.Precision.HIGHEST)
+    return jnp.tensordot(powers, x, 1, precision=jax.lax.Precision.HIGHEST)
 
 
 def loaded_dice_returns(
@@ -47,7 +49,7 @@ def loaded_dice_returns(
     """
     returns, values = jax.lax.stop_gradient((returns, values))
     # With the past excluded, box(l_0 + .. + l_t) - box(l_0 + .. + l_{t-1}) is what action t itself adds.
-    until_now = jnp.cumsum(log_prob)
+    until_now = jnp.cumsum(log_prob, axis=0)
     before_now = until_now - log_prob
     own_part = magic_box(until_now) - magic_box(before_now)
     return returns + discounted_sum((returns - values) * own_part, discount * lam)
@@ -83,4 +85,4 @@ def n_step_returns(
     responsible = log_prob[window].at[:, 0].set(0.0)  # our action at t itself was simultaneous
     terms = (rewards[window] - baseline) * magic_box(jnp.cumsum(responsible, axis=1)) + baseline
     powers = np.power(np.float32(discount), np.arange(n))
-    return terms @ powers + discount**n * jax.lax.stop_gradient(values[n:])
+    return jnp.einsum("kn...,n->k...", terms, powers) + discount**n * jax.lax.stop_gradient(values[n:])

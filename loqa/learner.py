@@ -101,9 +101,14 @@ class Settings:
         )
 
 
+def _batch_last(x: jax.Array) -> jax.Array:
+    """[T, B, A] -> [T, A, B], as the losses take batches."""
+    return jnp.moveaxis(x, 1, -1)
+
+
 def policy_losses(agent: Agent, params: AgentParams, episodes: Episodes, settings: Settings) -> PolicyLoss:
     """The terms of the policy's loss, each the mean over the batch; differentiable in all of `params`."""
-    one_episode = partial(
+    loss = partial(
         agent_policy_loss,
         discount=settings.discount,
         advantage=settings.advantage,
@@ -117,11 +122,11 @@ def policy_losses(agent: Agent, params: AgentParams, episodes: Episodes, setting
         op_softmax_temp=settings.op_softmax_temp,
         stop_grad_normalizing_constant=settings.stop_grad_normalizing_constant,
     )
-    terms = jax.vmap(one_episode, in_axes=1)(
-        agent.logits(params, episodes.observations),
-        agent.q_values(params, episodes.observations),
-        episodes.opponent_logits,
-        episodes.opponent_q_values,
+    terms = loss(
+        _batch_last(agent.logits(params, episodes.observations)),
+        _batch_last(agent.q_values(params, episodes.observations)),
+        _batch_last(episodes.opponent_logits),
+        _batch_last(episodes.opponent_q_values),
         episodes.actions,
         episodes.opponent_actions,
         episodes.rewards,
@@ -134,7 +139,7 @@ def q_loss(
     agent: Agent, params: AgentParams, target_params: AgentParams, episodes: QEpisodes, settings: Settings
 ) -> jax.Array:
     """The Q-network's loss, the mean over the batch; differentiable in `params.qvalue`."""
-    one_episode = partial(
+    loss = partial(
         q_value_loss,
         discount=settings.discount,
         mode=settings.q_mode,
@@ -142,10 +147,10 @@ def q_loss(
         terminal_value=settings.terminal_value,
         scale=settings.q_scale,
     )
-    losses = jax.vmap(one_episode, in_axes=1)(
-        agent.q_values(params, episodes.observations),
-        agent.logits(target_params, episodes.observations),
-        agent.q_values(target_params, episodes.observations),
+    losses = loss(
+        _batch_last(agent.q_values(params, episodes.observations)),
+        _batch_last(agent.logits(target_params, episodes.observations)),
+        _batch_last(agent.q_values(target_params, episodes.observations)),
         episodes.actions,
         episodes.rewards,
     )

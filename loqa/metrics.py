@@ -36,8 +36,8 @@ def learning_metrics(
     gradient, terms = jax.grad(agent_loss, has_aux=True)(learner.params)
     replayed = q_episodes(episodes)
     q_values = agent.q_values(learner.params, episodes.observations)[:-1]
-    taken = losses.select(q_values, episodes.actions)
-    returns = jax.vmap(losses.discounted_sum, (1, None), 1)(episodes.rewards, settings.discount)
+    taken = losses.select(jnp.moveaxis(q_values, 1, -1), episodes.actions)
+    returns = losses.discounted_sum(episodes.rewards, settings.discount)
     return {
         f"loss_agent_{index}_actor": terms.actor,
         f"loss_agent_{index}_opponent": terms.shaping,
