@@ -10,6 +10,7 @@ from us: by what we do after its action we make that action more or less worth w
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import hydra
 import jax
@@ -63,9 +64,7 @@ def make_iteration(
 
             # 5. The target network follows.
             learners.append(learner.update_target(me, settings[i]))
-        return state._replace(
-            iteration=state.iteration + 1, learners=tuple(learners), replay=tuple(replay)
-        )
+        return state._replace(iteration=state.iteration + 1, learners=tuple(learners), replay=tuple(replay))
 
     return iteration
 
@@ -131,7 +130,8 @@ def draw(hp: IPDHyperparameters, run: Run) -> None:
     for i in range(hp.num_learners):
         final = [metrics[f"p_{i}_{state}_C"][-1] for state in STATES]
         title = f"IPD, agent {i}, iteration {int(metrics['iteration'][-1])}"
-        run.write(f"tit_for_tat_{i}.png", lambda path: plot.state_probability_bars(final, path, title))
+        bars = partial(plot.state_probability_bars, final, title=title)
+        run.write(f"tit_for_tat_{i}.png", bars)
         curves = {state: f"p_{i}_{state}_C" for state in STATES}
         panels.append(plot.Panel(f"P(cooperate | state), agent {i}", "probability", curves, ylim=(-0.02, 1.02)))
     rewards = {f"player {i}": f"mean_rewards_{i}" for i in range(2)}

@@ -29,9 +29,9 @@ class Agent:
       game_length: T, steps of an episode.
       normalize_time: the Q-network sees t/T instead of t.
       output_scale: what the Q-network's output is multiplied by.
-      observation_table: all S observations that exist, [S][D], where they are few, and
-      one_hot_state: which of them an observation is, [..., D] -> [..., S]. A Q-network without memory is
-        then computed once on the table and each step of time, and read from there.
+      all_observations: the S observations that exist, [S][D], where they are few, and
+      read_table: the row of an observation in a table by state, [..., S, A], [..., D] -> [..., A]. A Q-network
+        without memory is then computed once for each of them and each step of time, and read from there.
     """
 
     actor: nn.Module
@@ -40,8 +40,8 @@ class Agent:
     game_length: int
     normalize_time: bool = False
     output_scale: float = 1.0
-    observation_table: tuple[tuple[float, ...], ...] | None = None
-    one_hot_state: Callable | None = None
+    all_observations: tuple[tuple[float, ...], ...] | None = None
+    read_table: Callable | None = None
 
     def init(self, key: jax.Array) -> AgentParams:
         """New parameters."""
@@ -65,13 +65,16 @@ class Agent:
 
     def q_values(self, params: AgentParams, observations: jax.Array) -> jax.Array:
         """Q-values of a sequence from the start: [T, ..., D] -> [T, ..., A]."""
-        if self.observation_table is None or not isinstance(self.qvalue.initial_hidden(), tuple):
-            inputs = self._append_time(observations)
-            return self.output_scale * self.qvalue.apply(params.qvalue, inputs)
-        states = jnp.array(self.observation_table)
-        every_time = jnp.broadcast_to(states, (observations.shape[0], *states.shape))
-        table = self.output_scale * self.qvalue.apply(params.qvalue, self._append_time(every_time))
-        return jnp.einsum("t...s,tsa->t...a", self.one_hot_state(observations), table)
+        if self.all_observations is None or not isinstance(self.qvalue.initial_hidden(), tuple):
+            return self._q_values(params, observations)
+        length = observations.shape[0]
+        states = jnp.array(self.all_observations)
+        table = self._q_values(params, jnp.broadcast_to(states, (length, *states.shape)))
+        batch_axes = [1] * (observations.ndim - 2)
+        return self.read_table(table.reshape(length, *batch_axes, *table.shape[1:]), observations)
+
+    def _q_values(self, params: AgentParams, observations: jax.Array) -> jax.Array:
+        return self.output_scale * self.qvalue.apply(params.qvalue, self._append_time(observations))
 
     def _append_time(self, observations: jax.Array) -> jax.Array:
         """[T, ..., D] -> [T, ..., D+1]."""

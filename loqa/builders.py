@@ -14,7 +14,7 @@ def ipd_game_and_agent(hp: Any) -> tuple[ipd.IteratedPrisonersDilemma, Agent]:
     """The iterated prisoner's dilemma and its agent."""
     game = ipd.IteratedPrisonersDilemma()
     if hp.actor.network == "logits":
-        actor = LogitsTable(game.num_actions, len(ipd.STATES), ipd.one_hot_state)
+        actor = LogitsTable(game.num_actions, len(ipd.STATES), ipd.read_table)
     else:
         actor = _network(hp.actor, game.num_actions)
     agent = Agent(
@@ -24,8 +24,8 @@ def ipd_game_and_agent(hp: Any) -> tuple[ipd.IteratedPrisonersDilemma, Agent]:
         game_length=hp.game_length,
         normalize_time=hp.qvalue.time == "normalized",
         output_scale=hp.qvalue.output_scale,
-        observation_table=tuple(map(tuple, ipd.OBSERVATIONS.tolist())),
-        one_hot_state=ipd.one_hot_state,
+        all_observations=tuple(map(tuple, ipd.OBSERVATIONS.tolist())),
+        read_table=ipd.read_table,
     )
     return game, agent
 

@@ -108,9 +108,7 @@ def real(low: float = -math.inf, high: float = math.inf, above: float = -math.in
     if above > -math.inf:
         allowed = f"a finite number above {above}"
     else:
-        allowed = (
-            f"a finite number of at least {low}" if high == math.inf else f"a number from {low} to {high}"
-        )
+        allowed = f"a finite number of at least {low}" if high == math.inf else f"a number from {low} to {high}"
     return _field(allowed, read, **options)
 
 
@@ -635,9 +633,7 @@ def _explain(error: Exception) -> str:
     match = re.search(r"An item is already at '(.+?)'.*remove \+ prefix: '.+?=(.*?)'\n", message, re.DOTALL)
     if match:
         return f"+{match[1]} is {match[2]}, but the key exists already and must be set without the +"
-    match = re.search(
-        r"(?:Ambiguous value for argument|Sweep parameters) '(.+?)=(.*?)'(?:\n| requires)", message
-    )
+    match = re.search(r"(?:Ambiguous value for argument|Sweep parameters) '(.+?)=(.*?)'(?:\n| requires)", message)
     if match:
         return (
             f"{match[1]} is {match[2]}, but must be a single value: quote it if it is one, or add -m to run "
@@ -658,9 +654,7 @@ def _explain_unknown_key(key_path: str, value: str, cause: OmegaConfBaseExceptio
     if rule and "network" in known:  # a key that other networks have
         network = cause.parent_node["network"]
         if network in rule.networks:
-            return (
-                f"{key_path} is {value}, but the preset has no such key yet: add it with +{key_path}={value}"
-            )
+            return f"{key_path} is {value}, but the preset has no such key yet: add it with +{key_path}={value}"
         return _useless_key(key_path, value, rule, network)
     return _unknown_key(key_path, value, section, known)
 

@@ -49,7 +49,7 @@ def loaded_dice_returns(
     """
     returns, values = jax.lax.stop_gradient((returns, values))
     # With the past excluded, box(l_0 + .. + l_t) - box(l_0 + .. + l_{t-1}) is what action t itself adds.
-    until_now = jnp.cumsum(log_prob, axis=0)
+    until_now = discounted_sum(log_prob[::-1], 1.0)[::-1]
     before_now = until_now - log_prob
     own_part = magic_box(until_now) - magic_box(before_now)
     return returns + discounted_sum((returns - values) * own_part, discount * lam)

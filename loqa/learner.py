@@ -67,7 +67,6 @@ class Settings:
     lr_q: float = 1e-2
     target_ema_gamma: float = 0.99
 
-
     @classmethod
     def from_hp(cls, hp: Any, kind: str) -> "Settings":
         """The settings of a learner of `kind` "loqa" or "naive" from the `hp` part of a config."""

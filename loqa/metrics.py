@@ -10,7 +10,7 @@ from loqa import losses
 from loqa.agent import Agent
 from loqa.games import coin_players
 from loqa.games.coin import coins_taken
-from loqa.games.ipd import OBSERVATIONS, STATES, one_hot_state
+from loqa.games.ipd import OBSERVATIONS, STATES, visits
 from loqa.learner import LearnerState, Settings, policy_losses, q_episodes, q_loss
 from loqa.rollout import Episodes, Player, draw_noise, rollout
 
@@ -41,9 +41,7 @@ def learning_metrics(
     return {
         f"loss_agent_{index}_actor": terms.actor,
         f"loss_agent_{index}_opponent": terms.shaping,
-        f"loss_agent_{index}_qvalue": q_loss(
-            agent, learner.params, learner.target_params, replayed, settings
-        ),
+        f"loss_agent_{index}_qvalue": q_loss(agent, learner.params, learner.target_params, replayed, settings),
         f"agent{index}_entropy": -terms.negative_entropy,
         f"grad_agent{index}_norm": optax.global_norm(gradient),
         f"grad_opponent{index}_norm": optax.global_norm(jax.grad(shaping_loss)(learner.params)),
@@ -61,10 +59,10 @@ def cooperation(agent: Agent, learner: LearnerState, observations: jax.Array, in
     if isinstance(agent.initial_hidden(), tuple):
         observations = jnp.array(OBSERVATIONS)[None]
     p_cooperate = jax.nn.softmax(agent.logits(learner.params, observations))[..., 0]
-    visits = one_hot_state(observations)
-    axes = tuple(range(p_cooperate.ndim))
-    probabilities = (visits * p_cooperate[..., None]).sum(axes) / visits.sum(axes)
-    return {f"p_{index}_{state}_C": p for state, p in zip(STATES, probabilities, strict=True)}
+    return {
+        f"p_{index}_{state}_C": (here * p_cooperate).sum() / here.sum()
+        for state, here in zip(STATES, visits(observations), strict=True)
+    }
 
 
 def mean_rewards(

@@ -109,19 +109,19 @@ class LogitsTable(nn.Module):
     """A table of outputs, one row for each state, zeros at first; remembers nothing.
 
     Attributes:
-      one_hot_state: the state of an observation, [..., D] -> [..., S].
       num_states: S.
+      read_table: the row of an observation, table [S, num_outputs], [..., D] -> [..., num_outputs].
     """
 
     num_outputs: int
     num_states: int
-    one_hot_state: Callable
+    read_table: Callable
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """[..., D] -> [..., num_outputs]."""
         table = self.param("logits", nn.initializers.zeros, (self.num_states, self.num_outputs))
-        return self.one_hot_state(inputs) @ table
+        return self.read_table(table, inputs)
 
     def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> tuple:
         del batch_shape

@@ -39,7 +39,7 @@ def training_curves(metrics: dict[str, np.ndarray], panels: list[Panel], path: s
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.6 * columns, 3.6 * rows), dpi=150, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, panel in zip(grid, panels):
+    for axes, panel in zip(grid, panels, strict=False):
         _draw_panel(axes, metrics, panel)
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
@@ -49,9 +49,9 @@ def training_curves(metrics: dict[str, np.ndarray], panels: list[Panel], path: s
 def _draw_panel(axes, metrics: dict[str, np.ndarray], panel: Panel) -> None:
     iteration, env_steps = metrics["iteration"], metrics["env_steps"]
     marker = "o" if len(iteration) < 2 else None  # a single evaluation is a point
-    for (label, column), color in zip(panel.curves.items(), COLORS * 2):
+    for (label, column), color in zip(panel.curves.items(), COLORS * 2, strict=False):
         axes.plot(iteration, metrics[column], color=color, linewidth=1.6, marker=marker, label=label)
-    for (label, height), color in zip(panel.reference.items(), ("0.25", "0.5", "0.65") * 3):
+    for (label, height), color in zip(panel.reference.items(), ("0.25", "0.5", "0.65") * 3, strict=False):
         axes.axhline(height, color=color, linestyle=(0, (5, 3)), linewidth=1.0, label=label, zorder=1)
     axes.set(title=panel.title, xlabel="iteration", ylabel=panel.ylabel, ylim=panel.ylim)
     axes.grid(alpha=0.25)

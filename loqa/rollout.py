@@ -101,9 +101,14 @@ def sample_actions(logits: jax.Array, uniform: jax.Array, epsilon: float = 0.0) 
       [...], int32.
     """
     num_actions = logits.shape[-1]
-    probabilities = (1.0 - epsilon) * jax.nn.softmax(logits) + epsilon / num_actions
-    cumulative = jnp.cumsum(probabilities, axis=-1)[..., :-1]
-    return (uniform[..., None] >= cumulative).sum(-1, dtype=jnp.int32)
+    # Actions first, and a running sum in place of a cumulative one: with few actions that is faster.
+    probabilities = jax.nn.softmax(jnp.moveaxis(logits, -1, 0), axis=0)
+    probabilities = (1.0 - epsilon) * probabilities + epsilon / num_actions
+    cumulative, action = 0.0, jnp.zeros(uniform.shape, jnp.int32)
+    for a in range(num_actions - 1):
+        cumulative = cumulative + probabilities[a]
+        action += uniform >= cumulative
+    return action
 
 
 def rollout(

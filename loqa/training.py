@@ -46,9 +46,7 @@ def remember_agents(state: TrainState, hp: Any) -> TrainState:
     return state._replace(past=tuple(buffers.add(ring, one.params, where=due) for ring, one in pairs))
 
 
-def draw_opponents(
-    key: jax.Array, current: AgentParams, past: buffers.Ring | None, hp: Any
-) -> Opponents:
+def draw_opponents(key: jax.Array, current: AgentParams, past: buffers.Ring | None, hp: Any) -> Opponents:
     """The opponents of an iteration: the other agent as it is, or past versions of it.
 
     Past versions are drawn uniformly with replacement, one for each episode (or `opponents_per_batch`, each
@@ -63,9 +61,7 @@ def draw_opponents(
     return Opponents(current, past.items, slots)
 
 
-def replay_episodes(
-    key: jax.Array, ring: buffers.Ring, new: QEpisodes
-) -> tuple[buffers.Ring, QEpisodes]:
+def replay_episodes(key: jax.Array, ring: buffers.Ring, new: QEpisodes) -> tuple[buffers.Ring, QEpisodes]:
     """Stores the episodes just played, and draws as many of the stored ones for the Q-network."""
     ring = buffers.add_batch(ring, jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), new))
     drawn = buffers.sample(ring, key, new.actions.shape[1])

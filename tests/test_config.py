@@ -23,9 +23,7 @@ from loqa.config import (
 )
 
 CLASSES = {"ipd": IPDConfig, "coin": CoinConfig}
-PRESETS = [
-    (script, path.stem) for script in CLASSES for path in sorted((CONF_DIR / script / "hp").glob("*.yaml"))
-]
+PRESETS = [(script, path.stem) for script in CLASSES for path in sorted((CONF_DIR / script / "hp").glob("*.yaml"))]
 
 
 def load(script, *overrides):
@@ -78,9 +76,7 @@ def test_values_have_the_types_of_their_fields(script, preset):
 @pytest.mark.parametrize(("script", "preset"), PRESETS)
 def test_yaml_and_dataclasses_have_the_same_keys(script, preset):
     def check(tree, section, path):
-        absent = {
-            key for key, field in yaml_keys(section).items() if rule_of(field) and rule_of(field).networks
-        }
+        absent = {key for key, field in yaml_keys(section).items() if rule_of(field) and rule_of(field).networks}
         aliases = {rule_of(field).alias for field in dataclasses.fields(section) if rule_of(field)}
         assert set(yaml_keys(section)) - absent <= set(tree) <= set(yaml_keys(section)) | aliases, path
         for key, field in yaml_keys(section).items():
@@ -450,9 +446,7 @@ def test_every_line_of_a_sentence_is_the_same_line():
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "cfg", [None, 3, [1], {}, {"hp": {}}, {"hp": None, "wandb": None, "jax": None}, {1: 2}]
-)
+@pytest.mark.parametrize("cfg", [None, 3, [1], {}, {"hp": {}}, {"hp": None, "wandb": None, "jax": None}, {1: 2}])
 def test_no_configuration_at_all(cfg):
     with pytest.raises(ConfigError):
         parse(cfg, IPDConfig)

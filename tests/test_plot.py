@@ -44,9 +44,7 @@ def test_training_curves(tmp_path, metrics, number, shape):
 
 
 def test_training_curves_of_a_single_evaluation(tmp_path, metrics):
-    training_curves(
-        {k: v[:1] for k, v in metrics.items()}, [Panel("t", "y", {"x": "reward"})], tmp_path / "a.png"
-    )
+    training_curves({k: v[:1] for k, v in metrics.items()}, [Panel("t", "y", {"x": "reward"})], tmp_path / "a.png")
     image_size(tmp_path / "a.png")
 
 

@@ -22,9 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def make_config(save_dir, wandb_state=False, seed=1):
-    hp = SimpleNamespace(
-        seed=seed, save_dir=str(save_dir), total_iterations=700, env_steps_per_iteration=1000
-    )
+    hp = SimpleNamespace(seed=seed, save_dir=str(save_dir), total_iterations=700, env_steps_per_iteration=1000)
     wandb = SimpleNamespace(
         state=wandb_state,
         mode="online",
@@ -323,14 +321,10 @@ def test_an_unreachable_server_means_offline(tmp_path, fake_wandb, capsys):
     with make_run(tmp_path, wandb_state=True):
         pass
     assert wandb.modes == ["online", "offline"]
-    assert (
-        capsys.readouterr().out.count("W&B: offline (boom). To upload this run later: wandb sync /w/run") == 1
-    )
+    assert capsys.readouterr().out.count("W&B: offline (boom). To upload this run later: wandb sync /w/run") == 1
 
 
-@pytest.mark.parametrize(
-    "mode, started", [("offline", ["offline"]), ("disabled", []), ("online", ["online"])]
-)
+@pytest.mark.parametrize("mode, started", [("offline", ["offline"]), ("disabled", []), ("online", ["online"])])
 def test_the_environment_decides_over_the_configuration(tmp_path, fake_wandb, monkeypatch, mode, started):
     wandb = fake_wandb()
     monkeypatch.setenv("WANDB_MODE", mode)

@@ -1,0 +1,158 @@
+"""LOQA on the Coin Game: the paper's algorithm from top to bottom, against past versions of the agent.
+
+    python coin_train.py                                                # the paper's 3x3 run, one seed
+    python coin_train.py hp.game.height=5 hp.game.width=5 hp.seed=7     # another grid; all keys: conf/coin
+
+The loop is that of ipd.py, which is the one to read first. What is different: recurrent networks, opponents
+drawn from the past versions of the agent, and the evaluation against scripted players.
+"""
+
+from collections.abc import Callable
+
+import hydra
+import jax
+from omegaconf import DictConfig, OmegaConf
+
+from loqa import learner, training
+from loqa.agent import Agent
+from loqa.builders import coin_game_and_agent
+from loqa.checkpoint import save_agents
+from loqa.config import CoinConfig, CoinHyperparameters, apply_jax_options, parse, run_script
+from loqa.games.coin import CoinGame
+from loqa.learner import Settings
+from loqa.metrics import Metrics, coin_metrics, learning_metrics
+from loqa.rollout import Opponents, draw_noise, play
+from loqa.run_logging import Run
+from loqa.training import TrainState
+
+# What the terminal shows of the metrics: rewards a step, and coins a step, all of agent 0 but `AC's`, which is
+# what always-cooperate earns against it.
+HEADLINE = {
+    "self": "mean_rewards_0",
+    "vs AC": "always_cooperate_0_mean_rewards_a",
+    "AC's": "always_cooperate_0_mean_rewards_d",
+    "vs AD": "always_defect_0_mean_rewards_a",
+    "own": "own_coins_0",
+    "other's": "other_coins_0",
+}
+
+
+def make_iteration(
+    hp: CoinHyperparameters, game: CoinGame, agent: Agent, settings: tuple[Settings, ...]
+) -> Callable[[TrainState], TrainState]:
+    """One iteration of LOQA (Algorithm 1), a pure function of the state."""
+
+    def iteration(state: TrainState) -> TrainState:
+        key = jax.random.fold_in(state.key, state.iteration)
+        if state.past:
+            state = training.remember_agents(state, hp)
+        learners, replay = [], list(state.replay)
+        # In self-play there is one learner, and the other is itself. Of two learners each plays episodes of
+        # its own against the other, and both learn from the same snapshot of each other.
+        for i, key_learner in enumerate(jax.random.split(key, len(state.learners))):
+            me, other = state.learners[i], state.learners[-1 - i]
+            key_opponents, key_rollout, key_replay = jax.random.split(key_learner, 3)
+
+            # 1. Sample opponents: the other as it is, or with the agent replay buffer as it was.
+            past = state.past[-1 - i] if state.past else None
+            opponents = training.draw_opponents(key_opponents, other.params, past, hp)
+
+            # 2. Roll out a batch of episodes; the learner is player 0.
+            noise = draw_noise(key_rollout, hp.game_length, hp.batch_size)
+            episodes = play(game, agent, me.params, opponents, noise)
+
+            # 3. One step on the policy's loss: actor + entropy + shaping.
+            me = learner.update_actor(agent, me, episodes, settings[i], state.iteration)
+
+            # 4. One step on the Q-network's loss, on the same episodes or on replayed ones.
+            q_episodes = learner.q_episodes(episodes)
+            if state.replay:
+                replay[i], q_episodes = training.replay_episodes(key_replay, replay[i], q_episodes)
+            me = learner.update_qvalue(agent, me, q_episodes, settings[i])
+
+            # 5. The target network follows.
+            learners.append(learner.update_target(me, settings[i]))
+        return state._replace(iteration=state.iteration + 1, learners=tuple(learners), replay=tuple(replay))
+
+    return iteration
+
+
+def make_evaluation(
+    hp: CoinHyperparameters, game: CoinGame, agent: Agent, settings: tuple[Settings, ...]
+) -> Callable[[jax.Array, TrainState], Metrics]:
+    """What is logged: how the agents play, and how they learn. It has keys of its own: training ignores it."""
+
+    def evaluation(key: jax.Array, state: TrainState) -> Metrics:
+        key_play, key_learn = jax.random.split(jax.random.fold_in(key, state.iteration))
+        metrics = coin_metrics(key_play, game, agent, state.learners, hp.game_length, hp.eval_episodes)
+        for i, me in enumerate(state.learners):
+            opponents = Opponents.now(state.learners[-1 - i].params)
+            noise = draw_noise(jax.random.fold_in(key_learn, i), hp.game_length, hp.eval_episodes)
+            episodes = play(game, agent, me.params, opponents, noise)
+            metrics |= learning_metrics(agent, me, episodes, settings[i], i)
+        return metrics
+
+    return evaluation
+
+
+def train(config: CoinConfig, run: Run) -> None:
+    """Trains, evaluates and saves until the last iteration; then draws the figures."""
+    hp = config.hp
+    game, agent = coin_game_and_agent(hp)
+    settings = tuple(Settings.from_hp(hp, kind) for kind in (hp.agent_0, hp.agent_1)[: hp.num_learners])
+    key_init, key_evaluation = jax.random.split(jax.random.key(hp.seed))
+    state = training.init(agent, settings, hp, key_init)
+    iterate = training.repeat(make_iteration(hp, game, agent, settings))
+    evaluate = jax.jit(make_evaluation(hp, game, agent, settings))
+
+    run.say("compiling the evaluation and the training step ...")
+    iteration, last = 0, hp.total_iterations
+    while True:
+        if iteration % hp.eval_every == 0 or iteration == last:
+            metrics = {k: float(v) for k, v in evaluate(key_evaluation, state).items()}
+            run.log(
+                {"iteration": iteration, "env_steps": iteration * hp.env_steps_per_iteration} | metrics,
+                {title: metrics[key] for title, key in HEADLINE.items()},
+            )
+        if iteration == last or (iteration > 0 and iteration % hp.save_every == 0):
+            save_agents(run, iteration, [me.params for me in state.learners])
+        if iteration == last:
+            break
+        stop = training.next_stop(iteration, last, hp.eval_every, hp.save_every)
+        state = iterate(state, stop - iteration)
+        iteration = stop
+    draw(run)
+    run.finish(metrics)
+
+
+def draw(run: Run) -> None:
+    """The training curves."""
+    from loqa import plot  # here, because matplotlib is slow to import and only needed now
+
+    metrics = plot.read_metrics(run.directory / "metrics.csv")
+    rewards = {
+        "against each other, 0": "mean_rewards_0",
+        "against each other, 1": "mean_rewards_1",
+        "against always-defect": "always_defect_0_mean_rewards_a",
+        "against always-cooperate": "always_cooperate_0_mean_rewards_a",
+        "always-cooperate against it": "always_cooperate_0_mean_rewards_d",
+    }
+    coins = {"its own": "own_coins_0", "the other's": "other_coins_0"}
+    panels = [
+        plot.Panel("Mean reward of agent 0", "reward a step", rewards),
+        plot.Panel("Coins taken against each other", "coins a step", coins),
+        plot.Panel("Q-values", "Q", {"mean error of Q": "qvalue_0_bias", "mean Q": "qvalue_0_mean"}),
+    ]
+    run.write("curves.png", lambda path: plot.training_curves(metrics, panels, path))
+
+
+@hydra.main(version_base="1.3", config_path="conf/coin", config_name="config")
+def main(cfg: DictConfig) -> None:
+    config = parse(cfg, CoinConfig)
+    apply_jax_options(config.jax)
+    with Run("coin", config, OmegaConf.to_yaml(cfg, resolve=True)) as run:
+        train(config, run)
+
+
+if __name__ == "__main__":
+    run_script(main)
