@@ -45,11 +45,13 @@ class Agent:
 
     def init(self, key: jax.Array) -> AgentParams:
         """New parameters."""
+
+        def init(network, key, size):
+            return network.init(key, jnp.zeros(size), network.initial_hidden(), method="step")
+
         key_actor, key_qvalue = jax.random.split(key)
-        return AgentParams(
-            self.actor.init(key_actor, jnp.zeros((1, self.observation_size))),
-            self.qvalue.init(key_qvalue, jnp.zeros((1, self.observation_size + 1))),
-        )
+        size = self.observation_size
+        return AgentParams(init(self.actor, key_actor, size), init(self.qvalue, key_qvalue, size + 1))
 
     def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> Any:
         """What the policy remembers before the first step."""
