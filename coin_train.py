@@ -61,17 +61,12 @@ def make_iteration(
             noise = draw_noise(key_rollout, hp.game_length, hp.batch_size)
             episodes = play(game, agent, me.params, opponents, noise)
 
-            # 3. One step on the policy's loss: actor + entropy + shaping.
-            me = learner.update_actor(agent, me, episodes, settings[i], state.iteration)
-
-            # 4. One step on the Q-network's loss, on the same episodes or on replayed ones.
+            # 3. One step on the policy's loss (actor + entropy + shaping), one on the Q-network's loss with the
+            # same episodes or replayed ones, and the target network follows.
             q_episodes = learner.q_episodes(episodes)
             if state.replay:
                 replay[i], q_episodes = training.replay_episodes(key_replay, replay[i], q_episodes)
-            me = learner.update_qvalue(agent, me, q_episodes, settings[i])
-
-            # 5. The target network follows.
-            learners.append(learner.update_target(me, settings[i]))
+            learners.append(learner.update(agent, me, episodes, q_episodes, settings[i], state.iteration))
         return state._replace(iteration=state.iteration + 1, learners=tuple(learners), replay=tuple(replay))
 
     return iteration

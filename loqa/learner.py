@@ -5,7 +5,6 @@ parameters that the actor step returned, and the target's moving average. It is 
 """
 
 import dataclasses
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -107,8 +106,15 @@ def _batch_last(x: jax.Array) -> jax.Array:
 
 def policy_losses(agent: Agent, params: AgentParams, episodes: Episodes, settings: Settings) -> PolicyLoss:
     """The terms of the policy's loss, each the mean over the batch; differentiable in all of `params`."""
-    loss = partial(
-        agent_policy_loss,
+    terms = agent_policy_loss(
+        _batch_last(agent.logits(params, episodes.observations)),
+        _batch_last(agent.q_values(params, episodes.observations)),
+        _batch_last(episodes.opponent_logits),
+        _batch_last(episodes.opponent_q_values),
+        episodes.actions,
+        episodes.opponent_actions,
+        episodes.rewards,
+        episodes.opponent_rewards,
         discount=settings.discount,
         advantage=settings.advantage,
         stop_grad_advantage=settings.stop_grad_advantage,
@@ -121,16 +127,6 @@ def policy_losses(agent: Agent, params: AgentParams, episodes: Episodes, setting
         op_softmax_temp=settings.op_softmax_temp,
         stop_grad_normalizing_constant=settings.stop_grad_normalizing_constant,
     )
-    terms = loss(
-        _batch_last(agent.logits(params, episodes.observations)),
-        _batch_last(agent.q_values(params, episodes.observations)),
-        _batch_last(episodes.opponent_logits),
-        _batch_last(episodes.opponent_q_values),
-        episodes.actions,
-        episodes.opponent_actions,
-        episodes.rewards,
-        episodes.opponent_rewards,
-    )
     return PolicyLoss(*(term.mean() for term in terms))
 
 
@@ -138,20 +134,17 @@ def q_loss(
     agent: Agent, params: AgentParams, target_params: AgentParams, episodes: QEpisodes, settings: Settings
 ) -> jax.Array:
     """The Q-network's loss, the mean over the batch; differentiable in `params.qvalue`."""
-    loss = partial(
-        q_value_loss,
-        discount=settings.discount,
-        mode=settings.q_mode,
-        td_lambda=settings.td_lambda,
-        terminal_value=settings.terminal_value,
-        scale=settings.q_scale,
-    )
-    losses = loss(
+    losses = q_value_loss(
         _batch_last(agent.q_values(params, episodes.observations)),
         _batch_last(agent.logits(target_params, episodes.observations)),
         _batch_last(agent.q_values(target_params, episodes.observations)),
         episodes.actions,
         episodes.rewards,
+        discount=settings.discount,
+        mode=settings.q_mode,
+        td_lambda=settings.td_lambda,
+        terminal_value=settings.terminal_value,
+        scale=settings.q_scale,
     )
     return losses.mean()
 
@@ -258,24 +251,23 @@ def update(
     agent: Agent,
     learner: LearnerState,
     episodes: Episodes,
+    replayed: QEpisodes,
     settings: Settings,
-    iteration: jax.Array | int = 0,
-    replayed: QEpisodes | None = None,
+    iteration: jax.Array | int,
 ) -> LearnerState:
-    """The update of one iteration (LOQA Algorithm 1): actor, then Q-network, then target.
+    """The update of one iteration (LOQA Algorithm 1): the policy, then the Q-network, then the target.
 
     Args:
       agent: the networks.
       learner: the state before.
-      episodes: those just played.
+      episodes: those just played, for the policy.
+      replayed: those that the Q-network learns from, as a rule `q_episodes(episodes)`.
       settings: how to learn.
       iteration: its number, from 0.
-      replayed: what the Q-network learns from, if not `episodes`.
 
     Returns:
       The state after.
     """
     learner = update_actor(agent, learner, episodes, settings, iteration)
-    replayed = q_episodes(episodes) if replayed is None else replayed
     learner = update_qvalue(agent, learner, replayed, settings)
     return update_target(learner, settings)
