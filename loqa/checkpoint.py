@@ -1,6 +1,7 @@
 """Saved agents: parameters and what is needed to rebuild their networks, as arrays and text, never as code."""
 
 import json
+import zipfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -48,8 +49,8 @@ def load_agent(path: str | Path) -> tuple[AgentParams, dict[str, Any]]:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
         description = json.loads(str(arrays.pop("description")))
-    except (KeyError, ValueError, EOFError) as error:
+        if description["format"] != FORMAT:
+            raise ValueError(f"its format is {description['format']!r}, but must be {FORMAT!r}")
+        return AgentParams(**unflatten_dict(arrays, sep="/")), description
+    except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is not a saved agent: {error}") from error
-    if description.get("format") != FORMAT:
-        raise ValueError(f"{path} has the format {description.get('format')!r}, but must have {FORMAT!r}")
-    return AgentParams(**unflatten_dict(arrays, sep="/")), description

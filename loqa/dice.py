@@ -82,7 +82,7 @@ def n_step_returns(
         raise ValueError(f"n is {n}, but a window must have 1 to {num_steps} steps")
     kept = num_steps + 1 - n
     window = np.arange(kept)[:, None] + np.arange(n)[None, :]
-    responsible = log_prob[window].at[:, 0].set(0.0)  # our action at t itself was simultaneous
+    responsible = jnp.asarray(log_prob)[window].at[:, 0].set(0.0)  # our action at t itself was simultaneous
     terms = (rewards[window] - baseline) * magic_box(jnp.cumsum(responsible, axis=1)) + baseline
     powers = np.power(np.float32(discount), np.arange(n))
     return jnp.einsum("kn...,n->k...", terms, powers) + discount**n * jax.lax.stop_gradient(values[n:])

@@ -43,8 +43,8 @@ def learning_metrics(
         f"loss_agent_{index}_opponent": terms.shaping,
         f"loss_agent_{index}_qvalue": q_loss(agent, learner.params, learner.target_params, replayed, settings),
         f"agent{index}_entropy": -terms.negative_entropy,
-        f"grad_agent{index}_norm": optax.global_norm(gradient),
-        f"grad_opponent{index}_norm": optax.global_norm(jax.grad(shaping_loss)(learner.params)),
+        f"grad_agent{index}_norm": optax.tree.norm(gradient),
+        f"grad_opponent{index}_norm": optax.tree.norm(jax.grad(shaping_loss)(learner.params)),
         f"qvalue_{index}_mean": taken.mean(),
         f"qvalue_{index}_bias": (taken - returns).mean(),
     }

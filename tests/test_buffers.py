@@ -1,0 +1,312 @@
+"""The rings against a list of what was added; past agents, past episodes and opponents drawn from them."""
+
+import itertools
+from collections import deque
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from loqa import buffers, training
+from loqa.agent import Agent
+from loqa.config import CoinConfig, compose, parse
+from loqa.learner import QEpisodes, Settings
+from loqa.networks import MLP
+from loqa.rollout import Opponents
+
+KEY = jax.random.key(0)
+add, add_batch = jax.jit(buffers.add), jax.jit(buffers.add_batch)
+sample = jax.jit(buffers.sample, static_argnums=2)
+
+
+def make_item(number):
+    """A pytree whose every entry says which item it is of."""
+    return {"matrix": np.full((2, 3), number, np.float32), "rest": (np.array(number, np.int32),)}
+
+
+def make_batch(numbers):
+    return jax.tree.map(lambda *x: np.stack(x), *map(make_item, numbers))
+
+
+def numbers_in(items):
+    """Which items these are [...], checking that each is whole."""
+    (numbers,) = items["rest"]
+    np.testing.assert_array_equal(
+        items["matrix"], np.broadcast_to(numbers[..., None, None], items["matrix"].shape)
+    )
+    return np.asarray(numbers)
+
+
+def ring_of(capacity, number):
+    """A ring after `number` items, numbered from 1: an empty slot reads 0."""
+    ring = buffers.init(make_item(0), capacity)
+    for i in range(1, number + 1):
+        ring = add(ring, make_item(i))
+    return ring
+
+
+# ----------------------------------------------------------------------------------------------------- rings
+
+
+def test_a_new_ring_is_empty():
+    ring = buffers.init(make_item(3), 5)
+    assert (int(ring.added), buffers.capacity(ring)) == (0, 5)
+    assert not numbers_in(ring.items).any()
+    assert ring.items["rest"][0].dtype == jnp.int32
+
+
+@pytest.mark.parametrize("capacity", [0, -1])
+def test_a_ring_without_room_is_refused(capacity):
+    with pytest.raises(ValueError, match=f"capacity is {capacity}, but must be at least 1"):
+        buffers.init(make_item(0), capacity)
+
+
+@pytest.mark.parametrize(
+    "number, slots",
+    [(0, [0, 0, 0]), (1, [1, 0, 0]), (3, [1, 2, 3]), (4, [4, 2, 3]), (7, [7, 5, 6])],
+)
+def test_the_newest_item_replaces_the_oldest_of_a_full_ring(number, slots):
+    ring = ring_of(3, number)
+    assert int(ring.added) == number
+    np.testing.assert_array_equal(numbers_in(ring.items), slots)
+
+
+@pytest.mark.parametrize("number", [0, 2, 5])
+def test_adding_nowhere_changes_nothing(number):
+    ring = ring_of(3, number)
+    jax.tree.map(np.testing.assert_array_equal, add(ring, make_item(9), jnp.array(False)), ring)
+    jax.tree.map(np.testing.assert_array_equal, add(ring, make_item(9), jnp.array(True)), add(ring, make_item(9)))
+
+
+def test_a_ring_holds_what_was_added_last_however_it_was_added():
+    ring, expected, counter = buffers.init(make_item(0), 5), deque(maxlen=5), itertools.count(1)
+    for size in (3, 0, 5, 0, 0, 3, 3, 5, 3, 0, 5):  # 0: one item; 8 items in it goes around in the middle
+        numbers = list(itertools.islice(counter, size or 1))
+        ring = add_batch(ring, make_batch(numbers)) if size else add(ring, make_item(numbers[0]))
+        expected.extend(numbers)
+        assert int(ring.added) == numbers[-1]
+        assert sorted(set(numbers_in(ring.items)) - {0}) == list(expected)
+
+
+def test_a_batch_wraps_around_the_end():
+    ring = add_batch(ring_of(5, 4), make_batch([5, 6, 7]))
+    np.testing.assert_array_equal(numbers_in(ring.items), [6, 7, 3, 4, 5])
+
+
+def test_a_batch_larger_than_the_ring_is_refused():
+    with pytest.raises(ValueError, match="4 items do not fit in a ring of 3"):
+        buffers.add_batch(ring_of(3, 0), make_batch([1, 2, 3, 4]))
+    full = buffers.add_batch(ring_of(3, 1), make_batch([2, 3, 4]))
+    np.testing.assert_array_equal(numbers_in(full.items), [4, 2, 3])
+
+
+@pytest.mark.parametrize("added", [1, 3, 5, 8])
+def test_samples_are_uniform_over_the_items_held(added):
+    drawn = numbers_in(sample(ring_of(5, added), KEY, 4000))
+    held = range(max(1, added - 4), added + 1)
+    assert set(drawn) == set(held)  # never 0, an empty slot
+    counts = np.array([(drawn == number).sum() for number in held])
+    expected = 4000 / len(held)
+    assert np.abs(counts - expected).max() <= 4 * np.sqrt(expected)
+
+
+def test_samples_are_drawn_anew_with_each_key():
+    ring = ring_of(5, 5)
+    one, again, other = (numbers_in(sample(ring, jax.random.key(seed), 20)) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).any()
+
+
+def test_take_keeps_the_axes_of_the_indices():
+    taken = buffers.take(ring_of(4, 4), jnp.array([[0, 3, 3], [2, 1, 0]]))
+    np.testing.assert_array_equal(numbers_in(taken), [[1, 4, 4], [3, 2, 1]])
+
+
+@pytest.mark.parametrize("where", [True, False])
+def test_a_donated_ring_is_written_in_place(where):
+    ring = buffers.init(jnp.zeros(1000), 50)
+    compiled = jax.jit(buffers.add, donate_argnums=0).lower(ring, jnp.ones(1000), jnp.array(where)).compile()
+    size = ring.items.nbytes
+    assert compiled.memory_analysis().temp_size_in_bytes < size / 10  # no copy on the way
+    address = ring.items.unsafe_buffer_pointer()
+    after = compiled(ring, jnp.ones(1000), jnp.array(where))
+    assert ring.items.is_deleted()
+    assert after.items.unsafe_buffer_pointer() == address
+    assert float(after.items.sum()) == 1000 * where
+
+
+# ---------------------------------------------------------------------------- rings in the training loop
+
+
+AGENT = Agent(MLP(2, 3), MLP(2, 3), observation_size=4, game_length=3)
+
+
+composed = cache(compose)
+
+
+def make_hp(*overrides):
+    overrides = ("hp.game.game_length=3", "hp.batch_size=16", *overrides)
+    cfg = OmegaConf.merge(composed("coin", ()), OmegaConf.from_dotlist(list(overrides)))
+    return parse(cfg, CoinConfig).hp
+
+
+def init_state(*overrides):
+    """What `training.init` gives, with zeros for numbers."""
+    hp = make_hp(*overrides)
+    settings = (Settings.from_hp(hp, "loqa"),) * hp.num_learners
+    state = jax.eval_shape(partial(training.init, AGENT, settings, hp), KEY)
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state._replace(key=None)), hp
+
+
+def numbered(params, number):
+    return jax.tree.map(lambda x: np.full(x.shape, number, np.float32), params)
+
+
+def numbers_of_agents(ring):
+    """Which agents are in the slots, checking that each is whole."""
+    first, *others = (np.asarray(x).reshape(x.shape[0], -1) for x in jax.tree.leaves(ring.items))
+    for leaf in (first, *others):
+        np.testing.assert_array_equal(leaf, np.broadcast_to(first[:, :1], leaf.shape))
+    return np.asarray(first[:, 0])
+
+
+@pytest.mark.parametrize(
+    "overrides, capacity",
+    [
+        (("hp.num_iterations=10",), 4),  # after 0, 3, 6 and 9 iterations
+        (("hp.num_iterations=9",), 3),
+        (("hp.num_iterations=1",), 1),
+        (("hp.num_iterations=10", "hp.agent_replay_buffer.capacity=2"), 2),
+        (("hp.num_iterations=10", f"hp.max_env_steps={16 * 3 * 7}"), 3),  # seven iterations
+    ],
+)
+def test_the_ring_of_past_agents_has_no_slot_that_is_never_used(overrides, capacity):
+    state, _ = init_state("hp.agent_replay_buffer.update_freq=3", *overrides)
+    (ring,) = state.past
+    assert buffers.capacity(ring) == capacity
+    assert jax.tree.map(lambda x: x[0].shape, ring.items) == jax.tree.map(jnp.shape, state.learners[0].params)
+
+
+def test_there_are_only_the_rings_that_are_asked_for():
+    state, _ = init_state("hp.agent_replay_buffer.mode=disabled", "hp.num_iterations=2")
+    assert (state.past, state.replay) == ((), ())
+    state, _ = init_state(
+        "hp.just_self_play=false",
+        "hp.num_iterations=2",
+        "hp.qvalue.replay_buffer.mode=enabled",
+        "hp.qvalue.replay_buffer.capacity=20",
+    )
+    assert len(state.learners) == len(state.past) == len(state.replay) == 2
+    assert {buffers.capacity(ring) for ring in state.replay} == {20}
+    assert state.replay[0].items.observations.shape == (20, 4, 4)
+
+
+@pytest.mark.parametrize("capacity, slots", [(10, [0, 3, 6, 9]), (3, [9, 3, 6]), (1, [9])])
+def test_the_agent_is_remembered_at_iteration_0_and_every_update_freq(capacity, slots):
+    state, hp = init_state(
+        "hp.agent_replay_buffer.update_freq=3",
+        f"hp.agent_replay_buffer.capacity={capacity}",
+        "hp.num_iterations=10",
+        "hp.just_self_play=false",
+    )
+    remember = jax.jit(partial(training.remember_agents, hp=hp))
+    for i in range(10):
+        learners = tuple(
+            one._replace(params=numbered(one.params, i + offset))
+            for one, offset in zip(state.learners, (0, 100), strict=True)
+        )
+        state = remember(state._replace(iteration=jnp.array(i), learners=learners))
+        assert [int(ring.added) for ring in state.past] == [i // 3 + 1] * 2
+    np.testing.assert_array_equal(numbers_of_agents(state.past[0]), slots)
+    np.testing.assert_array_equal(numbers_of_agents(state.past[1]), np.array(slots) + 100)
+
+
+def past_agents(number, capacity):
+    """A current agent of -1, and a ring in which the agent in slot i is of i + 1, or of 0 where there is none."""
+    params = jax.eval_shape(AGENT.init, KEY)
+    slots = [numbered(params, i + 1 if i < number else 0) for i in range(capacity)]
+    items = jax.tree.map(lambda *x: jnp.array(np.stack(x)), *slots)
+    return numbered(params, -1), buffers.Ring(items, np.array(number, np.int32))
+
+
+@pytest.mark.parametrize(
+    "batch_size, opponents, frac, episodes_against_current",
+    [
+        (16, None, 0.0, 0),
+        (16, None, 0.3, 4),
+        (16, None, 1.0, 16),
+        (16, 8, 0.5, 8),
+        (16, 1, 0.0, 0),
+        (16, 16, 0.1, 1),
+    ],
+)
+def test_exactly_the_last_episodes_meet_the_current_agent(batch_size, opponents, frac, episodes_against_current):
+    hp = make_hp(
+        f"hp.batch_size={batch_size}",
+        f"hp.agent_replay_buffer.cur_agent_frac={frac}",
+        f"hp.agent_replay_buffer.opponents_per_batch={'null' if opponents is None else opponents}",
+    )
+    current, ring = past_agents(number=3, capacity=5)
+    drawn = training.draw_opponents(KEY, current, ring, hp)
+    assert drawn.slots.shape == (opponents or batch_size,)
+    of_episodes = np.repeat(np.asarray(drawn.slots), batch_size // drawn.slots.shape[0])
+    against_past = batch_size - episodes_against_current
+    np.testing.assert_array_equal(of_episodes[against_past:], Opponents.CURRENT)
+    assert set(of_episodes[:against_past]) <= {0, 1, 2}  # slots that hold an agent
+
+    plays = jax.tree.leaves(drawn.params(drawn.slots))[0].reshape(drawn.slots.shape[0], -1)[:, 0]
+    np.testing.assert_array_equal(plays, np.where(drawn.slots == Opponents.CURRENT, -1, drawn.slots + 1))
+
+
+def test_past_opponents_are_drawn_uniformly_one_for_each_episode():
+    hp = make_hp("hp.batch_size=3000")
+    current, ring = past_agents(number=7, capacity=4)
+    slots = training.draw_opponents(KEY, current, ring, hp).slots
+    counts = np.bincount(slots, minlength=4)
+    assert np.abs(counts - 750).max() <= 4 * np.sqrt(750)
+    other = training.draw_opponents(jax.random.key(1), current, ring, hp).slots
+    assert (slots != other).any()
+
+
+def test_without_past_agents_the_one_opponent_is_the_current_agent():
+    current, _ = past_agents(number=0, capacity=1)
+    opponents = training.draw_opponents(KEY, current, None, make_hp())
+    np.testing.assert_array_equal(opponents.slots, [Opponents.CURRENT])
+    params = opponents.params(opponents.slots)
+    assert all((x == -1).all() and x.shape[0] == 1 for x in jax.tree.leaves(params))
+
+
+def make_episodes(numbers):
+    """Episodes of three steps, time first, whose every entry says which episode and which step it is of."""
+    number, step = np.array(numbers), np.arange(4)[:, None]
+    entries = (10 * number + step).astype(np.int32)
+    return QEpisodes(np.stack([entries] * 4, -1).astype(np.float32), entries[:-1], entries[:-1].astype(np.float32))
+
+
+def numbers_of_episodes(episodes):
+    numbers = np.asarray(episodes.actions[0]) // 10
+    jax.tree.map(np.testing.assert_array_equal, episodes, make_episodes(numbers))
+    return set(numbers)
+
+
+def test_replayed_episodes_are_whole_and_of_those_stored():
+    state, _ = init_state(
+        "hp.num_iterations=2",
+        "hp.batch_size=16",
+        "hp.qvalue.replay_buffer.mode=enabled",
+        "hp.qvalue.replay_buffer.capacity=20",
+    )
+    replay, (ring,) = jax.jit(training.replay_episodes), state.replay
+    seen = []
+    for i, keys in enumerate(jax.random.split(KEY, (3, 12))):
+        new = make_episodes(range(16 * i + 1, 16 * i + 17))
+        for key in keys[1:]:
+            seen.append(numbers_of_episodes(replay(key, ring, new)[1]))
+        ring, drawn = replay(keys[0], ring, new)
+        seen.append(numbers_of_episodes(drawn))
+        assert jax.tree.map(jnp.shape, drawn) == jax.tree.map(jnp.shape, new)
+        held = set(range(max(1, 16 * i - 3), 16 * i + 17))  # the new ones, too
+        assert set().union(*seen[-12:]) == held

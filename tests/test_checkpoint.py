@@ -1,0 +1,174 @@
+"""Saved agents: what was saved comes back, other files are refused, and the networks can be rebuilt."""
+
+import io
+import json
+import pickle
+import re
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from loqa.agent import AgentParams
+from loqa.builders import coin_game_and_agent, ipd_game_and_agent
+from loqa.checkpoint import FORMAT, load_agent, save_agent
+from loqa.config import CoinConfig, IPDConfig, compose, parse
+
+KEY = jax.random.key(0)
+PARAMS = AgentParams(
+    actor={
+        "params": {"dense_0": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3) / 7}, "bias": np.ones(3)}
+    },
+    qvalue={"params": {"table": np.array([[1, -2]], np.int32), "scalar": np.float32(0.1)}},
+)
+DESCRIPTION = {"game": "coin", "iteration": 30, "hp": {"game": {"height": 3}, "save_dir": "é", "capacity": None}}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "agent_0_000030.npz"
+    save_agent(path, PARAMS, DESCRIPTION)
+    return path
+
+
+def assert_same(got, expected):
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(x, y)
+
+
+def npz(**arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=True)
+    return file.getvalue()
+
+
+class Trap:
+    """Unpickling one is an error of the test."""
+
+    def __reduce__(self):
+        return pytest.fail, ("something in the file was executed",)
+
+
+# ------------------------------------------------------------------------------------------- there and back
+
+
+def test_what_was_saved_comes_back(saved):
+    params, description = load_agent(saved)
+    assert isinstance(params, AgentParams)
+    assert_same(params, PARAMS)
+    assert description == DESCRIPTION | {"format": FORMAT}
+
+
+def test_the_file_is_arrays_and_text_that_numpy_reads_without_pickle(saved):
+    with np.load(saved, allow_pickle=False) as file:
+        arrays = dict(file)
+    assert set(arrays) == {
+        "description",
+        "actor/params/dense_0/kernel",
+        "actor/params/bias",
+        "qvalue/params/table",
+        "qvalue/params/scalar",
+    }
+    assert json.loads(str(arrays["description"])) == DESCRIPTION | {"format": FORMAT}
+    np.testing.assert_array_equal(arrays["qvalue/params/table"], [[1, -2]])
+
+
+# ---------------------------------------------------------------------------------------------- other files
+
+
+def refuse(path, content):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(str(path))) as refusal:
+        load_agent(path)
+    return str(refusal.value)
+
+
+OTHER_FORMAT = json.dumps({"format": "loqa-agent-0"})
+THIS_FORMAT = json.dumps({"format": FORMAT})
+FOREIGN_FILES = {
+    "empty": b"",
+    "text": b"hello",
+    "npz without a description": npz(x=np.ones(2)),
+    "npz with another description": npz(description="the weights"),
+    "npz with a list for a description": npz(description="[1]"),
+    "npz without parameters": npz(description=THIS_FORMAT),
+    "npz with half of the parameters": npz(description=THIS_FORMAT, **{"actor/x": np.ones(2)}),
+    "npz with other parameters": npz(description=THIS_FORMAT, **{"critic/x": np.ones(2)}),
+    "npz with objects": npz(description=np.array([Trap()], dtype=object)),
+    "npy": npy(np.ones(2)),
+    "npy with objects": npy(np.array([Trap()], dtype=object)),
+    "pickle": pickle.dumps(Trap()),
+}
+
+
+@pytest.mark.parametrize("content", FOREIGN_FILES.values(), ids=FOREIGN_FILES)
+def test_a_foreign_file_is_refused(tmp_path, content):
+    refuse(tmp_path / "foreign.npz", content)
+
+
+def test_another_format_is_refused_and_named(tmp_path):
+    sentence = refuse(tmp_path / "old.npz", npz(description=OTHER_FORMAT, **{"actor/x": 1, "qvalue/x": 1}))
+    assert "'loqa-agent-0'" in sentence
+    assert repr(FORMAT) in sentence
+
+
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.5, 0.95])
+def test_a_truncated_file_is_refused(saved, share):
+    content = saved.read_bytes()
+    refuse(saved, content[: int(share * len(content))])
+
+
+def test_a_damaged_file_is_refused(saved):
+    content = bytearray(saved.read_bytes())
+    place = content.index(PARAMS.actor["params"]["dense_0"]["kernel"].tobytes())
+    content[place] ^= 0xFF
+    refuse(saved, bytes(content))
+
+
+def test_no_file_is_an_error_of_the_system(tmp_path):
+    with pytest.raises(OSError, match=re.escape("nothing.npz")):
+        load_agent(tmp_path / "nothing.npz")
+
+
+# --------------------------------------------------------------------------------------- networks once more
+
+
+BUILDERS = {
+    "coin": (coin_game_and_agent, CoinConfig, ["hp.actor.hidden_size=5", "hp.actor.layers_before_gru=1"]),
+    "ipd": (ipd_game_and_agent, IPDConfig, ["hp=gru", "hp.actor.hidden_size=5"]),
+}
+
+
+@pytest.mark.parametrize("script", BUILDERS)
+def test_networks_are_rebuilt_from_the_description(tmp_path, script):
+    build, config_class, overrides = BUILDERS[script]
+    cfg = compose(
+        script, [*overrides, "hp.qvalue.hidden_size=6", "hp.qvalue.output_scale=3", "hp.qvalue.time=raw"]
+    )
+    _, agent = build(parse(cfg, config_class).hp)
+    random = np.random.default_rng(0)
+    fill = lambda x: random.normal(size=x.shape).astype(np.float32)
+    params = jax.tree.map(fill, jax.eval_shape(agent.init, KEY))
+    hp = OmegaConf.to_container(cfg.hp, resolve=True)
+    save_agent(tmp_path / "agent.npz", params, {"game": script, "hp": hp})
+
+    loaded, description = load_agent(tmp_path / "agent.npz")
+    config = OmegaConf.to_container(compose(script, [])) | {"hp": description["hp"]}
+    _, rebuilt = build(parse(config, config_class).hp)
+    assert rebuilt == agent
+    observations = random.integers(0, 2, (4, 2, agent.observation_size)).astype(np.float32)
+    for function in ("logits", "q_values"):
+        run = lambda which, params, function=function: jax.jit(partial(getattr(which, function), params))(
+            observations
+        )
+        np.testing.assert_array_equal(run(rebuilt, loaded), run(agent, params))

@@ -1,0 +1,294 @@
+"""The losses: against the published implementation's numbers, and what the mathematics promises."""
+
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from loqa.dice import discounted_sum, loaded_dice_returns, magic_box, n_step_returns
+from loqa.losses import agent_policy_loss, q_value_loss, q_value_targets, select, state_values
+
+# Inputs and outputs of the published code, computed in float32 on a CPU.
+GOLDEN = np.load(Path(__file__).parent / "golden" / "losses.npz")
+CASES = ("coin_T6", "ipd_T6", "coin_T50")
+VARIANTS = {
+    "loaded_dice_td0": {},
+    "loaded_dice_mc": {"advantage": "MC"},
+    "loaded_dice_current": {"differentiable_current_reward": True},
+    "loaded_dice_stopnorm": {"stop_grad_normalizing_constant": True},
+    "loaded_dice_temp2_dd1": {"op_softmax_temp": 2.0, "lam": 1.0},
+    "n_step2_td0": {"method": "n_step", "n_step": 2},
+    "n_step3_mc": {"method": "n_step", "n_step": 3, "advantage": "MC"},
+    "n_step5_td0": {"method": "n_step", "n_step": 5},
+}
+GAMMA, LAM = 0.96, 0.9
+
+
+def inputs(case):
+    names = ("logits", "q", "op_logits", "op_q", "actions", "rewards", "opponent_reward_baseline")
+    return {name: GOLDEN[f"{case}/in/{name}"] for name in names}
+
+
+def policy_terms(x, logits, q_values, **options):
+    """[actor, shaping, negative entropy] of player 0."""
+    loss = agent_policy_loss(
+        logits,
+        q_values,
+        x["op_logits"],
+        x["op_q"],
+        x["actions"][:, 0],
+        x["actions"][:, 1],
+        x["rewards"][:, 0],
+        x["rewards"][:, 1],
+        discount=GAMMA,
+        opponent_reward_baseline=x["opponent_reward_baseline"],
+        **({"lam": LAM} | options),
+    )
+    return jnp.stack(loss)
+
+
+def terms_and_gradients(x, **options):
+    """The terms [3], and their gradients [3, T+1, A] in the logits and in the Q-values."""
+    terms = partial(policy_terms, x, **options)
+    both = jax.jit(lambda *args: (terms(*args), jax.jacrev(terms, argnums=(0, 1))(*args)))
+    return both(x["logits"], x["q"])
+
+
+def assert_close(actual, expected, relative):
+    """Relative to the largest entry: a gradient's small entries are sums that cancel."""
+    assert actual.shape == expected.shape
+    error = np.abs(np.asarray(actual) - expected).max()
+    assert error <= relative * max(np.abs(expected).max(), 1e-8), error
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("case", CASES)
+def test_policy_loss_is_the_published_one(case, variant):
+    if f"{case}/{variant}/losses" not in GOLDEN:
+        pytest.skip("the window does not fit the short cases")
+    x = inputs(case)
+    terms, gradients = terms_and_gradients(x, **VARIANTS[variant])
+    assert_close(terms, GOLDEN[f"{case}/{variant}/losses"], 1e-4)
+    for name, gradient in zip(("grad_logits", "grad_q"), gradients, strict=True):
+        for term in range(3):
+            assert_close(gradient[term], GOLDEN[f"{case}/{variant}/{name}"][term], 1e-3)
+
+
+@pytest.mark.parametrize("mode", ["mean", "argmax"])
+@pytest.mark.parametrize("case", CASES)
+def test_q_loss_is_the_published_one(case, mode):
+    x = inputs(case)
+
+    def loss(q_values):
+        actions, rewards = x["actions"][:, 0], x["rewards"][:, 0]
+        return q_value_loss(q_values, x["op_logits"], x["op_q"], actions, rewards, discount=GAMMA, mode=mode)
+
+    assert_close(loss(x["q"]), GOLDEN[f"{case}/q_loss_{mode}/loss"], 1e-4)
+    assert_close(jax.grad(loss)(x["q"]), GOLDEN[f"{case}/q_loss_{mode}/grad_q"], 1e-3)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lam": 1.0},
+        {"differentiable_current_reward": True},
+        {"stop_grad_normalizing_constant": True},
+        {"op_softmax_temp": 2.0},
+        {"advantage": "MC"},
+        {"method": "n_step"},
+        {"stop_grad_advantage": True},
+        {"terminal_value": False},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_golden_gradients_tell_each_option_apart(wrong):
+    """The comparison above can fail: any other option's gradients are not the golden ones."""
+    x = inputs("coin_T50")
+    golden = GOLDEN["coin_T50/loaded_dice_td0/grad_logits"][:2], GOLDEN["coin_T50/loaded_dice_td0/grad_q"][:2]
+    _, gradients = terms_and_gradients(x, **wrong)
+    errors = [
+        np.abs(gradient[:2] - expected).max() / np.abs(expected).max()
+        for gradient, expected in zip(gradients, golden, strict=True)
+    ]
+    assert max(errors) > 1e-2
+
+
+def episode(seed=0, steps=7, actions=3):
+    rng = np.random.default_rng(seed)
+    logits, q, op_logits, op_q = rng.normal(size=(4, steps + 1, actions)).astype(np.float32)
+    return {
+        "logits": logits,
+        "q": q,
+        "op_logits": op_logits,
+        "op_q": op_q,
+        "actions": rng.integers(0, actions, (steps, 2)),
+        "rewards": rng.normal(size=(steps, 2)).astype(np.float32),
+        "opponent_reward_baseline": np.float32(0.3),
+    }
+
+
+def test_discounted_sum_by_hand():
+    np.testing.assert_allclose(discounted_sum(jnp.array([1.0, 2.0, 4.0]), 0.5), [3.0, 4.0, 4.0])
+    np.testing.assert_allclose(discounted_sum(jnp.array([1.0, 2.0, 4.0]), 0.0), [1.0, 2.0, 4.0])
+    np.testing.assert_allclose(discounted_sum(jnp.array([1.0, 2.0, 4.0]), 1.0), [7.0, 6.0, 4.0])
+
+
+def test_magic_box_is_one_with_the_derivative_of_its_argument():
+    assert magic_box(jnp.array(-3.0)) == 1.0
+    assert jax.grad(magic_box)(-3.0) == 1.0
+    assert jax.grad(jax.grad(magic_box))(-3.0) == 1.0
+
+
+def test_loaded_dice_forward_is_the_return():
+    x = episode()
+    returns = discounted_sum(x["rewards"][:, 1], GAMMA)
+    log_prob = select(jax.nn.log_softmax(x["logits"])[:-1], x["actions"][:, 0])
+    values = state_values(x["op_logits"], x["op_q"])[:-1]
+    np.testing.assert_array_equal(loaded_dice_returns(log_prob, returns, values, GAMMA, LAM), returns)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.9, 1.0])
+def test_loaded_dice_gradient_is_the_formula(lam):
+    """dRhat_t / dl_k = (gamma lam)^(k-t) (R_k - V_k) for k >= t, and exactly 0 before."""
+    rng = np.random.default_rng(1)
+    log_prob, returns, values = rng.normal(size=(3, 6)).astype(np.float32)
+    returns_of = jax.jit(lambda log_prob: loaded_dice_returns(log_prob, returns, values, GAMMA, lam))
+    jacobian = np.asarray(jax.jacobian(returns_of)(log_prob))
+    for t in range(6):
+        for k in range(6):
+            expected = (GAMMA * lam) ** (k - t) * (returns[k] - values[k]) if k >= t else 0.0
+            np.testing.assert_allclose(jacobian[t, k], expected, rtol=1e-5, atol=1e-7 if k >= t else 0)
+
+
+def shaping_gradient_by_time(x, **options):
+    """[k, A]: the gradient of the shaping term in our logits, advantage stopped."""
+    shaping = lambda logits: policy_terms(x, logits, x["q"], stop_grad_advantage=True, **options)[1]
+    return jax.jit(jax.grad(shaping))(x["logits"])
+
+
+def only_the_advantage_of(x, t):
+    """The episode with an advantage at step t alone: rewards are ours only there, and our Q-values are 0."""
+    rewards = x["rewards"].copy()
+    rewards[:, 0] = 0.0
+    rewards[t, 0] = 1.0
+    return x | {"rewards": rewards, "q": np.zeros_like(x["q"])}
+
+
+@pytest.mark.parametrize("options", [{}, {"method": "n_step", "n_step": 3}], ids=["loaded-dice", "n_step"])
+def test_our_present_action_does_not_count_in_the_opponents_q_value(options):
+    """Qhat_t depends on what we do after step t, and on nothing before."""
+    x = only_the_advantage_of(episode(), t=2)
+    gradient = shaping_gradient_by_time(x, **options)
+    np.testing.assert_array_equal(gradient[:3], 0.0)
+    assert np.abs(gradient[3]).max() > 1e-3
+
+
+def test_our_present_action_counts_when_asked_for():
+    x = only_the_advantage_of(episode(), t=2)
+    gradient = shaping_gradient_by_time(x, differentiable_current_reward=True)
+    np.testing.assert_array_equal(gradient[:2], 0.0)
+    assert np.abs(gradient[2]).max() > 1e-3
+
+
+def test_n_step_reaches_as_far_as_its_window():
+    x = only_the_advantage_of(episode(), t=1)
+    gradient = shaping_gradient_by_time(x, method="n_step", n_step=3)
+    assert np.abs(gradient[2]).max() > 1e-3 and np.abs(gradient[3]).max() > 1e-3
+    np.testing.assert_array_equal(gradient[4:], 0.0)
+
+
+def test_n_step_forward_is_the_n_step_return():
+    rng = np.random.default_rng(2)
+    log_prob, rewards = rng.normal(size=(2, 6)).astype(np.float32)
+    values = rng.normal(size=7).astype(np.float32)
+    q = n_step_returns(log_prob, rewards, values, 0.7, GAMMA, 3)
+    for t in range(4):
+        expected = sum(GAMMA**i * rewards[t + i] for i in range(3)) + GAMMA**3 * values[t + 3]
+        np.testing.assert_allclose(q[t], expected, rtol=1e-5)
+
+
+def test_shaping_makes_the_opponents_good_deeds_pay():
+    """By hand: the opponent did us good (A_0 = 1) with action 1; raising its later return raises log pihat.
+
+    d(-loss)/dl_1 = A_0 (1 - pihat) gamma (R'_1 - V'_1) / steps, so with R' above V' the gradient pushes our
+    action at step 1 up: we repay.
+    """
+    x = episode(steps=2, actions=2)
+    x["rewards"] = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
+    x["actions"] = np.array([[0, 1], [0, 0]])
+    x["logits"], x["q"], x["op_logits"], x["op_q"] = np.zeros((4, 3, 2), np.float32)
+    gradient = jax.grad(lambda logits: policy_terms(x, logits, x["q"])[1])(x["logits"])
+    probability = np.exp(GAMMA) / (1 + np.exp(GAMMA))  # of action 1 at step 0, whose Qhat is gamma * 1
+    in_l1 = -1.0 * (1 - probability) * GAMMA * (1.0 - 0.0) / 2
+    np.testing.assert_allclose(gradient[1], [in_l1 * 0.5, -in_l1 * 0.5], rtol=1e-5)  # dl_1/dlogits is 1 - pi, -pi
+
+
+def test_the_advantage_can_be_stopped():
+    x = episode()
+    in_q = lambda **options: terms_and_gradients(x, **options)[1][1]
+    assert np.abs(in_q()).max() > 1e-3
+    np.testing.assert_array_equal(in_q(stop_grad_advantage=True), 0.0)
+    np.testing.assert_array_equal(in_q(advantage="MC"), 0.0)
+
+
+@pytest.mark.parametrize("options", [{}, {"advantage": "MC"}, {"method": "n_step", "n_step": 3}])
+def test_a_batch_in_the_last_axis_is_vmap(options):
+    episodes = [episode(seed) for seed in range(4)]
+    terms = jax.jit(lambda x: policy_terms(x, x["logits"], x["q"], **options))
+    one_by_one = jnp.stack([terms(x) for x in episodes], axis=-1)
+    batch = jax.tree.map(lambda *x: np.stack(x, -1), *episodes)
+    batch["opponent_reward_baseline"] = episodes[0]["opponent_reward_baseline"]
+    np.testing.assert_allclose(terms(batch), one_by_one, rtol=1e-5, atol=1e-6)
+
+
+def targets(x, **options):
+    actions, rewards = x["actions"][:, 0], x["rewards"][:, 0]
+    return q_value_targets(rewards, actions, x["op_logits"], x["op_q"], discount=GAMMA, **options)
+
+
+@pytest.mark.parametrize("mode", ["mean", "argmax"])
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("lam", [0.0, 0.6, 1.0])
+def test_td_lambda_targets_are_the_recursion(mode, terminal, lam):
+    """G_t = r_t + gamma ((1 - lambda) N_{t+1} + lambda G_{t+1}), with G_T = N_T."""
+    x = episode(3)
+    q, actions = x["op_q"], x["actions"][:, 0]
+    following = [q[t].max() if mode == "argmax" else q[t, actions[t]] for t in range(1, len(actions))]
+    last = q[-1].max() if mode == "argmax" else state_values(x["op_logits"], q)[-1]
+    following.append(last if terminal else 0.0)
+    expected, later = [], following[-1]
+    for reward, value in reversed(list(zip(x["rewards"][:, 0], following, strict=True))):
+        later = reward + GAMMA * ((1 - lam) * value + lam * later)
+        expected.append(later)
+    actual = targets(x, mode=mode, td_lambda=lam, terminal_value=terminal)
+    np.testing.assert_allclose(actual, expected[::-1], rtol=1e-5)
+
+
+def test_monte_carlo_targets_on_the_finite_horizon_are_the_returns():
+    x = episode(4)
+    actual = targets(x, td_lambda=1.0, terminal_value=False)
+    np.testing.assert_allclose(actual, discounted_sum(x["rewards"][:, 0], GAMMA), rtol=1e-5)
+
+
+def test_q_loss_is_huber_on_the_scaled_error():
+    x = episode(5)
+    actions, rewards = x["actions"][:, 0], x["rewards"][:, 0]
+    loss = lambda q, scale: q_value_loss(
+        q, x["op_logits"], x["op_q"], actions, rewards, discount=GAMMA, scale=scale
+    )
+    error = (select(x["q"][:-1], actions) - targets(x)) / 2.0
+    huber = np.where(np.abs(error) < 1, 0.5 * error**2, np.abs(error) - 0.5)
+    np.testing.assert_allclose(loss(x["q"], 2.0), huber.mean(), rtol=1e-5)
+    assert loss(x["q"], 2.0) < loss(x["q"], 1.0)
+
+
+@pytest.mark.parametrize("options", [{"advantage": "GAE"}, {"method": "dice"}, {"method": "n_step", "n_step": 8}])
+def test_what_does_not_exist_is_refused(options):
+    x = episode()
+    with pytest.raises(ValueError, match="must"):
+        policy_terms(x, x["logits"], x["q"], **options)
+    with pytest.raises(ValueError, match="must be 'mean' or 'argmax'"):
+        targets(x, mode="max")

@@ -1,0 +1,167 @@
+"""Each config key does something: what it must change does change.
+
+Two iterations of the scripts' own training step, tiny, with a key at two values. What both scripts share is
+tested on the IPD, which compiles faster. The keys that
+steer the loop or the files are in test_scripts.py, those of W&B in test_run_logging.py.
+"""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import coin_train
+import ipd
+from loqa import training
+from loqa.builders import coin_game_and_agent, ipd_game_and_agent
+from loqa.config import CoinConfig, IPDConfig, compose, parse
+from loqa.learner import Settings
+
+SCRIPTS = {"ipd": (ipd, IPDConfig, ipd_game_and_agent), "coin": (coin_train, CoinConfig, coin_game_and_agent)}
+SMALL = {
+    "ipd": ["hp.actor.train.lr_loss_actor=0.1", "hp.batch_size=4", "hp.game_length=4", "hp.qvalue.hidden_size=3"],
+    "coin": [
+        "hp.actor.train.lr_loss_actor=0.1",
+        "hp.batch_size=4",
+        "hp.game.game_length=3",
+        "hp.actor.hidden_size=4",
+        "hp.qvalue.hidden_size=3",
+    ],
+}
+
+
+@cache
+def after_two_iterations(script, *overrides):
+    """The state after two iterations, from parameters that are not symmetric in the actions."""
+    module, config_class, build = SCRIPTS[script]
+    hp = parse(compose(script, [*SMALL[script], "hp.num_iterations=2", *overrides]), config_class).hp
+    game, agent = build(hp)
+    settings = tuple(Settings.from_hp(hp, kind) for kind in (hp.agent_0, hp.agent_1)[: hp.num_learners])
+    state = training.init(agent, settings, hp, jax.random.key(hp.seed))
+    if script == "ipd":  # a table of zeros has no gradient to tell some options apart
+        bump = lambda x: x + jnp.linspace(-0.5, 0.5, x.size).reshape(x.shape)
+        learners = tuple(
+            one._replace(params=one.params._replace(actor=jax.tree.map(bump, one.params.actor)))
+            for one in state.learners
+        )
+        state = state._replace(learners=learners)
+    return training.repeat(module.make_iteration(hp, game, agent, settings))(state, 2)
+
+
+def parameters(state, part):
+    params = state.learners[0].params
+    return jax.tree.leaves(
+        {"actor": params.actor, "qvalue": params.qvalue, "target": state.learners[0].target_params}[part]
+    )
+
+
+def differs(a, b, part):
+    pairs = list(zip(parameters(a, part), parameters(b, part), strict=True))
+    return any(x.shape != y.shape or float(jnp.abs(x - y).max()) > 1e-7 for x, y in pairs)
+
+
+N_STEP = "hp.differentiable_opponent.method=n_step"
+SEPARATE = "hp.actor.train.separate=enabled"
+CLIP = "hp.actor.train.clip_grad.mode=norm"
+PAST = "hp.agent_replay_buffer.mode=enabled"
+REPLAY = "hp.qvalue.replay_buffer.mode=enabled"
+TWO = "hp.just_self_play=false"
+# With Adam a first step hardly depends on the gradient's size: SGD shows what scales it.
+SGD = "hp.actor.train.optimizer=sgd"
+
+# (what must change, the key at its other value, what holds in both runs)
+BOTH = [
+    ("actor", "hp.seed=43"),
+    ("actor", "hp.batch_size=5"),
+    ("actor", "hp.reward_discount=0.5"),
+    ("actor", "hp.agent_0=naive", TWO),
+    ("actor", "hp.just_self_play=false"),
+    ("actor", "hp.op_softmax_temp=3", SGD),
+    ("actor", "hp.opponent_differentiation_weight=3", SGD),
+    ("actor", N_STEP, SGD),
+    ("actor", "hp.differentiable_opponent.n_step=3", N_STEP, SGD),
+    ("actor", "hp.differentiable_opponent.discount=0.2", SGD),
+    ("actor", "hp.differentiable_opponent.exclude_after_step=1", SGD),
+    ("actor", "hp.differentiable_opponent.differentiable_current_reward=true", SGD),
+    ("actor", "hp.differentiable_opponent.stop_grad_normalizing_constant=enabled", SGD),
+    ("actor", "hp.actor.train.optimizer=sgd"),
+    ("actor", "hp.actor.train.lr_loss_actor=0.2"),
+    ("actor", "hp.actor.train.advantage=MC", SGD),
+    ("actor", "hp.actor.train.entropy_beta=2", SGD),
+    ("actor", "hp.actor.train.clip_grad.max_norm=1e-4", CLIP, SGD),
+    ("actor", SEPARATE, "hp.actor.train.lr_loss_actor_agent=0.01"),
+    ("actor", "hp.actor.train.lr_loss_actor_agent=0.1", SEPARATE),
+    ("actor", "hp.actor.train.lr_loss_actor_opponent=0.1", SEPARATE),
+    ("qvalue", "hp.qvalue.hidden_size=5"),
+    ("qvalue", "hp.qvalue.mode=argmax"),
+    ("qvalue", "hp.qvalue.output_scale=3"),
+    ("qvalue", "hp.qvalue.train.optimizer=sgd"),
+    ("qvalue", "hp.qvalue.train.lr_loss_qvalue=0.5"),
+    ("target", "hp.qvalue.train.target_ema_gamma=0.5"),
+    ("qvalue", REPLAY),
+    ("qvalue", "hp.qvalue.replay_buffer.capacity=4", REPLAY),
+    ("actor", "hp.agent_replay_buffer.update_freq=1", PAST, "hp.agent_replay_buffer.update_freq=2"),
+    ("actor", "hp.agent_replay_buffer.capacity=1", PAST, "hp.agent_replay_buffer.update_freq=1"),
+    ("actor", "hp.agent_replay_buffer.cur_agent_frac=1", PAST, "hp.agent_replay_buffer.update_freq=2"),
+]
+CASES = [("ipd", *case) for case in BOTH]
+CASES += [
+    ("ipd", "actor", "hp.game_length=5"),
+    ("ipd", "actor", "hp.epsilon_greedy=1.0"),
+    ("ipd", "actor", "hp.actor.network=mlp", "+hp.actor.hidden_size=4"),
+    ("ipd", "qvalue", "hp.qvalue.td_lambda=0.1"),
+    ("ipd", "qvalue", "hp.qvalue.terminal=bootstrap"),
+    ("ipd", "qvalue", "hp.qvalue.time=raw"),
+    ("ipd", "qvalue", "hp.actor.train.stop_grad_advantage=false"),
+    ("ipd", "actor", "hp.actor.train.clip_grad.mode=norm", "hp.actor.train.clip_grad.max_norm=1e-4", SGD),
+    ("ipd", "actor", PAST),
+    ("coin", "actor", "hp.game.game_length=4"),
+    ("coin", "actor", "hp.game.height=4"),
+    ("coin", "actor", "hp.game.width=4"),
+    ("coin", "actor", "hp.actor.hidden_size=5"),
+    ("coin", "actor", "hp.actor.layers_before_gru=1"),
+    ("coin", "qvalue", "hp.qvalue.layers_before_gru=1"),
+    ("coin", "qvalue", "hp.qvalue.td_lambda=0.9"),
+    ("coin", "qvalue", "hp.qvalue.terminal=zero"),
+    ("coin", "qvalue", "hp.qvalue.time=normalized"),
+    ("coin", "qvalue", "hp.actor.train.stop_grad_advantage=true"),
+    ("coin", "actor", "hp.actor.train.clip_grad.mode=disabled", "hp.actor.train.clip_grad.max_norm=1e-4", SGD),
+    ("coin", "actor", "hp.agent_replay_buffer.mode=disabled", "hp.agent_replay_buffer.update_freq=2"),
+    ("coin", "actor", "hp.agent_replay_buffer.opponents_per_batch=1", "hp.agent_replay_buffer.update_freq=1"),
+]
+
+
+@pytest.mark.parametrize(("script", "part", "changed", "common"), [(*c[:3], c[3:]) for c in CASES], ids=str)
+def test_the_key_changes_what_it_says(script, part, changed, common):
+    before = after_two_iterations(script, *common)
+    after = after_two_iterations(script, *common, changed)
+    assert differs(before, after, part)
+
+
+def test_agent_1_can_be_naive():
+    """The second learner's policy, not the first one's."""
+    before, after = (after_two_iterations("ipd", TWO, f"hp.agent_1={kind}", SGD) for kind in ("loqa", "naive"))
+    second = [jax.tree.leaves(state.learners[1].params.actor) for state in (before, after)]
+    assert any(float(jnp.abs(x - y).max()) > 1e-7 for x, y in zip(*second, strict=True))
+
+
+# Tested elsewhere: what steers the loop and the files, and names of what is not a number.
+ELSEWHERE = {
+    "hp.num_iterations", "hp.max_env_steps", "hp.eval_every", "hp.eval_episodes", "hp.save_every", "hp.save_dir",
+    "hp.agent_1", "hp.actor.network", "hp.qvalue.network",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_key_is_tested(script):
+    def leaves(tree, path):
+        for key, value in tree.items():
+            yield from leaves(value, f"{path}.{key}") if hasattr(value, "items") else [f"{path}.{key}"]
+
+    tested = {
+        change.lstrip("+").split("=")[0] for name, _, *changes in CASES if name == script for change in changes
+    }
+    everything = set(leaves(compose(script, ["hp.seed=0"]).hp, "hp"))
+    missing = everything - tested - ELSEWHERE
+    assert missing == set()
