@@ -1,0 +1,157 @@
+"""Both scripts as a user runs them: short runs in processes of their own, and what they leave behind."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from loqa.checkpoint import load_agent
+
+ROOT = Path(__file__).parent.parent
+TINY = {
+    "ipd.py": ["hp.batch_size=8", "hp.game_length=5", "hp.eval_episodes=4"],
+    "coin_train.py": ["hp.batch_size=8", "hp.game.game_length=5", "hp.eval_episodes=4", "hp.actor.hidden_size=8"],
+}
+
+
+def run(script, save_dir, *overrides, check=True):
+    command = [sys.executable, script, *TINY[script], f"hp.save_dir={save_dir}", *overrides]
+    environment = os.environ | {"WANDB_API_KEY": "", "JAX_PLATFORMS": "cpu"}
+    result = subprocess.run(
+        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
+    )
+    if check:
+        assert result.returncode == 0, result.stderr
+    return result
+
+
+def rows(directory):
+    with open(directory / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def only_run(save_dir):
+    (directory,) = [path for path in save_dir.iterdir() if path.name != "multirun"]
+    return directory
+
+
+# Each option of the scripts runs once.
+RUNS = {
+    "ipd": ("ipd.py", ["hp.num_iterations=3", "hp.eval_every=2", "hp.save_every=1"]),
+    "ipd two gru learners": (
+        "ipd.py",
+        ["hp=gru", "hp.num_iterations=9", "hp.max_env_steps=160", "hp.just_self_play=false", "hp.agent_1=naive"]
+        + ["hp.actor.train.separate=enabled", "hp.differentiable_opponent.method=n_step"]
+        + ["hp.actor.train.advantage=MC", "hp.qvalue.replay_buffer.mode=enabled", "hp.qvalue.mode=argmax"]
+        + ["hp.agent_replay_buffer.cur_agent_frac=0.5", "hp.differentiable_opponent.exclude_after_step=1"],
+    ),
+    "ipd mlp": ("ipd.py", ["hp=mlp", "hp.num_iterations=2", "hp.actor.train.optimizer=sgd"]),
+    "ipd published": ("ipd.py", ["hp=logits_published", "hp.num_iterations=2", "jax.jax_debug_nans=true"]),
+    "coin": (
+        "coin_train.py",
+        ["hp.num_iterations=2", "hp.eval_every=1", "wandb.state=enabled", "hp.game.width=4"],
+    ),
+    "coin two learners": (
+        "coin_train.py",
+        ["hp.num_iterations=2", "hp.just_self_play=false", "hp.agent_0=naive", "hp.actor.layers_before_gru=1"]
+        + ["hp.agent_replay_buffer.opponents_per_batch=2", "hp.actor.train.clip_grad.mode=disabled"]
+        + ["hp.differentiable_opponent.differentiable_current_reward=true"]
+        + ["hp.differentiable_opponent.stop_grad_normalizing_constant=enabled"],
+    ),
+}
+ITERATIONS = {
+    "ipd": [0, 2, 3],
+    "ipd two gru learners": [0, 2],
+    "ipd mlp": [0, 2],
+    "ipd published": [0, 2],
+    "coin": [0, 1, 2],
+    "coin two learners": [0, 2],
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_short_run_leaves_everything(name, tmp_path):
+    script, overrides = RUNS[name]
+    result = run(script, tmp_path, *overrides)
+    directory = only_run(tmp_path)
+    table = rows(directory)
+    assert [int(row["iteration"]) for row in table] == ITERATIONS[name]
+    learners = 2 if "two" in name else 1
+    assert [int(row["env_steps"]) for row in table] == [learners * 8 * 5 * i for i in ITERATIONS[name]]
+    numbers = {key: [float(row[key]) for row in table] for key in table[0]}
+    for key, values in numbers.items():
+        if not key.startswith("p_"):  # a state that a policy with memory never saw has no probability
+            assert np.isfinite(values).all(), key
+    assert (np.diff(numbers["walltime"]) > 0).all()
+    expected = {"mean_rewards_0", "mean_rewards_1", "loss_agent_0_qvalue", "agent0_entropy"}
+    expected |= {"grad_agent0_norm", "grad_opponent0_norm"}
+    if script == "ipd.py":
+        expected |= {f"p_{i}_{state}_C" for state in ("START", "CC", "CD", "DC", "DD") for i in range(learners)}
+        assert -3 <= min(numbers["mean_rewards_0"]) <= max(numbers["mean_rewards_0"]) <= 0
+    else:
+        expected |= {f"always_{x}_0_mean_rewards_{y}" for x in ("cooperate", "defect") for y in "ad"}
+    assert expected <= numbers.keys()
+
+    last = ITERATIONS[name][-1]
+    saved = sorted(path.name for path in (directory / "agents").iterdir())
+    stops = [1, 2, 3] if name == "ipd" else [last]
+    assert saved == sorted(f"agent_{i}_{k:06d}.npz" for i in range(learners) for k in stops)
+    _, description = load_agent(directory / "agents" / saved[-1])
+    assert description["hp"]["batch_size"] == 8
+    summary = json.loads((directory / "summary.json").read_text())
+    assert summary["iteration"] == last and summary["mean_rewards_0"] == numbers["mean_rewards_0"][-1]
+    pictures = ["curves.png"] + [f"tit_for_tat_{i}.png" for i in range(learners) if script == "ipd.py"]
+    for picture in pictures:
+        with Image.open(directory / picture) as image:
+            assert min(image.size) > 300
+    assert "compiling" in result.stdout and f"{last}/{last}" in result.stdout
+    assert ("wandb sync" in result.stdout) == ("wandb.state=enabled" in overrides)
+    assert ((directory / "wandb").exists()) == ("wandb.state=enabled" in overrides)
+
+
+def test_saving_and_evaluating_change_no_bit(tmp_path):
+    often, seldom = tmp_path / "often", tmp_path / "seldom"
+    run("ipd.py", often, "hp.num_iterations=4", "hp.eval_every=1", "hp.save_every=1")
+    run("ipd.py", seldom, "hp.num_iterations=4", "hp.eval_every=3", "hp.save_every=100")
+    files = [only_run(save_dir) / "agents" / "agent_0_000004.npz" for save_dir in (often, seldom)]
+    first, second = (load_agent(file)[0] for file in files)
+    for network in ("actor", "qvalue"):
+        for x, y in zip(flat(first, network), flat(second, network), strict=True):
+            np.testing.assert_array_equal(x, y)
+    same = [row for row in rows(only_run(often)) if row["iteration"] in ("0", "3", "4")]
+    for x, y in zip(same, rows(only_run(seldom)), strict=True):
+        assert x | {"walltime": ""} == y | {"walltime": ""}
+
+
+def flat(params, network):
+    tree = getattr(params, network)["params"]
+    return [x for part in tree.values() for x in (part.values() if isinstance(part, dict) else [part])]
+
+
+def test_a_multirun_keeps_its_seeds_apart(tmp_path):
+    run("ipd.py", tmp_path, "-m", "hp.seed=1,2", "hp.num_iterations=1")
+    names = sorted(path.name.rsplit("_", 1)[0] for path in tmp_path.iterdir() if path.name != "multirun")
+    assert names == ["ipd_seed1", "ipd_seed2"]
+
+
+def test_bad_input_is_one_sentence_and_starts_nothing(tmp_path):
+    (tmp_path / "file").write_text("")
+    cases = {
+        "ipd.py": ["hp.seed=seed", f"hp.save_dir={tmp_path}/file/below"],
+        "coin_train.py": ["hp=nosuch"],
+    }
+    for script, overrides in cases.items():
+        for override in overrides:
+            result = run(script, tmp_path / "runs", override, check=False)
+            assert result.returncode == 2
+            sentence = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+            assert (
+                len(sentence) == 1 and override.split("=")[0] in sentence[0] and "Traceback" not in result.stderr
+            )
+            assert "compiling" not in result.stdout and not (tmp_path / "runs").exists()

@@ -1,0 +1,87 @@
+"""What the loop promises about randomness: same seed, same bits; new noise in each iteration; seeds differ."""
+
+from functools import cache
+
+import jax
+import numpy as np
+import pytest
+
+import ipd
+from loqa import training
+from loqa.builders import ipd_game_and_agent
+from loqa.config import IPDConfig, compose, parse
+from loqa.learner import Settings
+
+# The Q replay buffer keeps the episodes, so that a test can look at them.
+OPTIONS = ["hp.batch_size=8", "hp.game_length=6", "hp.qvalue.replay_buffer.mode=enabled", "hp.num_iterations=4"]
+
+
+@cache
+def program():
+    """A jitted loop of the IPD's training step, and how to start it with a seed."""
+    hp = parse(compose("ipd", OPTIONS), IPDConfig).hp
+    game, agent = ipd_game_and_agent(hp)
+    settings = (Settings.from_hp(hp, "loqa"),)
+    start = lambda seed: training.init(agent, settings, hp, jax.random.key(seed))
+    return training.repeat(ipd.make_iteration(hp, game, agent, settings)), start
+
+
+def run(seed, *chunks):
+    iterate, state = program()[0], program()[1](seed)
+    for chunk in chunks:
+        state = iterate(state, chunk)
+    return state
+
+
+def assert_same_bits(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        np.testing.assert_array_equal(x, y)
+
+
+def actions(state):
+    """The learner's actions in the stored episodes: [iteration, B, T]."""
+    return np.asarray(state.replay[0].items.actions)[: int(state.replay[0].added)].reshape(-1, 8, 6)
+
+
+def test_same_seed_same_run():
+    assert_same_bits(run(3, 4), run(3, 4))
+
+
+@pytest.mark.parametrize("chunks", [(1, 1, 1, 1), (3, 1), (2, 2)], ids=str)
+def test_where_a_run_is_cut_changes_no_bit(chunks):
+    """Evaluating and saving cut the loop into chunks."""
+    assert_same_bits(run(3, *chunks), run(3, 4))
+
+
+def test_each_iteration_draws_new_noise():
+    first, second, *_ = actions(run(3, 4))
+    # Nearly the same policy twice (a learning rate of 1e-3): equal actions could only come from equal noise.
+    assert (first != second).mean() > 0.2
+
+
+def test_seeds_differ_from_the_start():
+    assert (actions(run(3, 1))[0] != actions(run(4, 1))[0]).mean() > 0.2
+    q_networks = [jax.tree.leaves(program()[1](seed).learners[0].params.qvalue) for seed in (3, 4)]
+    assert any((x != y).any() for x, y in zip(*q_networks, strict=True))
+
+
+@pytest.mark.parametrize("seed", [0, 2**31, 2**32 - 1])
+def test_every_allowed_seed_is_a_seed(seed):
+    assert jax.random.key_data(jax.random.key(seed)).tolist()[-1] == seed
+
+
+def test_two_learners_start_from_different_parameters():
+    hp = parse(compose("ipd", [*OPTIONS, "hp.just_self_play=false"]), IPDConfig).hp
+    _, agent = ipd_game_and_agent(hp)
+    settings = (Settings.from_hp(hp, "loqa"),) * 2
+    first, second = training.init(agent, settings, hp, jax.random.key(0)).learners
+    pairs = zip(jax.tree.leaves(first.params.qvalue), jax.tree.leaves(second.params.qvalue), strict=True)
+    assert any((x != y).any() for x, y in pairs)
+
+
+def test_next_stop():
+    assert training.next_stop(0, 1000, 100, 250) == 100
+    assert training.next_stop(200, 1000, 100, 250) == 250
+    assert training.next_stop(950, 970, 100, 250) == 970
