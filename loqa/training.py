@@ -1,6 +1,7 @@
 """What both training loops need around the update: the state they carry, opponents, replay, and chunks."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +26,8 @@ class TrainState(NamedTuple):
 def init(agent: Agent, settings: tuple[Settings, ...], hp: Any, key: jax.Array) -> TrainState:
     """The state before the first iteration, for one learner for each of `settings`."""
     key_train, *keys = jax.random.split(key, 1 + len(settings))
-    learners = tuple(learner.init(agent, s, k) for s, k in zip(settings, keys, strict=True))
+    # Jitted, because a network's initialisation is hundreds of small programs otherwise.
+    learners = tuple(jax.jit(partial(learner.init, agent, s))(k) for s, k in zip(settings, keys, strict=True))
     past, replay = (), ()
     if hp.agent_replay_buffer.enabled:
         # A slot that no iteration of this run would write is memory for nothing.

@@ -130,14 +130,29 @@ def test_q_loss_and_gradient_are_the_published_ones():
     assert_trees_close(gradient, golden_params("grad_q/raw"), 1e-3)
 
 
+def without_rounding_noise(params):
+    """Zeros in place of the parameters whose golden gradient is 0 but for rounding.
+
+    Adam makes a full step of such a gradient too, in the direction of the rounding.
+    """
+    gradient = golden_params("grad_actor/raw")
+    is_noise = jax.tree.map(lambda g: np.abs(g) < 1e-6 * np.abs(g).max(), gradient)
+    assert sum(n.sum() for n in jax.tree.leaves(is_noise)) < 0.2 * sum(n.size for n in jax.tree.leaves(is_noise))
+    return jax.tree.map(lambda n, x: np.where(n, 0.0, x), is_noise, params)
+
+
 def test_two_iterations_are_the_published_ones():
     state = start(SETTINGS)
+
+    def assert_published(params, name):
+        expected = without_rounding_noise(golden_params(name))
+        assert_trees_close(without_rounding_noise(params), expected, 1e-4)
+
     for k in (1, 2):
-        after_actor = update_actor(state, SETTINGS, k - 1)
-        assert_trees_close(after_actor.params, golden_params(f"iteration{k}/after_actor"), 1e-4)
+        assert_published(update_actor(state, SETTINGS, k - 1).params, f"iteration{k}/after_actor")
         state = update(state, EPISODES, SETTINGS, k - 1)
-        assert_trees_close(state.params, golden_params(f"iteration{k}/after_q"), 1e-4)
-        assert_trees_close(state.target_params, golden_params(f"iteration{k}/target"), 1e-4)
+        assert_published(state.params, f"iteration{k}/after_q")
+        assert_published(state.target_params, f"iteration{k}/target")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,247 @@
+"""How fast training is: `python -m loqa.benchmark`, from the root of the repository.
+
+Runs the two scripts themselves, each setting in a process of its own, and reads the times off their metrics.csv:
+the median of several chunks of iterations after compilation, compilation and start apart, and the peak of memory.
+The phases of an iteration are timed in this process, by the functions that the scripts call.
+
+Times depend on the machine and on the minute. So each is also given in units of a fixed piece of JAX work, timed
+before and after each measurement: forward and backward of a 128-wide GRU over 50 steps and 512 sequences.
+"""
+
+import argparse
+import csv
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from loqa import learner, training
+from loqa.buffers import Ring
+from loqa.builders import coin_game_and_agent, ipd_game_and_agent
+from loqa.config import CoinConfig, IPDConfig, compose, parse
+from loqa.learner import Settings
+from loqa.networks import gru
+from loqa.rollout import draw_noise, play
+
+SCRIPTS = {"ipd": "ipd.py", "coin": "coin_train.py"}
+
+
+class Setting(NamedTuple):
+    """One row of the table: a script and its overrides."""
+
+    name: str
+    script: str
+    overrides: tuple[str, ...] = ()
+    chunk: int = 4  # iterations between two readings of the clock
+
+
+def grid(size: int) -> tuple[str, str]:
+    return f"hp.game.height={size}", f"hp.game.width={size}"
+
+
+GROUPED = "hp.agent_replay_buffer.opponents_per_batch=64"
+PAPER = [
+    Setting("IPD, paper's command", "ipd", chunk=100),
+    Setting("Coin 3x3, batch 512", "coin"),
+    Setting("Coin 3x3, batch 512, 64 opponents", "coin", (GROUPED,)),
+    Setting("Coin 7x7, batch 512", "coin", grid(7)),
+]
+MORE = [
+    *(Setting(f"Coin {n}x{n}, batch 512", "coin", grid(n)) for n in (4, 5, 6)),
+    *(Setting(f"Coin 3x3, batch {b}", "coin", (f"hp.batch_size={b}",)) for b in (128, 256, 1024, 2048)),
+    Setting("Coin 3x3, batch 2048, 64 opponents", "coin", ("hp.batch_size=2048", GROUPED)),
+    Setting("Coin 3x3, batch 512, 25 steps", "coin", ("hp.game.game_length=25",)),
+    Setting("Coin 3x3, batch 512, capacity 1000", "coin", ("hp.agent_replay_buffer.capacity=1000",)),
+    Setting("Coin 3x3, batch 512, capacity 10", "coin", ("hp.agent_replay_buffer.capacity=10",)),
+    Setting("IPD, gru", "ipd", ("hp=gru",)),
+]
+
+
+def seconds(function: Callable[[], object], runs: int = 7) -> float:
+    """The median time of a call, after a first one."""
+    times = []
+    for _ in range(1 + runs):
+        start = time.perf_counter()
+        jax.block_until_ready(function())
+        times.append(time.perf_counter() - start)
+    return median(times[1:])
+
+
+def calibration() -> Callable[[], float]:
+    """A function that times the fixed piece of work: the seconds of a unit."""
+    size, steps, batch = 128, 50, 512
+    keys = jax.random.split(jax.random.key(0), 3)
+    weights = (
+        jax.random.normal(keys[0], (36, 3 * size)) / 6,
+        jax.random.normal(keys[1], (size, 3 * size)) / 11,
+        jnp.zeros(size),
+    )
+    inputs = jax.random.normal(keys[2], (steps, batch, 36))
+
+    def loss(weights):
+        kernel_in, kernel_hidden, bias = weights
+        step = lambda hidden, gates: (gru(gates, hidden, kernel_hidden, bias), None)
+        hidden, _ = jax.lax.scan(step, jnp.zeros((batch, size)), inputs @ kernel_in)
+        return (hidden**2).sum()
+
+    work = jax.jit(jax.grad(loss))
+    return lambda: seconds(lambda: work(weights))
+
+
+def run_script(setting: Setting, chunks: int) -> dict[str, float]:
+    """Runs a script and reads its times.
+
+    Returns:
+      seconds an iteration (median of the chunks), environment steps per second, seconds from the start of the
+      process to the first evaluation and to the first iteration, and the peak of memory in GiB.
+
+    Raises:
+      RuntimeError: the script failed.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        # Capacity and the number of iterations are the paper's: memory is what a real run has. The run is ended
+        # when it has done enough.
+        overrides = [*setting.overrides, f"hp.eval_every={setting.chunk}", "hp.eval_episodes=1"]
+        command = [sys.executable, SCRIPTS[setting.script], *overrides, f"hp.save_dir={directory}"]
+        start = time.time()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        rows = []
+        while len(rows) < 2 + chunks:
+            if process.poll() is not None:
+                raise RuntimeError(f"{' '.join(command)} ended: {process.stderr.read()}")
+            time.sleep(0.2)
+            for path in Path(directory).glob("*/metrics.csv"):
+                begun = path.parent.stat().st_ctime
+                with open(path, newline="") as file:
+                    rows = [row for row in csv.DictReader(file) if None not in row.values()]
+        memory = peak_memory(process.pid)
+        process.kill()
+        process.wait()
+        if not rows:
+            raise RuntimeError(f"{path} has no rows")
+    before_run = begun_after(start, begun)
+    clock = [float(row["walltime"]) for row in rows]
+    chunk_seconds = [after - before for before, after in zip(clock[1:], clock[2:], strict=False)]
+    iteration = median(chunk_seconds) / setting.chunk
+    steps = float(rows[1]["env_steps"]) / float(rows[1]["iteration"])
+    return {
+        "seconds_per_iteration": iteration,
+        "env_steps_per_second": steps / iteration,
+        "seconds_to_first_evaluation": before_run + clock[0],
+        "seconds_to_first_iteration": before_run + clock[1] - (setting.chunk - 1) * iteration,
+        "peak_memory_gib": memory,
+    }
+
+
+def begun_after(start: float, begun: float) -> float:
+    """Seconds that a process took to make its run's directory."""
+    return max(begun - start, 0.0)
+
+
+def peak_memory(pid: int) -> float:
+    """GiB; NaN where the system does not tell."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return float("nan")
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) / 2**20
+
+
+def phases(script: str, overrides: list[str]) -> dict[str, float]:
+    """Seconds of each phase of an iteration of a script's settings, each jitted alone."""
+    config_class, build = {"ipd": (IPDConfig, ipd_game_and_agent), "coin": (CoinConfig, coin_game_and_agent)}[
+        script
+    ]
+    hp = parse(compose(script, overrides), config_class).hp
+    game, agent = build(hp)
+    settings = Settings.from_hp(hp, "loqa")
+    state = training.init(agent, (settings,), hp, jax.random.key(0))
+    me = state.learners[0]
+    # A full ring, so that an opponent's parameters come from anywhere in it.
+    past = Ring(state.past[0].items, jnp.array(2**30)) if state.past else None
+    opponents = training.draw_opponents(jax.random.key(1), me.params, past, hp)
+    noise = jax.jit(lambda key: draw_noise(key, hp.game_length, hp.batch_size))
+    epsilon = getattr(hp, "epsilon_greedy", 0.0)
+    roll_out = jax.jit(lambda params, opponents, noise: play(game, agent, params, opponents, noise, epsilon))
+    actor = jax.jit(lambda me, episodes: learner.update_actor(agent, me, episodes, settings, 0))
+    qvalue = jax.jit(lambda me, episodes: learner.update_qvalue(agent, me, learner.q_episodes(episodes), settings))
+    drawn = noise(jax.random.key(2))
+    episodes = roll_out(me.params, opponents, drawn)
+    return {
+        "noise": seconds(partial(noise, jax.random.key(2))),
+        "rollout": seconds(partial(roll_out, me.params, opponents, drawn)),
+        "policy update": seconds(partial(actor, me, episodes)),
+        "Q update": seconds(partial(qvalue, me, episodes)),
+    }
+
+
+def machine_limits() -> dict[str, float]:
+    """What the processor can do here: GFLOP/s of a large float32 matmul, GB/s of an addition of large arrays."""
+    square = jnp.ones((2048, 2048))
+    large = jnp.ones(2**26)
+    matmul, addition = jax.jit(lambda x: x @ x), jax.jit(lambda x, y: x + y, donate_argnums=0)
+
+    def add():
+        nonlocal large
+        large = addition(large, 1.0)
+        return large
+
+    return {
+        "GFLOP/s": 2 * 2048**3 / seconds(lambda: matmul(square)) / 1e9,
+        "GB/s": 2 * large.nbytes / seconds(add) / 1e9,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m loqa.benchmark", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--all", action="store_true", help="grids 4 to 6, batches 128 to 2048, capacities and more"
+    )
+    parser.add_argument("--chunks", type=int, default=5, help="chunks of iterations to take the median of (5)")
+    parser.add_argument("--csv", type=Path, help="write the table to this file too")
+    options = parser.parse_args()
+    if options.chunks < 1:
+        parser.error(f"--chunks is {options.chunks}, but must be at least 1")
+    missing = [name for name in SCRIPTS.values() if not Path(name).exists()]
+    if missing:
+        parser.error(f"{missing[0]} is not here: run it from the root of the repository")
+
+    print(f"{os.cpu_count()} cores, {jax.devices()[0].device_kind}; ", end="")
+    print(", ".join(f"{value:.0f} {name}" for name, value in machine_limits().items()), flush=True)
+    unit, table = calibration(), []
+    for setting in PAPER + (MORE if options.all else []):
+        before = unit()
+        row = run_script(setting, options.chunks)
+        one = (before + unit()) / 2
+        row = {"setting": setting.name, "units": row["seconds_per_iteration"] / one} | row | {"unit_seconds": one}
+        table.append(row)
+        print(
+            f"{setting.name:36} {row['units']:7.3f} units = {row['seconds_per_iteration'] * 1e3:7.1f} ms an "
+            f"iteration, {row['env_steps_per_second']:9.0f} steps/s, first iteration after "
+            f"{row['seconds_to_first_iteration']:4.1f} s, {row['peak_memory_gib']:.2f} GiB (unit {one:.3f} s)",
+            flush=True,
+        )
+    for script, name in (("ipd", "IPD"), ("coin", "Coin 3x3, batch 512")):
+        one = unit()
+        times = phases(script, [])
+        text = ", ".join(f"{phase} {value / one:.3f}" for phase, value in times.items())
+        print(f"phases of {name}, in units: {text}", flush=True)
+    if options.csv:
+        with open(options.csv, "w", newline="") as file:
+            writer = csv.DictWriter(file, table[0])
+            writer.writeheader()
+            writer.writerows(table)
+
+
+if __name__ == "__main__":
+    main()
