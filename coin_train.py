@@ -36,6 +36,9 @@ HEADLINE = {
     "other's": "other_coins_0",
 }
 
+# Iterations that run in one go: after each, a terminal shows how far the run is, and Ctrl-C is heard.
+PROGRESS_EVERY = 10
+
 
 def make_iteration(
     hp: CoinHyperparameters, game: CoinGame, agent: Agent, settings: tuple[Settings, ...]
@@ -113,9 +116,10 @@ def train(config: CoinConfig, run: Run) -> None:
             save_agents(run, iteration, [me.params for me in state.learners])
         if iteration == last:
             break
-        stop = training.next_stop(iteration, last, hp.eval_every, hp.save_every)
-        state = iterate(state, stop - iteration)
+        stop = training.next_stop(iteration, last, hp.eval_every, hp.save_every, PROGRESS_EVERY)
+        state = jax.block_until_ready(iterate(state, stop - iteration))
         iteration = stop
+        run.progress(iteration)
     draw(run)
     run.finish(metrics)
 
@@ -124,7 +128,7 @@ def draw(run: Run) -> None:
     """The training curves."""
     from loqa import plot  # here, because matplotlib is slow to import and only needed now
 
-    metrics = plot.read_metrics(run.directory / "metrics.csv")
+    metrics = run.metrics()
     rewards = {
         "against each other, 0": "mean_rewards_0",
         "against each other, 1": "mean_rewards_1",

@@ -28,6 +28,9 @@ from loqa.rollout import Opponents, draw_noise, play
 from loqa.run_logging import Run
 from loqa.training import TrainState
 
+# Iterations that run in one go: after each, a terminal shows how far the run is, and Ctrl-C is heard.
+PROGRESS_EVERY = 100
+
 
 def make_iteration(
     hp: IPDHyperparameters, game: IteratedPrisonersDilemma, agent: Agent, settings: tuple[Settings, ...]
@@ -109,9 +112,10 @@ def train(config: IPDConfig, run: Run) -> None:
             save_agents(run, iteration, [me.params for me in state.learners])
         if iteration == last:
             break
-        stop = training.next_stop(iteration, last, hp.eval_every, hp.save_every)
-        state = iterate(state, stop - iteration)
+        stop = training.next_stop(iteration, last, hp.eval_every, hp.save_every, PROGRESS_EVERY)
+        state = jax.block_until_ready(iterate(state, stop - iteration))
         iteration = stop
+        run.progress(iteration)
     draw(hp, run)
     run.finish(metrics)
 
@@ -120,7 +124,7 @@ def draw(hp: IPDHyperparameters, run: Run) -> None:
     """The bar chart of P(C) and the training curves."""
     from loqa import plot  # here, because matplotlib is slow to import and only needed now
 
-    metrics = plot.read_metrics(run.directory / "metrics.csv")
+    metrics = run.metrics()
     panels = []
     for i in range(hp.num_learners):
         final = [metrics[f"p_{i}_{state}_C"][-1] for state in STATES]

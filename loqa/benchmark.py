@@ -120,7 +120,7 @@ def run_script(setting: Setting, chunks: int) -> dict[str, float]:
                 raise RuntimeError(f"{' '.join(command)} ended: {process.stderr.read()}")
             time.sleep(0.2)
             for path in Path(directory).glob("*/metrics.csv"):
-                begun = path.parent.stat().st_ctime
+                begun = (path.parent / "config.yaml").stat().st_mtime  # its clock starts then
                 with open(path, newline="") as file:
                     rows = [row for row in csv.DictReader(file) if None not in row.values()]
         memory = peak_memory(process.pid)
@@ -128,7 +128,7 @@ def run_script(setting: Setting, chunks: int) -> dict[str, float]:
         process.wait()
         if not rows:
             raise RuntimeError(f"{path} has no rows")
-    before_run = begun_after(start, begun)
+    before_run = max(begun - start, 0.0)
     clock = [float(row["walltime"]) for row in rows]
     chunk_seconds = [after - before for before, after in zip(clock[1:], clock[2:], strict=False)]
     iteration = median(chunk_seconds) / setting.chunk
@@ -140,11 +140,6 @@ def run_script(setting: Setting, chunks: int) -> dict[str, float]:
         "seconds_to_first_iteration": before_run + clock[1] - (setting.chunk - 1) * iteration,
         "peak_memory_gib": memory,
     }
-
-
-def begun_after(start: float, begun: float) -> float:
-    """Seconds that a process took to make its run's directory."""
-    return max(begun - start, 0.0)
 
 
 def peak_memory(pid: int) -> float:

@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 
 from loqa.agent import Agent
+from loqa.config import parse_hp
 from loqa.games import ipd
 from loqa.games.coin import CoinGame
 from loqa.networks import MLP, GRUNetwork, LogitsTable
@@ -42,6 +43,16 @@ def coin_game_and_agent(hp: Any) -> tuple[CoinGame, Agent]:
         output_scale=hp.qvalue.output_scale,
     )
     return game, agent
+
+
+def rebuild(description: dict[str, Any]) -> tuple[ipd.IteratedPrisonersDilemma | CoinGame, Agent]:
+    """The game and the agent of a saved agent, from its description (see `loqa.checkpoint.load_agent`).
+
+    Raises:
+      ConfigError: the description is not one of this version.
+    """
+    hp = parse_hp(description["game"], description["hp"])
+    return {"ipd": ipd_game_and_agent, "coin": coin_game_and_agent}[description["game"]](hp)
 
 
 def _network(part: Any, num_outputs: int) -> nn.Module:

@@ -433,6 +433,15 @@ def parse(cfg: DictConfig | Mapping, config_class: type[Config]) -> Config:
     return config
 
 
+def parse_hp(script: str, hp: Mapping) -> Hyperparameters:
+    """The `hp` part alone, such as that of a saved agent's description, for script "ipd" or "coin".
+
+    Raises:
+        ConfigError: as `parse`.
+    """
+    return _parse_section(hp, {"ipd": IPDHyperparameters, "coin": CoinHyperparameters}[script], path="hp")
+
+
 def rule_of(field: dataclasses.Field) -> Rule | None:
     """The rule of a field; None where the field is a section."""
     return field.metadata.get("rule")
@@ -459,10 +468,8 @@ def _parse_section(values: Any, section_class: type, path: str) -> Any:
             raise ConfigError(_unknown_key(_join(path, key), _show(value), path, known))
 
     parsed: dict[str, Any] = {}
-    for (
-        key,
-        field,
-    ) in fields.items():  # `network` is declared, and so checked, before the keys that depend on it
+    # `network` is declared, and so checked, before the keys that depend on it.
+    for key, field in fields.items():
         key_path, value, rule = _join(path, key), values.get(key, MISSING), rule_of(field)
         if rule is None:
             parsed[field.name] = _parse_section(value, field.type, key_path)
@@ -700,6 +707,9 @@ def run_script(main: Callable[[], Any]) -> None:
     try:
         main()
     except Exception as error:
+        if isinstance(error, OSError) and str(error.filename).endswith("/multirun"):  # Hydra makes it for -m
+            save_dir, reason = str(error.filename).removesuffix("/multirun"), error.strerror
+            error = ConfigError(f"hp.save_dir is {save_dir!r}, where no run can be written: {reason}")
         if not _is_about_the_config(error):
             raise
         sentence = error if isinstance(error, ConfigError) else ConfigError(_explain(error))

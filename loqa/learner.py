@@ -194,8 +194,7 @@ def actor_gradients(
         agent_loss = terms.actor + settings.entropy_beta * terms.negative_entropy
         shaping_loss = jnp.zeros(())
         if settings.shaping_weight:  # a naive learner does not even compute it
-            shapes = iteration < settings.shaping_iterations
-            shaping_loss = jnp.where(shapes, settings.shaping_weight, 0.0) * terms.shaping
+            shaping_loss = jnp.where(shapes(settings, iteration), settings.shaping_weight, 0.0) * terms.shaping
         return (agent_loss, shaping_loss) if settings.separate else (agent_loss + shaping_loss,)
 
     if not settings.separate:
@@ -205,16 +204,27 @@ def actor_gradients(
     return pull_back((one, zero))[0], pull_back((zero, one))[0]
 
 
+def shapes(settings: Settings, iteration: jax.Array | int) -> jax.Array | bool:
+    """Whether this iteration, counted from 0, has a shaping loss."""
+    return iteration < settings.shaping_iterations
+
+
 def update_actor(
     agent: Agent, learner: LearnerState, episodes: Episodes, settings: Settings, iteration: jax.Array | int
 ) -> LearnerState:
     """One step of the policy's optimizer, or of both."""
     gradients = actor_gradients(agent, learner.params, episodes, settings, iteration)
     params, states = learner.params, []
-    for optimizer, gradient, state in zip(
-        actor_optimizers(settings), gradients, learner.actor_optimizer, strict=True
+    for i, (optimizer, gradient, before) in enumerate(
+        zip(actor_optimizers(settings), gradients, learner.actor_optimizer, strict=True)
     ):
-        updates, state = optimizer.update(gradient, state, params)
+        updates, state = optimizer.update(gradient, before, params)
+        if i == 1:  # an optimizer of the shaping loss alone rests with it: its momentum would move on
+            updates, state = jax.tree.map(
+                lambda new, old: jnp.where(shapes(settings, iteration), new, old),
+                (updates, state),
+                (jax.tree.map(jnp.zeros_like, updates), before),
+            )
         params = optax.apply_updates(params, updates)
         states.append(state)
     return learner._replace(params=params, actor_optimizer=tuple(states))

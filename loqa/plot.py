@@ -1,6 +1,5 @@
 """Figures of training runs: arrays in, a file out (PNG or PDF, by its suffix)."""
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -23,14 +22,6 @@ class Panel(NamedTuple):
     curves: Mapping[str, str]  # label -> column of the metrics
     reference: Mapping[str, float] = MappingProxyType({})  # label -> height of a dashed line
     ylim: tuple[float, float] | None = None
-
-
-def read_metrics(path: str | Path) -> dict[str, np.ndarray]:
-    """The columns of a metrics.csv, by name, as float64 arrays of equal length."""
-    with open(path, newline="") as file:
-        header, *rows = csv.reader(file)
-    table = np.array([row for row in rows if len(row) == len(header)], float).reshape(-1, len(header))
-    return dict(zip(header, table.T, strict=True))
 
 
 def training_curves(metrics: dict[str, np.ndarray], panels: list[Panel], path: str | Path) -> None:

@@ -5,7 +5,9 @@ said once, and the run goes on.
 """
 
 import contextlib
+import csv
 import importlib.metadata
+import io
 import itertools
 import json
 import math
@@ -16,8 +18,9 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Self, TextIO
 
+import numpy as np
 import yaml
 
 import loqa
@@ -155,6 +158,10 @@ class Run:
         values = [short(value).rjust(width) for value, width in zip(headline.values(), widths, strict=True)]
         self.say("  ".join(position + values))
         self._lines += 1
+
+    def metrics(self) -> dict[str, np.ndarray]:
+        """All that was logged, a column a key: what metrics.csv holds, or would hold if it could be written."""
+        return read_metrics(io.StringIO(self._csv.decode()))
 
     def _write_rows(self) -> None:
         """Brings metrics.csv up to date, with all rows that earlier calls could not write."""
@@ -314,6 +321,14 @@ def _attempt(action: Callable[[], object]) -> str:
     return ""
 
 
+def read_metrics(file: TextIO) -> dict[str, np.ndarray]:
+    """The columns of an open metrics.csv, by name, as float64 arrays of equal length; NaN where nothing stands."""
+    header, *rows = csv.reader(file)
+    # A run that was killed may have left half a row.
+    table = [[float(value or "nan") for value in row] for row in rows if len(row) == len(header)]
+    return dict(zip(header, np.array(table, float).reshape(-1, len(header)).T, strict=True))
+
+
 def hyperparameter_table(hp: dict) -> str:
     """All hyperparameters, one group a paragraph: its name, then `key value` pairs."""
     groups: dict[str, list[str]] = {}
@@ -377,7 +392,9 @@ def _number(value):
 
 
 def _csv_text(value: float) -> str:
-    """The shortest text that gives the same float32; whole numbers in full."""
+    """The shortest text that gives the same float32; whole numbers in full, NaN as nothing."""
+    if value != value:
+        return ""
     whole = abs(value) < 2**53 and float(value).is_integer()
     return str(int(value)) if whole else f"{value:.9g}"
 

@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from loqa.agent import AgentParams
-from loqa.builders import coin_game_and_agent, ipd_game_and_agent
+from loqa.builders import coin_game_and_agent, ipd_game_and_agent, rebuild
 from loqa.checkpoint import FORMAT, load_agent, save_agent
 from loqa.config import CoinConfig, IPDConfig, compose, parse
 
@@ -163,8 +163,7 @@ def test_networks_are_rebuilt_from_the_description(tmp_path, script):
     save_agent(tmp_path / "agent.npz", params, {"game": script, "hp": hp})
 
     loaded, description = load_agent(tmp_path / "agent.npz")
-    config = OmegaConf.to_container(compose(script, [])) | {"hp": description["hp"]}
-    _, rebuilt = build(parse(config, config_class).hp)
+    _, rebuilt = rebuild(description)
     assert rebuilt == agent
     observations = random.integers(0, 2, (4, 2, agent.observation_size)).astype(np.float32)
     for function in ("logits", "q_values"):

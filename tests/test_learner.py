@@ -195,6 +195,16 @@ def test_shaping_ends_after_exclude_after_step():
     assert distance(gradients(EPISODES, settings, 3), naive) < 1e-5
 
 
+def test_the_shaping_optimizer_rests_after_exclude_after_step():
+    """With an optimizer of its own, no momentum of earlier iterations moves the parameters."""
+    settings = dataclasses.replace(
+        SETTINGS, separate=True, lr_actor_agent=0.0, lr_actor_opponent=0.1, shaping_iterations=1
+    )
+    once = update_actor(start(settings), settings, 0)
+    assert distance(once.params, PARAMS) > 1e-2
+    assert distance(update_actor(once, settings, 1).params, once.params) == 0
+
+
 def test_separate_optimizers_have_their_own_rates_and_clip_alone():
     """With SGD a step is the sum of the two clipped gradients, each times its own rate."""
     settings = dataclasses.replace(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loqa.plot import STATES, Panel, read_metrics, state_probability_bars, training_curves
+from loqa.plot import STATES, Panel, state_probability_bars, training_curves
 
 
 @pytest.fixture
@@ -20,20 +20,6 @@ def image_size(path):
         image.load()
         assert np.asarray(image.convert("L")).std() > 5  # something is drawn
         return image.size
-
-
-def test_read_metrics(tmp_path):
-    path = tmp_path / "metrics.csv"
-    path.write_text("iteration,env_steps,x\n0,0,nan\n100,102400,-1.5\n200,20")  # the last row is half written
-    metrics = read_metrics(path)
-    assert list(metrics) == ["iteration", "env_steps", "x"]
-    np.testing.assert_array_equal(metrics["iteration"], [0, 100])
-    np.testing.assert_array_equal(metrics["x"], [np.nan, -1.5])
-
-
-def test_read_metrics_without_rows(tmp_path):
-    (tmp_path / "metrics.csv").write_text("iteration,env_steps\n")
-    assert read_metrics(tmp_path / "metrics.csv")["iteration"].shape == (0,)
 
 
 @pytest.mark.parametrize("number, shape", [(1, (1, 1)), (3, (1, 3)), (5, (2, 3))])

@@ -49,6 +49,22 @@ def read(run):
         return list(csv.DictReader(file))
 
 
+def test_read_metrics():
+    text = "iteration,env_steps,x\n0,0,\n100,102400,-1.5\n200,20"  # the last row is half written
+    metrics = run_logging.read_metrics(io.StringIO(text))
+    assert list(metrics) == ["iteration", "env_steps", "x"]
+    np.testing.assert_array_equal(metrics["iteration"], [0, 100])
+    np.testing.assert_array_equal(metrics["x"], [np.nan, -1.5])
+    assert run_logging.read_metrics(io.StringIO("iteration,x\n"))["x"].shape == (0,)
+
+
+def test_metrics_are_there_without_the_file(tmp_path):
+    run = make_run(tmp_path)
+    log(run, 5, -2.0)
+    (run.directory / "metrics.csv").unlink()
+    assert run.metrics()["iteration"] == [5] and run.metrics()["reward"] == [-2.0]
+
+
 def test_two_runs_in_the_same_second_get_two_directories(tmp_path, monkeypatch):
     monkeypatch.setattr(run_logging.time, "strftime", lambda _: "20240102-030405")
     names = [make_run(tmp_path).directory.name for _ in range(3)]
@@ -89,7 +105,7 @@ def test_metrics_csv_has_each_row_at_once_and_exact_in_float32(tmp_path):
             assert len(read(run)) == iteration + 1
     rows = read(run)
     assert list(rows[0]) == ["iteration", "walltime", "env_steps", "b"]
-    np.testing.assert_array_equal(np.array([row["b"] for row in rows], np.float32), values)
+    np.testing.assert_array_equal(np.array([row["b"] or "nan" for row in rows], np.float32), values)
     assert [row["env_steps"] for row in rows] == ["0", "10000000000", "20000000000", "30000000000"]
     walltimes = [float(row["walltime"]) for row in rows]
     assert walltimes == sorted(walltimes) and walltimes[0] > 0
@@ -266,10 +282,11 @@ def fake_wandb(monkeypatch):
     """Puts a module in the place of wandb; `fake(fail)` returns the list of its runs."""
 
     def fake(fail="", key=True):
-        runs, modes = [], []
+        runs, modes, asked = [], [], []
 
-        def init(mode, **_):
+        def init(mode, **options):
             modes.append(mode)
+            asked.append(options)
             if fail == "init" or fail == mode:
                 raise RuntimeError("boom")
             runs.append(FakeRun(fail))
@@ -279,6 +296,7 @@ def fake_wandb(monkeypatch):
             run=None,
             runs=runs,
             modes=modes,
+            asked=asked,
             init=init,
             Settings=dict,
             setup=lambda _: None,
@@ -314,6 +332,25 @@ def test_wandb_gets_all_keys_in_one_row_and_the_exit_code(tmp_path, fake_wandb):
     assert step == 7 and row.keys() == {"iteration", "walltime", "env_steps", "reward"}
     assert first.summary["reward"] == 1.0
     assert (first.exit_codes, second.exit_codes) == ([0], [1])
+
+
+def test_wandb_gets_the_names_of_the_configuration(tmp_path, fake_wandb):
+    names = {
+        "project": "p",
+        "entity": "e",
+        "group": "g",
+        "name": "n",
+        "tags": ("a", "b"),
+        "dir": str(tmp_path / "d"),
+    }
+    wandb, config = fake_wandb(), make_config(tmp_path, wandb_state=True)
+    for key, value in names.items():
+        setattr(config.wandb, key, value)
+    with Run("ipd", config, CONFIG_YAML):
+        pass
+    (asked,) = wandb.asked
+    assert {key: asked[key] for key in names} == names | {"tags": ["a", "b"]}
+    assert asked["config"]["hp"]["seed"] == 1
 
 
 def test_an_unreachable_server_means_offline(tmp_path, fake_wandb, capsys):

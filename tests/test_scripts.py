@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,8 @@ TINY = {
 
 def run(script, save_dir, *overrides, check=True):
     command = [sys.executable, script, *TINY[script], f"hp.save_dir={save_dir}", *overrides]
-    environment = os.environ | {"WANDB_API_KEY": "", "JAX_PLATFORMS": "cpu"}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
+    environment |= {"HOME": str(save_dir.parent), "NETRC": os.devnull}  # no account of whoever runs the tests
     result = subprocess.run(
         command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
     )
@@ -41,7 +43,7 @@ def only_run(save_dir):
     return directory
 
 
-# Each option of the scripts runs once.
+# Each way through the scripts runs once; test_options.py has every key.
 RUNS = {
     "ipd": ("ipd.py", ["hp.num_iterations=3", "hp.eval_every=2", "hp.save_every=1"]),
     "ipd two gru learners": (
@@ -51,7 +53,7 @@ RUNS = {
         + ["hp.actor.train.advantage=MC", "hp.qvalue.replay_buffer.mode=enabled", "hp.qvalue.mode=argmax"]
         + ["hp.agent_replay_buffer.cur_agent_frac=0.5", "hp.differentiable_opponent.exclude_after_step=1"],
     ),
-    "ipd mlp": ("ipd.py", ["hp=mlp", "hp.num_iterations=2", "hp.actor.train.optimizer=sgd"]),
+    "ipd mlp": ("ipd.py", ["hp=mlp", "hp.num_iterations=2", "hp.eval_episodes=6"]),
     "ipd published": ("ipd.py", ["hp=logits_published", "hp.num_iterations=2", "jax.jax_debug_nans=true"]),
     "coin": (
         "coin_train.py",
@@ -134,6 +136,27 @@ def flat(params, network):
     return [x for part in tree.values() for x in (part.values() if isinstance(part, dict) else [part])]
 
 
+def test_a_directory_that_vanishes_does_not_end_the_run(tmp_path):
+    """At the first line of the table the run's directory is deleted; the run goes on, and ends well."""
+    command = [sys.executable, "ipd.py", *TINY["ipd.py"], f"hp.save_dir={tmp_path}", "hp.num_iterations=200"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if "  0/200 " in line and tmp_path.exists():
+                shutil.rmtree(tmp_path)
+        assert process.wait() == 0, process.stderr.read()
+    text = "".join(lines)
+    assert "200/200" in text and "metrics.csv" in text and "curves.png could not be written" in text
+
+
+def test_more_evaluation_episodes_change_what_is_measured(tmp_path):
+    run("ipd.py", tmp_path / "few", "hp.num_iterations=1")
+    run("ipd.py", tmp_path / "many", "hp.num_iterations=1", "hp.eval_episodes=400")
+    few, many = (float(rows(only_run(tmp_path / name))[0]["mean_rewards_0"]) for name in ("few", "many"))
+    assert few != many and abs(many + 1.5) < 0.1  # uniform play earns -1.5
+
+
 def test_a_multirun_keeps_its_seeds_apart(tmp_path):
     run("ipd.py", tmp_path, "-m", "hp.seed=1,2", "hp.num_iterations=1")
     names = sorted(path.name.rsplit("_", 1)[0] for path in tmp_path.iterdir() if path.name != "multirun")
@@ -143,15 +166,17 @@ def test_a_multirun_keeps_its_seeds_apart(tmp_path):
 def test_bad_input_is_one_sentence_and_starts_nothing(tmp_path):
     (tmp_path / "file").write_text("")
     cases = {
-        "ipd.py": ["hp.seed=seed", f"hp.save_dir={tmp_path}/file/below"],
+        "ipd.py": ["hp.seed=seed", f"hp.save_dir={tmp_path}/file/below", f"-m hp.save_dir={tmp_path}/file/below"],
         "coin_train.py": ["hp=nosuch"],
     }
     for script, overrides in cases.items():
         for override in overrides:
-            result = run(script, tmp_path / "runs", override, check=False)
+            result = run(script, tmp_path / "runs", *override.split(), check=False)
             assert result.returncode == 2
             sentence = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
             assert (
-                len(sentence) == 1 and override.split("=")[0] in sentence[0] and "Traceback" not in result.stderr
+                len(sentence) == 1
+                and override.split("=")[0].split()[-1] in sentence[0]
+                and "Traceback" not in result.stderr
             )
             assert "compiling" not in result.stdout and not (tmp_path / "runs").exists()
