@@ -95,7 +95,6 @@ BOTH = [
     ("actor", SEPARATE, "hp.actor.train.lr_loss_actor_agent=0.01"),
     ("actor", "hp.actor.train.lr_loss_actor_agent=0.1", SEPARATE),
     ("actor", "hp.actor.train.lr_loss_actor_opponent=0.1", SEPARATE),
-    ("qvalue", "hp.qvalue.hidden_size=5"),
     ("qvalue", "hp.qvalue.mode=argmax"),
     ("qvalue", "hp.qvalue.output_scale=3"),
     ("qvalue", "hp.qvalue.train.optimizer=sgd"),
@@ -111,11 +110,6 @@ CASES = [("ipd", *case) for case in BOTH]
 CASES += [
     ("ipd", "actor", "hp.game_length=5"),
     ("ipd", "actor", "hp.epsilon_greedy=1.0"),
-    ("ipd", "actor", "hp=mlp"),
-    ("ipd", "actor", "hp.actor.hidden_size=4", "hp=mlp"),
-    ("ipd", "actor", "hp=gru"),
-    ("ipd", "actor", "hp.actor.layers_before_gru=1", "hp=gru"),
-    ("ipd", "qvalue", "hp.qvalue.layers_before_gru=1", "hp=gru"),
     ("ipd", "qvalue", "hp.qvalue.td_lambda=0.1"),
     ("ipd", "qvalue", "hp.qvalue.terminal=bootstrap"),
     ("ipd", "qvalue", "hp.qvalue.time=raw"),
@@ -123,19 +117,37 @@ CASES += [
     ("ipd", "actor", "hp.actor.train.clip_grad.mode=norm", "hp.actor.train.clip_grad.max_norm=1e-4", SGD),
     ("ipd", "actor", PAST),
     ("coin", "actor", "hp.game.game_length=4"),
+    ("coin", "actor", "hp.actor.train.clip_grad.mode=disabled", "hp.actor.train.clip_grad.max_norm=1e-4", SGD),
+    ("coin", "actor", "hp.agent_replay_buffer.mode=disabled", "hp.agent_replay_buffer.update_freq=2"),
+    ("coin", "actor", "hp.agent_replay_buffer.opponents_per_batch=1", "hp.agent_replay_buffer.update_freq=1"),
+]
+
+
+# Keys that change the networks themselves: the shapes of their parameters.
+SHAPES = [
+    ("ipd", "actor", "hp=mlp"),
+    ("ipd", "actor", "hp.actor.hidden_size=4", "hp=mlp"),
+    ("ipd", "actor", "hp=gru"),
+    ("ipd", "actor", "hp.actor.layers_before_gru=1", "hp=gru"),
+    ("ipd", "qvalue", "hp.qvalue.layers_before_gru=1", "hp=gru"),
     ("coin", "actor", "hp.game.height=4"),
     ("coin", "actor", "hp.game.width=4"),
     ("coin", "actor", "hp.actor.hidden_size=5"),
     ("coin", "actor", "hp.actor.layers_before_gru=1"),
     ("coin", "qvalue", "hp.qvalue.layers_before_gru=1"),
-    ("coin", "qvalue", "hp.qvalue.td_lambda=0.1"),
-    ("coin", "qvalue", "hp.qvalue.terminal=bootstrap"),
-    ("coin", "qvalue", "hp.qvalue.time=normalized"),
-    ("coin", "qvalue", "hp.actor.train.stop_grad_advantage=false"),
-    ("coin", "actor", "hp.actor.train.clip_grad.mode=disabled", "hp.actor.train.clip_grad.max_norm=1e-4", SGD),
-    ("coin", "actor", "hp.agent_replay_buffer.mode=disabled", "hp.agent_replay_buffer.update_freq=2"),
-    ("coin", "actor", "hp.agent_replay_buffer.opponents_per_batch=1", "hp.agent_replay_buffer.update_freq=1"),
+    ("ipd", "qvalue", "hp.qvalue.hidden_size=5"),
+    ("coin", "qvalue", "hp.qvalue.hidden_size=5"),
 ]
+
+
+@pytest.mark.parametrize(("script", "part", "changed", "common"), [(*c[:3], c[3:]) for c in SHAPES], ids=str)
+def test_the_key_changes_the_network(script, part, changed, common):
+    def shapes(*overrides):
+        _, config_class, build = SCRIPTS[script]
+        _, agent = build(parse(compose(script, [*SMALL[script], *overrides]), config_class).hp)
+        return jax.tree.map(jnp.shape, getattr(jax.eval_shape(agent.init, jax.random.key(0)), part))
+
+    assert shapes(*common) != shapes(*common, changed)
 
 
 @pytest.mark.parametrize(("script", "part", "changed", "common"), [(*c[:3], c[3:]) for c in CASES], ids=str)
@@ -164,7 +176,7 @@ def test_every_key_is_tested():
         for key, value in tree.items():
             yield from leaves(value, f"{path}.{key}") if hasattr(value, "items") else [f"{path}.{key}"]
 
-    tested = {change.lstrip("+").split("=")[0] for _, _, *changes in CASES for change in changes}
+    tested = {change.lstrip("+").split("=")[0] for _, _, *changes in CASES + SHAPES for change in changes}
     everything = {key for script in SCRIPTS for key in leaves(compose(script, []).hp, "hp")}
     missing = everything - tested - ELSEWHERE
     assert missing == set()
