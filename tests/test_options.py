@@ -17,6 +17,7 @@ from loqa import training
 from loqa.builders import coin_game_and_agent, ipd_game_and_agent
 from loqa.config import CoinConfig, IPDConfig, compose, parse
 from loqa.learner import Settings
+from loqa.rollout import Opponents, draw_noise, play
 
 SCRIPTS = {"ipd": (ipd, IPDConfig, ipd_game_and_agent), "coin": (coin_train, CoinConfig, coin_game_and_agent)}
 SMALL = {
@@ -116,10 +117,7 @@ CASES += [
     ("ipd", "qvalue", "hp.actor.train.stop_grad_advantage=false"),
     ("ipd", "actor", "hp.actor.train.clip_grad.mode=norm", "hp.actor.train.clip_grad.max_norm=1e-4", SGD),
     ("ipd", "actor", PAST),
-    ("coin", "actor", "hp.game.game_length=4"),
-    ("coin", "actor", "hp.actor.train.clip_grad.mode=disabled", "hp.actor.train.clip_grad.max_norm=1e-4", SGD),
-    ("coin", "actor", "hp.agent_replay_buffer.mode=disabled", "hp.agent_replay_buffer.update_freq=2"),
-    ("coin", "actor", "hp.agent_replay_buffer.opponents_per_batch=1", "hp.agent_replay_buffer.update_freq=1"),
+    ("ipd", "actor", "hp.agent_replay_buffer.opponents_per_batch=1", PAST, "hp.agent_replay_buffer.update_freq=1"),
 ]
 
 
@@ -155,6 +153,19 @@ def test_the_key_changes_what_it_says(script, part, changed, common):
     before = after_two_iterations(script, *common)
     after = after_two_iterations(script, *common, changed)
     assert differs(before, after, part)
+
+
+@pytest.mark.parametrize("length", [3, 5])
+def test_the_coin_games_length(length):
+    hp = parse(compose("coin", [*SMALL["coin"], f"hp.game.game_length={length}"]), CoinConfig).hp
+    game, agent = coin_game_and_agent(hp)
+    assert agent.game_length == length and hp.env_steps_per_iteration == 4 * length
+
+    def one_batch(key):
+        params = agent.init(key)
+        return play(game, agent, params, Opponents.now(params), draw_noise(key, hp.game_length, hp.batch_size))
+
+    assert jax.eval_shape(one_batch, jax.random.key(0)).actions.shape == (length, 4)
 
 
 def test_agent_1_can_be_naive():
