@@ -317,6 +317,7 @@ class Hyperparameters:
     eval_every: int = integer(low=1)
     eval_episodes: int = integer(low=1)
     save_every: int = integer(low=1)
+    checkpoint_every: int = integer(low=1)
     save_dir: str = text()
     differentiable_opponent: DifferentiableOpponent
     agent_replay_buffer: AgentReplayBuffer
@@ -392,6 +393,7 @@ class IPDConfig:
     hp: IPDHyperparameters
     wandb: WandbConfig
     jax: JaxConfig
+    resume: str | None = text(optional=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -401,6 +403,7 @@ class CoinConfig:
     hp: CoinHyperparameters
     wandb: WandbConfig
     jax: JaxConfig
+    resume: str | None = text(optional=True)
 
 
 Config = TypeVar("Config", IPDConfig, CoinConfig)
@@ -699,9 +702,10 @@ def compose(script: str, overrides: list[str]) -> DictConfig:
 
 
 def run_script(main: Callable[[], Any]) -> None:
-    """Runs a script's `@hydra.main` function; a configuration that cannot be used ends it with one sentence.
+    """Runs a script's `@hydra.main` function; an error that a user can understand ends it with one sentence.
 
-    The sentence goes to stderr and the exit code is 2. Any other exception keeps its traceback.
+    The sentence goes to stderr. The exit code is 2 for a configuration that cannot be used, and 1 for numbers that
+    are not finite any more (`NonFiniteError`). Any other exception keeps its traceback.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints what it catches in its own way
     try:
@@ -710,6 +714,9 @@ def run_script(main: Callable[[], Any]) -> None:
         if isinstance(error, OSError) and str(error.filename).endswith("/multirun"):  # Hydra makes it for -m
             save_dir, reason = str(error.filename).removesuffix("/multirun"), error.strerror
             error = ConfigError(f"hp.save_dir is {save_dir!r}, where no run can be written: {reason}")
+        if type(error).__name__ == "NonFiniteError":  # of loqa.training, which needs JAX
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
         if not _is_about_the_config(error):
             raise
         sentence = error if isinstance(error, ConfigError) else ConfigError(_explain(error))

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from loqa import buffers, learner
 from loqa.agent import Agent, AgentParams
@@ -73,14 +74,40 @@ def replay_episodes(key: jax.Array, ring: buffers.Ring, new: QEpisodes) -> tuple
 def repeat(iteration: Callable[[TrainState], TrainState]) -> Callable[[TrainState, int], TrainState]:
     """Jits `n` iterations in a row, n at run time: (state, n) -> state.
 
-    One program serves every n, so that where a run is cut to evaluate or to save changes no bit of it. The
-    state is donated: it is updated in place, and must not be used again.
+    One program serves every n, so that where a run is cut to evaluate, to save or to resume changes no bit of
+    it. After an iteration with a parameter that is not finite no more follow: `state.iteration` tells which one
+    it was (see `require_finite`). The state is donated: it is updated in place, and must not be used again.
     """
 
     def run(state, n):
-        return jax.lax.fori_loop(0, n, lambda _, state: iteration(state), state)
+        stop = state.iteration + n
+
+        def goes_on(state):
+            finite = [jnp.isfinite(x).all() for x in jax.tree.leaves(_params(state))]
+            return (state.iteration < stop) & jnp.stack(finite).all()
+
+        return jax.lax.while_loop(goes_on, iteration, state)
 
     return jax.jit(run, donate_argnums=0)
+
+
+class NonFiniteError(RuntimeError):
+    """A parameter or a loss became infinite or NaN; the message is one sentence."""
+
+
+def require_finite(state: TrainState, metrics: dict[str, float] | None = None) -> None:
+    """Raises NonFiniteError, with the name of what is not finite: a parameter, or a loss among the metrics."""
+    for path, x in jax.tree_util.tree_leaves_with_path(_params(state)):
+        if not np.isfinite(x).all():
+            agent, name = jax.tree_util.keystr(path, simple=True, separator="/").split("/", 1)
+            raise NonFiniteError(f"iteration {state.iteration}: {name} of agent {agent} is not finite any more")
+    for name, value in (metrics or {}).items():
+        if name.startswith("loss_") and not np.isfinite(value):
+            raise NonFiniteError(f"iteration {state.iteration}: {name} is {value}")
+
+
+def _params(state: TrainState) -> tuple[AgentParams, ...]:
+    return tuple(learner.params for learner in state.learners)
 
 
 def next_stop(iteration: int, last: int, *periods: int) -> int:
