@@ -88,11 +88,25 @@ def repeat(iteration: Callable[[TrainState], TrainState]) -> Callable[[TrainStat
 
         return jax.lax.while_loop(goes_on, iteration, state)
 
+    def run_one_by_one(state, n):
+        for _ in range(n):
+            state = one(state)
+        return state
+
+    if jax.config.jax_debug_nans:  # JAX names the operation that gives a NaN, but not within a loop of its own
+        one = jax.jit(iteration)
+        return run_one_by_one
     return jax.jit(run, donate_argnums=0)
 
 
 class NonFiniteError(RuntimeError):
-    """A parameter or a loss became infinite or NaN; the message is one sentence."""
+    """A parameter or a loss became infinite or NaN; the message is one sentence, for the user."""
+
+    def __init__(self, iteration: int, what: str):
+        super().__init__(
+            f"in iteration {iteration} {what}; the checkpoints before it are kept, and jax.jax_debug_nans=true "
+            "names the operation"
+        )
 
 
 def require_finite(state: TrainState, metrics: dict[str, float] | None = None) -> None:
@@ -100,10 +114,10 @@ def require_finite(state: TrainState, metrics: dict[str, float] | None = None) -
     for path, x in jax.tree_util.tree_leaves_with_path(_params(state)):
         if not np.isfinite(x).all():
             agent, name = jax.tree_util.keystr(path, simple=True, separator="/").split("/", 1)
-            raise NonFiniteError(f"iteration {state.iteration}: {name} of agent {agent} is not finite any more")
+            raise NonFiniteError(state.iteration, f"{name} of agent {agent} became infinite or NaN")
     for name, value in (metrics or {}).items():
         if name.startswith("loss_") and not np.isfinite(value):
-            raise NonFiniteError(f"iteration {state.iteration}: {name} is {value}")
+            raise NonFiniteError(state.iteration, f"{name} became {value}")
 
 
 def _params(state: TrainState) -> tuple[AgentParams, ...]:
