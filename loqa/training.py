@@ -90,7 +90,8 @@ def repeat(iteration: Callable[[TrainState], TrainState]) -> Callable[[TrainStat
 
     def run_one_by_one(state, n):
         for _ in range(n):
-            state = one(state)
+            with jax.debug_nans(True):  # again, because logsumexp turns it off and leaves it off (JAX 0.10)
+                state = one(state)
         return state
 
     if jax.config.jax_debug_nans:  # JAX names the operation that gives a NaN, but not within a loop of its own
@@ -111,6 +112,8 @@ class NonFiniteError(RuntimeError):
 
 def require_finite(state: TrainState, metrics: dict[str, float] | None = None) -> None:
     """Raises NonFiniteError, with the name of what is not finite: a parameter, or a loss among the metrics."""
+    if jax.config.jax_debug_nans:
+        return  # JAX looks, and names the operation
     for path, x in jax.tree_util.tree_leaves_with_path(_params(state)):
         if not np.isfinite(x).all():
             agent, name = jax.tree_util.keystr(path, simple=True, separator="/").split("/", 1)

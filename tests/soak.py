@@ -51,7 +51,11 @@ def start(game: str, iterations: int, save_dir: Path, *overrides: str) -> subpro
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    # A job in the background ignores SIGINT, and so would its children.
+    hear = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=hear
+    )
 
 
 def kill_somewhen(process: subprocess.Popen, dice: random.Random, startup: float, running: float) -> str:

@@ -340,13 +340,13 @@ def test_a_second_process_in_the_same_directory_is_refused(finished):
 @pytest.mark.parametrize("name, code", [("SIGTERM", 143), ("SIGINT", 130), ("SIGUSR1", 138), ("SIGHUP", 129)])
 def test_a_signal_asks_to_stop(tmp_path, monkeypatch, capfd, name, code):
     monkeypatch.setattr(sys, "argv", ["ipd.py", "wandb.tags=[a, b]", "resume=auto"])
-    number = getattr(signal, name)
-    before = signal.getsignal(number)
+    number, before = getattr(signal, name), signal.default_int_handler
+    was = signal.signal(number, before)
     with pytest.raises(SystemExit) as end, new_run(tmp_path) as run:
         os.kill(os.getpid(), number)
         assert run.stop_signal == number and signal.getsignal(number) == before  # the next one is not caught
         run.stop(30)
-    assert end.value.code == code and signal.getsignal(number) == before
+    assert end.value.code == code and signal.signal(number, was) == before
     out = capfd.readouterr().out
     assert f"{name}: stopping soon" in out
     assert f"To go on from iteration 30:\n  python ipd.py 'wandb.tags=[a, b]' resume={run.directory}" in out
