@@ -8,6 +8,7 @@ drawn from the past versions of the agent, and the evaluation against scripted p
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 import hydra
 import jax
@@ -160,12 +161,16 @@ def draw(run: Run) -> None:
 
 
 @hydra.main(version_base="1.3", config_path="conf/coin", config_name="config")
-def main(cfg: DictConfig) -> None:
+def main(cfg: DictConfig) -> Path:
     config = parse(cfg, CoinConfig)
     apply_jax_options(config.jax)
     resumed = resume.find(config.resume, "coin", config.hp)
+    if resumed and resumed.is_finished(config.hp):
+        print(f"finished already: {resumed.directory}", flush=True)
+        return resumed.directory
     with Run("coin", config, OmegaConf.to_yaml(cfg, resolve=True), resumed) as run:
         train(config, run)
+    return run.directory
 
 
 if __name__ == "__main__":

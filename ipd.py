@@ -11,6 +11,7 @@ from us: by what we do after its action we make that action more or less worth w
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import hydra
 import jax
@@ -157,12 +158,16 @@ def draw(hp: IPDHyperparameters, run: Run) -> None:
 
 
 @hydra.main(version_base="1.3", config_path="conf/ipd", config_name="config")
-def main(cfg: DictConfig) -> None:
+def main(cfg: DictConfig) -> Path:
     config = parse(cfg, IPDConfig)
     apply_jax_options(config.jax)
     resumed = resume.find(config.resume, "ipd", config.hp)
+    if resumed and resumed.is_finished(config.hp):
+        print(f"finished already: {resumed.directory}", flush=True)
+        return resumed.directory
     with Run("ipd", config, OmegaConf.to_yaml(cfg, resolve=True), resumed) as run:
         train(config, run)
+    return run.directory
 
 
 if __name__ == "__main__":

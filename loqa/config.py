@@ -20,11 +20,13 @@ from typing import Any, TypeVar
 
 import hydra
 import yaml
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import (
     HydraException,
     MissingConfigException,
     OverrideParseException,
 )
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -349,6 +351,11 @@ class IPDHyperparameters(Hyperparameters):
     actor: IPDActor
     qvalue: IPDQValue
 
+    @property
+    def run_name(self) -> str:
+        """The first words of the name of a run's directory."""
+        return f"ipd_seed{self.seed}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class CoinHyperparameters(Hyperparameters):
@@ -362,6 +369,11 @@ class CoinHyperparameters(Hyperparameters):
     def game_length(self) -> int:
         """Steps of an episode."""
         return self.game.game_length
+
+    @property
+    def run_name(self) -> str:
+        """The first words of the name of a run's directory."""
+        return f"coin_{self.game.height}x{self.game.width}_seed{self.seed}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -722,6 +734,26 @@ def run_script(main: Callable[[], Any]) -> None:
         sentence = error if isinstance(error, ConfigError) else ConfigError(_explain(error))
         print(f"error: {sentence}", file=sys.stderr)
         sys.exit(2)
+    finally:
+        from loqa import sweep  # here, because it needs much that a bad configuration does without
+
+        sweep.finish()
+
+
+def multirun_name() -> str | None:
+    """The name of the multirun that this job belongs to, or None."""
+    if HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN:
+        return Path(HydraConfig.get().sweep.dir).name
+    return None
+
+
+def cores_for_each(jobs: int) -> int:
+    """How many cores each of so many jobs gets, at least one; -1 stands for as many jobs as cores, as in joblib."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, cores // jobs) if jobs > 0 else 1
+
+
+OmegaConf.register_new_resolver("cores_for_each", cores_for_each, replace=True)
 
 
 def _is_about_the_config(error: Exception) -> bool:

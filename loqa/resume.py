@@ -22,7 +22,7 @@ import numpy as np
 import yaml
 
 from loqa import buffers, builders, learner, training
-from loqa.config import ConfigError, parse_hp
+from loqa.config import ConfigError, multirun_name, parse_hp
 from loqa.run_logging import Run, versions
 from loqa.training import TrainState
 
@@ -40,6 +40,10 @@ class Checkpoint(NamedTuple):
     about: dict[str, Any]  # format, script, iteration, hp, versions, run, segments, added
     state: TrainState | None
 
+    def is_finished(self, hp: Any) -> bool:
+        """Whether there is nothing left to do."""
+        return self.about.get("iteration") == hp.total_iterations and (self.directory / "summary.json").exists()
+
 
 # ----------------------------------------------------------------------------------------------------------
 # Finding
@@ -51,7 +55,7 @@ def find(resume: str | None, script: str, hp: Any, say: Callable[[str], object] 
 
     Args:
       resume: a run's directory; "auto" for the newest whole checkpoint of the same settings in `hp.save_dir`,
-        or a new run if there is none; or None.
+        or a new run if there is none; None for a new run, which in a multirun is as "auto".
       script: "ipd" or "coin".
       hp: the hyperparameters.
       say: what is told about checkpoints that "auto" cannot use.
@@ -60,9 +64,9 @@ def find(resume: str | None, script: str, hp: Any, say: Callable[[str], object] 
       ConfigError: the directory, its configuration or its newest checkpoint cannot be used. "auto" passes over
         what it cannot use.
     """
-    if resume is None:
+    if resume is None and multirun_name() is None:
         return None
-    if resume == "auto":
+    if resume in (None, "auto"):
         return _find_newest(script, hp, say)
     directory = Path(resume).expanduser().absolute()
     different = list(_differences(_config_hp(directory), script, hp))
@@ -74,7 +78,7 @@ def find(resume: str | None, script: str, hp: Any, say: Callable[[str], object] 
 
 def _find_newest(script: str, hp: Any, say: Callable[[str], object]) -> Checkpoint | None:
     directories = []
-    for directory in sorted(Path(hp.save_dir).expanduser().absolute().glob(f"{script}_seed{hp.seed}_*")):
+    for directory in sorted(Path(hp.save_dir).expanduser().absolute().glob(f"{hp.run_name}_*")):
         try:
             different = list(_differences(_config_hp(directory), script, hp))
         except ConfigError:

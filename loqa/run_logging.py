@@ -27,7 +27,7 @@ import numpy as np
 import yaml
 
 import loqa
-from loqa.config import ConfigError
+from loqa.config import ConfigError, multirun_name
 
 try:
     import fcntl
@@ -48,12 +48,12 @@ class Run:
     """One training run: `with Run("ipd", config, config_yaml) as run: ...`, once for each seed.
 
     Args:
-        script: "ipd" or "coin", the first word of the directory's name.
-        config: has `hp` (`seed`, `save_dir`, `total_iterations`, `env_steps_per_iteration`) and `wandb`.
+        script: "ipd" or "coin".
+        config: has `hp` (`run_name`, `save_dir`, `total_iterations`, `env_steps_per_iteration`, ...) and `wandb`.
         config_yaml: the whole resolved configuration; written to `config.yaml` and given to W&B.
         resumed: what the run goes on from (`loqa.resume.Checkpoint`), or None for a new one.
 
-    Makes the directory `<save_dir>/<script>_seed<seed>_<time>`, which is new even if another run starts in the
+    Makes the directory `<save_dir>/<run_name>_<time>`, which is new even if another run starts in the
     same second; `directory` is its path and `settings` the configuration as nested dictionaries. A resumed run
     goes on in its own. Raises ConfigError if the directory cannot be made or written, or another process uses
     it. Leaving the `with` block finishes the W&B run, with exit code 1 after an exception.
@@ -84,7 +84,7 @@ class Run:
         self._failed: set[str] = set()  # kinds of files that could not be written
         self.stop_signal: int | None = None
         self._handlers: dict[int, Any] = {}  # of the signals that it hears, from before
-        self.directory = resumed.directory if resumed else _make_directory(script, config.hp)
+        self.directory = resumed.directory if resumed else _make_directory(config.hp)
         self._lock = _lock(self.directory)
         _write_config(self.directory, config_yaml, config.hp)
         self.settings = settings = yaml.safe_load(config_yaml)
@@ -131,8 +131,8 @@ class Run:
           SystemExit: 128 + the signal's number; not an Exception, so that a multirun ends, too.
         """
         words = [word for word in sys.argv if not word.startswith(("resume=", "+resume="))]
-        multirun = any(word in ("-m", "--multirun") for word in words)
-        words.append(f"resume={'auto' if multirun else _short_path(self.directory)}")
+        if multirun_name() is None:  # a multirun goes on by itself when it is started again
+            words.append(f"resume={_short_path(self.directory)}")
         where = (
             "from the beginning (there is no checkpoint)" if checkpoint is None else f"from iteration {checkpoint}"
         )
@@ -347,7 +347,7 @@ class Run:
         self._wandb = wandb.init(
             project=options.project,
             entity=options.entity,
-            group=options.group,
+            group=options.group or multirun_name(),
             name=options.name or self.directory.name,
             tags=list(options.tags),
             dir=str(options.dir or self.directory),
@@ -381,12 +381,12 @@ class Run:
             _attempt(lambda: wandb_run.finish(exit_code=1))  # nothing of it may reach the process's next run
 
 
-def _make_directory(script: str, hp) -> Path:
+def _make_directory(hp) -> Path:
     """Makes the run's own directory; raises ConfigError."""
     try:
         save_dir = Path(hp.save_dir).expanduser().absolute()
         save_dir.mkdir(parents=True, exist_ok=True)
-        name = f"{script}_seed{hp.seed}_{time.strftime('%Y%m%d-%H%M%S')}"
+        name = f"{hp.run_name}_{time.strftime('%Y%m%d-%H%M%S')}"
         for number in itertools.count():
             directory = save_dir / (f"{name}_{number}" if number else name)
             with contextlib.suppress(FileExistsError):
