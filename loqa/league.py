@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from loqa.games.coin import CoinGame, coins_taken
-from loqa.players import Entrant, Game, choose_players, title
+from loqa.players import Entrant, Game, choose_players, title, whole
 from loqa.rollout import Player, Trajectories, draw_noise, rollout
 
 PAIRS_AT_ONCE = 16  # enough to fill the processor, few enough for its memory
@@ -245,13 +245,6 @@ def write(out: Path, entrants: Sequence[Entrant], played: Measures, caption: str
     return text
 
 
-def positive(text: str) -> int:
-    """An option's whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
-    return int(text)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m loqa.league", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -263,15 +256,15 @@ def main() -> None:
     parser.add_argument("--grid", metavar="HxW", help="the Coin Game's board, where no agent tells it (3x3)")
     parser.add_argument("--no-scripted", action="store_true", help="only the scripted players that are named")
     parser.add_argument(
-        "--episodes", type=positive, default=512, help="episodes of a pair in a seat (%(default)s)"
+        "--episodes", type=whole(2), default=512, help="episodes of a pair in a seat (%(default)s)"
     )
-    parser.add_argument("--steps", type=positive, default=50, help="steps of an episode (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random (%(default)s)")
+    parser.add_argument("--steps", type=whole(1), default=50, help="steps of an episode (%(default)s)")
+    parser.add_argument("--seed", type=whole(0), default=0, help="of everything random (%(default)s)")
     parser.add_argument("--discount", type=float, default=0.96, help="of the discounted return (%(default)s)")
     parser.add_argument("--out", type=Path, default="experiments/league", help="where to write (%(default)s)")
     options = parser.parse_args()
-    if options.episodes < 2 or not 0 <= options.discount <= 1:
-        parser.error("--episodes must be at least 2, and --discount from 0 to 1")
+    if not 0 <= options.discount <= 1:
+        parser.error(f"--discount is {options.discount}, but must be from 0 to 1")
     try:
         game, entrants = choose_players(options.players, options.game, options.grid, not options.no_scripted)
         options.out.mkdir(parents=True, exist_ok=True)
