@@ -57,6 +57,7 @@ def published_agents(arrays: Mapping[str, np.ndarray]) -> list[AgentParams]:
 
     Raises:
       KeyError: an array is missing.
+      ValueError: the arrays do not fit together.
     """
     agents = []
     for name, array in arrays.items():
@@ -68,6 +69,7 @@ def published_agents(arrays: Mapping[str, np.ndarray]) -> list[AgentParams]:
         if "actor_head" in prefix:
             qvalue = gru_network_params(arrays, prefix.replace("actor_head", "qvalue_head"))
         else:
+            _sizes(actor)  # four actions there are, then
             output = actor["params"]["output"]
             output |= {kind: x[..., list(POLA_ACTIONS)] for kind, x in output.items()}
         agents.append(AgentParams(actor, qvalue))

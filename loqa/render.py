@@ -21,8 +21,9 @@ from loqa.rollout import draw_noise, rollout
 
 PLAYERS = "AB"
 COLORS = ("#0072B2", "#D55E00")  # Okabe and Ito's blue and vermillion, told apart with any colour vision
-PALE = ("#CFE4F2", "#FBDFCC")
+PALE = ("#CFE4F2", "#FBDFCC")  # where they were
 MOVES = ("left", "right", "up", "down")
+TAKEN = "#F0E442"  # the cell of a coin that was just taken
 WIDTH = 400  # of a picture, in pixels
 
 
@@ -113,7 +114,7 @@ def coin_frames(game: CoinGame, episode: Episode, names: tuple[str, str]) -> lis
         for cell in np.ndindex(game.height, game.width):
             x, y = left + size * cell[1], top + size * cell[0]
             taken = t > 0 and cell == boards[t - 1].coin and events[t - 1]
-            canvas.rectangle((x, y, x + size, y + size), "#F0E442" if taken else "white", "#BBBBBB")
+            canvas.rectangle((x, y, x + size, y + size), TAKEN if taken else "white", "#BBBBBB")
         # The edges are broken, because who leaves at one comes back at the other.
         for k in range(0, size * max(game.height, game.width), 12):
             for x in (left, left + size * game.width):
