@@ -140,12 +140,16 @@ def import_file(path: Path, height: int | None = None, width: int | None = None)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m loqa.import_agents", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m loqa.import_agents",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a published agent, .npz or pickled")
     parser.add_argument("--out", type=Path, default="experiments/imported", help="where to write (%(default)s)")
     parser.add_argument("--height", type=int, help="rows of the board, where it is not square")
     parser.add_argument("--width", type=int, help="columns of the board")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     if any(size is not None and size < 1 for size in (options.height, options.width)):
         parser.error("--height and --width must be at least 1")
     try:

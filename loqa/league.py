@@ -186,13 +186,15 @@ def table(rows: list[dict[str, Any]]) -> tuple[list[str], dict[str, list[list[st
     heads = ["player", "opponent", "pairs", "reward", "sd", "opponent's reward", "sd", "return"]
     coins = "own_coins" in rows[0]
     groups: dict[str, list[list[str]]] = {}
+    number = lambda x: f"{round(x, 3) + 0.0:.3f}"  # and no -0.000
     for row in rows:
         cells = [row["player"], row["opponent"], str(row["pairs"])]
         for side in ("player", "opponent"):
-            mean, low, high, sd = (row[f"{side}_{x}"] for x in ("reward", "low", "high", "sd"))
-            cells += [f"{mean:.3f} [{low:.3f}, {high:.3f}]", "" if sd is None else f"{sd:.3f}"]
+            mean, low, high = (number(row[f"{side}_{x}"]) for x in ("reward", "low", "high"))
+            sd = row[f"{side}_sd"]
+            cells += [f"{mean} [{low}, {high}]", "" if sd is None else number(sd)]
         cells.append(f"{row['discounted_return']:.2f}")
-        cells += [f"{row['own_coins']:.3f}", f"{row['other_coins']:.3f}"] if coins else []
+        cells += [number(row["own_coins"]), number(row["other_coins"])] if coins else []
         groups.setdefault(row["group"], []).append(cells)
     return heads + (["own coins", "other's coins"] if coins else []), groups
 
@@ -262,7 +264,7 @@ def main() -> None:
     parser.add_argument("--seed", type=whole(0), default=0, help="of everything random (%(default)s)")
     parser.add_argument("--discount", type=float, default=0.96, help="of the discounted return (%(default)s)")
     parser.add_argument("--out", type=Path, default="experiments/league", help="where to write (%(default)s)")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     if not 0 <= options.discount <= 1:
         parser.error(f"--discount is {options.discount}, but must be from 0 to 1")
     try:

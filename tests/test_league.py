@@ -236,7 +236,7 @@ def test_groups_take_each_side_from_its_seat():
 
 def test_everything_is_written(folder, tmp_path, monkeypatch, capsys):
     words = [folder / "runs" / "first", f"a_kind={folder / 'runs' / 'second'}", "--episodes", "8", "--steps", "5"]
-    run_league(monkeypatch, *words, "--out", tmp_path)
+    run_league(monkeypatch, "--out", tmp_path, *words, "random")  # in any order
     printed = capsys.readouterr().out
     with open(tmp_path / "league.csv", newline="") as file:
         rows = list(csv.DictReader(file))
