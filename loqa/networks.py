@@ -51,28 +51,32 @@ class GRUNetwork(nn.Module):
     def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> jax.Array:
         return jnp.zeros((*batch_shape, self.hidden_size))
 
-    def _before_gru(self, inputs: jax.Array) -> jax.Array:
-        """The input's part of the gates: [..., D] -> [..., 3H]."""
+    def step(self, inputs: jax.Array, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """One step: [..., D], [..., H] -> outputs [..., num_outputs], hidden [..., H]."""
         x = nn.relu(self.dense[0](inputs))
         for layer in self.dense[1:]:
             x = layer(x)
-        return x @ self.kernel_in + self.bias_in
-
-    def step(self, inputs: jax.Array, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """One step: [..., D], [..., H] -> outputs [..., num_outputs], hidden [..., H]."""
-        hidden = gru(self._before_gru(inputs), hidden, self.kernel_hidden, self.bias_hidden)
+        hidden = gru(x @ self.kernel_in + self.bias_in, hidden, self.kernel_hidden, self.bias_hidden)
         return self.output(hidden), hidden
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """A whole sequence: [T, ..., D] -> [T, ..., num_outputs]."""
+        if self.is_initializing():
+            self.step(inputs[0], self.initial_hidden(inputs.shape[1:-1]))
+        # After the ReLU all layers up to the gates are linear: multiplied once, they are one matmul a step.
+        kernel, bias = self.kernel_in, self.bias_in
+        for layer in reversed(self.dense[1:]):
+            weights = layer.variables["params"]
+            kernel, bias = weights["kernel"] @ kernel, weights["bias"] @ kernel + bias
 
         # All of a step is in the loop, though only the GRU must be: a step's arrays fit in the cache, and those
         # of all steps do not (on a CPU this takes a third of the time of one matmul over all steps). For the
         # same reason the gradient computes a step's gates again instead of keeping them.
         @jax.checkpoint
         def one_step(hidden, inputs):
-            outputs, hidden = self.step(inputs, hidden)
-            return hidden, outputs
+            gates_in = nn.relu(self.dense[0](inputs)) @ kernel + bias
+            hidden = gru(gates_in, hidden, self.kernel_hidden, self.bias_hidden)
+            return hidden, self.output(hidden)
 
         return jax.lax.scan(one_step, self.initial_hidden(inputs.shape[1:-1]), inputs)[1]
 

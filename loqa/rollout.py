@@ -1,5 +1,7 @@
 """Rollouts: two players play a batch of episodes of a game."""
 
+import functools
+import itertools
 import math
 from typing import Any, NamedTuple, Protocol
 
@@ -73,8 +75,8 @@ class Noise(NamedTuple):
     """
 
     reset_keys: jax.Array  # [B] keys
-    step_keys: jax.Array  # [T, B] keys
-    action_uniforms: jax.Array  # [T, 2, B]
+    step_uniforms: jax.Array  # [T, B], from [0, 1), for the game
+    action_uniforms: jax.Array  # [T, 2, B], from [0, 1)
 
 
 def draw_noise(key: jax.Array, num_steps: int, num_episodes: int) -> Noise:
@@ -82,7 +84,7 @@ def draw_noise(key: jax.Array, num_steps: int, num_episodes: int) -> Noise:
     key_reset, key_step, key_action = jax.random.split(key, 3)
     return Noise(
         jax.random.split(key_reset, num_episodes),
-        jax.random.split(key_step, (num_steps, num_episodes)),
+        jax.random.uniform(key_step, (num_steps, num_episodes)),
         jax.random.uniform(key_action, (num_steps, 2, num_episodes)),
     )
 
@@ -100,15 +102,14 @@ def sample_actions(logits: jax.Array, uniform: jax.Array, epsilon: float = 0.0) 
     Returns:
       [...], int32.
     """
-    num_actions = logits.shape[-1]
-    # Actions first, and a running sum in place of a cumulative one: with few actions that is faster.
-    probabilities = jax.nn.softmax(jnp.moveaxis(logits, -1, 0), axis=0)
-    probabilities = (1.0 - epsilon) * probabilities + epsilon / num_actions
-    cumulative, action = 0.0, jnp.zeros(uniform.shape, jnp.int32)
-    for a in range(num_actions - 1):
-        cumulative = cumulative + probabilities[a]
-        action += uniform >= cumulative
-    return action
+    # One array an action, and sums written out: that compiles to one loop, where reductions would be calls.
+    logits = jnp.moveaxis(logits, -1, 0)
+    weights = list(jnp.exp(logits - functools.reduce(jnp.maximum, logits)))
+    share = epsilon * sum(weights) / len(weights)
+    weights = [(1.0 - epsilon) * weight + share for weight in weights]
+    # Not normalised: a weight of 0 then leaves the running sum as it is, and its action is never played.
+    *cumulative, total = itertools.accumulate(weights)
+    return sum((uniform * total >= below).astype(jnp.int32) for below in cumulative)
 
 
 def rollout(
@@ -141,16 +142,16 @@ def rollout(
 
     def step(carry, noise_t):
         state, hiddens = carry
-        step_keys, uniforms = noise_t
+        step_uniforms, action_uniforms = noise_t
         observations, logits, hiddens = act(state, hiddens)
-        actions = jnp.stack([sample_actions(*x) for x in zip(logits, uniforms, epsilons, strict=True)])
-        state, rewards = jax.vmap(game.step, in_axes=(0, 0, 1), out_axes=(0, 1))(step_keys, state, actions)
+        actions = jnp.stack([sample_actions(*x) for x in zip(logits, action_uniforms, epsilons, strict=True)])
+        state, rewards = jax.vmap(game.step, in_axes=(0, 0, 1), out_axes=(0, 1))(step_uniforms, state, actions)
         return (state, hiddens), (observations, logits, actions, rewards)
 
     state = jax.vmap(game.reset)(noise.reset_keys)
     hiddens = tuple(player.initial_hidden((num_episodes,)) for player in players)
     (state, hiddens), (observations, logits, actions, rewards) = jax.lax.scan(
-        step, (state, hiddens), (noise.step_keys, noise.action_uniforms)
+        step, (state, hiddens), (noise.step_uniforms, noise.action_uniforms)
     )
     last_observations, last_logits, _ = act(state, hiddens)
     return Trajectories(
@@ -189,9 +190,16 @@ def _split(params: Any, arrays: Any, axis: int) -> Any:
     return jax.tree.map(lambda x: x.reshape(*x.shape[:axis], sets, -1, *x.shape[axis + 1 :]), arrays)
 
 
-# A step reads the weights of every opponent. Episodes are played in blocks of this many opponents, from
-# start to end, so that a block's weights are read from memory once and then stay in the cache.
-OPPONENTS_IN_CACHE = 8
+# A step reads the weights of every opponent. On a CPU, episodes are played in blocks of this many (one opponent
+# at least), from start to end, so that a block's weights are read from memory once and then stay in the cache.
+EPISODES_IN_CACHE = 4
+
+
+def opponents_in_block(num_opponents: int, num_episodes: int) -> int:
+    """How many of the opponents play at the same time."""
+    if jax.default_backend() != "cpu":
+        return num_opponents
+    return math.gcd(num_opponents, max(1, EPISODES_IN_CACHE * num_opponents // num_episodes))
 
 
 def play(
@@ -216,7 +224,7 @@ def play(
       Episodes, as the learner sees them, with the opponents' own logits and Q-values.
     """
     num_opponents = opponents.slots.shape[0]
-    num_blocks = num_opponents // math.gcd(num_opponents, OPPONENTS_IN_CACHE)
+    num_blocks = num_opponents // opponents_in_block(num_opponents, noise.reset_keys.shape[0])
     many = ManyAgents(agent)
 
     def play_block(block):
@@ -235,7 +243,7 @@ def play(
 
     if num_blocks == 1:
         return play_block((opponents.slots, noise))
-    cut = lambda x: jnp.stack(jnp.split(x, num_blocks, axis=-1))
+    cut = lambda x: jnp.moveaxis(x.reshape(*x.shape[:-1], num_blocks, -1), -2, 0)
     blocks = opponents.slots.reshape(num_blocks, -1), Noise(*map(cut, noise))
     join = lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
     return jax.tree.map(join, jax.lax.map(play_block, blocks))

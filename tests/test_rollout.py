@@ -58,6 +58,11 @@ def test_an_impossible_action_is_never_played(possible):
     assert int(sample_actions(logits, jnp.array(LARGEST_DRAW))) == possible[-1]
 
 
+def test_rounding_does_not_make_an_impossible_action_possible():
+    logits = jax.random.normal(KEY, (2000, 4)).at[:, 3].set(-jnp.inf)
+    assert int(sample_actions(logits, jnp.full(2000, LARGEST_DRAW)).max()) == 2
+
+
 def test_actions_are_drawn_for_any_batch_axes():
     random = np.random.default_rng(0)
     logits, uniform = random.normal(size=(3, 4, 5)), random.uniform(size=(3, 4))
@@ -195,16 +200,16 @@ def matches():
         theirs = pick(current, past, slot)
         its_noise = noise._replace(
             reset_keys=noise.reset_keys[i : i + 1],
-            step_keys=noise.step_keys[:, i : i + 1],
+            step_uniforms=noise.step_uniforms[:, i : i + 1],
             action_uniforms=noise.action_uniforms[:, :, i : i + 1],
         )
         alone.append(play_alone(theirs, its_noise))
     return Matches(params, Opponents(current, past, jnp.array(SLOTS)), noise, alone)
 
 
-@pytest.mark.parametrize("in_cache, blocks", [(8, 3), (6, 1), (5, 6)])
+@pytest.mark.parametrize("in_cache, blocks", [(8, 3), (12, 1), (1, 6)])
 def test_episodes_do_not_depend_on_which_others_are_played_with_them(monkeypatch, matches, in_cache, blocks):
-    monkeypatch.setattr(rollout_module, "OPPONENTS_IN_CACHE", in_cache)
+    monkeypatch.setattr(rollout_module, "EPISODES_IN_CACHE", in_cache)
     block_sizes = []
     opponents_params = Opponents.params
 
@@ -226,6 +231,13 @@ def test_episodes_do_not_depend_on_which_others_are_played_with_them(monkeypatch
     np.testing.assert_array_equal(episodes.observations, played.observations[:, 0])
     np.testing.assert_allclose(episodes.opponent_logits, played.logits[:, 1], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(episodes.opponent_q_values, q_values, rtol=1e-4, atol=1e-5)
+
+
+def test_all_opponents_play_at_once_where_there_is_no_cache_to_keep_them_in(monkeypatch):
+    assert rollout_module.opponents_in_block(512, 512) == rollout_module.EPISODES_IN_CACHE
+    assert rollout_module.opponents_in_block(64, 512) == 1
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert rollout_module.opponents_in_block(512, 512) == 512
 
 
 def test_these_opponents_do_play_differently(matches):

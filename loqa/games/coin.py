@@ -48,10 +48,13 @@ class CoinGame:
         size = jnp.array([self.height, self.width])
         players = jax.random.randint(key_players, (2, 2), 0, size)
         owner = jax.random.randint(key_owner, (), 0, 2)
-        return CoinState(players, self._free_cell(key_coin, players), owner)
+        return CoinState(players, self._free_cell(jax.random.uniform(key_coin), players), owner)
 
-    def step(self, key: jax.Array, state: CoinState, actions: jax.Array) -> tuple[CoinState, jax.Array]:
-        """Moves both players by `actions` [2], int; returns the next state and the rewards [2], float."""
+    def step(self, uniform: jax.Array, state: CoinState, actions: jax.Array) -> tuple[CoinState, jax.Array]:
+        """Moves both players by `actions` [2], int; returns the next state and the rewards [2], float.
+
+        `uniform` [], drawn from [0, 1), says where a taken coin reappears.
+        """
         # A one-hot product reads MOVES: a gather inside the rollout is slow on a CPU.
         moves = (jax.nn.one_hot(actions, 4, dtype=jnp.int32)[:, :, None] * jnp.array(MOVES)).sum(1)
         players = (state.players + moves) % jnp.array([self.height, self.width])
@@ -59,7 +62,7 @@ class CoinGame:
         owns = jnp.arange(2) == state.owner
         rewards = 1.0 * takes - 2.0 * (owns & takes[::-1])
         taken = takes.any()
-        coin = jnp.where(taken, self._free_cell(key, players), state.coin)
+        coin = jnp.where(taken, self._free_cell(uniform, players), state.coin)
         owner = jnp.where(taken, 1 - state.owner, state.owner)
         return CoinState(players, coin, owner), rewards
 
@@ -77,12 +80,12 @@ class CoinGame:
         """Row-major index of the cell at `position` [..., 2]."""
         return position[..., 0] * self.width + position[..., 1]
 
-    def _free_cell(self, key: jax.Array, players: jax.Array) -> jax.Array:
-        """A uniformly drawn position where neither of `players` [2, 2] stands."""
+    def _free_cell(self, uniform: jax.Array, players: jax.Array) -> jax.Array:
+        """The position that `uniform`, from [0, 1), draws among those where neither of `players` [2, 2] stands."""
         first, second = jnp.sort(self._cell(players))
         free = self.height * self.width - jnp.where(first == second, 1, 2)
         # The draw-th free cell: step over the taken cells at or before it, in order.
-        draw = jnp.minimum((jax.random.uniform(key) * free).astype(jnp.int32), free - 1)
+        draw = jnp.minimum((uniform * free).astype(jnp.int32), free - 1)
         draw += draw >= first
         draw += (draw >= second) & (first != second)
         return jnp.stack([draw // self.width, draw % self.width])

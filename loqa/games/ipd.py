@@ -48,9 +48,9 @@ class IteratedPrisonersDilemma:
         del key
         return jnp.zeros((), jnp.int32)
 
-    def step(self, key: jax.Array, state: jax.Array, actions: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Plays `actions` [2], int; returns the next state and the rewards [2]."""
-        del key, state
+    def step(self, uniform: jax.Array, state: jax.Array, actions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Plays `actions` [2], int; returns the next state and the rewards [2]. Nothing in it is random."""
+        del uniform, state
         rewards = jnp.stack([_payoff(actions[0], actions[1]), _payoff(actions[1], actions[0])])
         return 1 + 2 * actions[0] + actions[1], rewards
 
