@@ -5,7 +5,6 @@ the same names. LOQA's agents keep their Q-networks, so that training can start 
 only. Nothing in a pickled file is executed: what it names becomes plain data, or is refused.
 """
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from omegaconf import OmegaConf
 
 from loqa.agent import AgentParams
 from loqa.checkpoint import save_agent
+from loqa.command_line import refuse, run_tool, tool_parser, whole
 from loqa.config import compose
 from loqa.inert_pickle import read_arrays
 from loqa.networks import GRUNetwork
@@ -140,18 +140,12 @@ def import_file(path: Path, height: int | None = None, width: int | None = None)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m loqa.import_agents",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = tool_parser("import_agents", __doc__)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a published agent, .npz or pickled")
     parser.add_argument("--out", type=Path, default="experiments/imported", help="where to write (%(default)s)")
-    parser.add_argument("--height", type=int, help="rows of the board, where it is not square")
-    parser.add_argument("--width", type=int, help="columns of the board")
+    parser.add_argument("--height", type=whole(1), help="rows of the board, where it is not square")
+    parser.add_argument("--width", type=whole(1), help="columns of the board")
     options = parser.parse_intermixed_args()
-    if any(size is not None and size < 1 for size in (options.height, options.width)):
-        parser.error("--height and --width must be at least 1")
     try:
         imported = [one for path in options.files for one in import_file(path, options.height, options.width)]
         targets = [options.out / f"{name}.npz" for name, _, _ in imported]
@@ -161,12 +155,13 @@ def main() -> None:
         options.out.mkdir(parents=True, exist_ok=True)
         for target, (_, params, description) in zip(targets, imported, strict=True):
             save_agent(target, params, description)
-            game, actor = description["hp"]["game"], description["hp"]["actor"]
-            sizes = f"hidden size {actor['hidden_size']}, {actor['layers_before_gru']} dense before the GRU"
-            print(f"{target}: {description['kind']}, {game['height']}x{game['width']}, {sizes}")
     except (OSError, ValueError) as error:
-        parser.error(" ".join(str(error).split()))
+        refuse(parser, error)
+    for target, (_, _, description) in zip(targets, imported, strict=True):
+        game, actor = description["hp"]["game"], description["hp"]["actor"]
+        sizes = f"hidden size {actor['hidden_size']}, {actor['layers_before_gru']} dense before the GRU"
+        print(f"{target}: {description['kind']}, {game['height']}x{game['width']}, {sizes}")
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main)

@@ -8,7 +8,6 @@ Each pair, a player with itself included, plays in both seats. Written to --out:
 and seat), league.md and league.tex (means by kind), league.png and league.pdf (the heat map).
 """
 
-import argparse
 import csv
 import itertools
 import re
@@ -23,8 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from loqa.command_line import refuse, run_tool, tool_parser, whole
 from loqa.games.coin import CoinGame, coins_taken
-from loqa.players import Entrant, Game, choose_players, title, whole
+from loqa.players import Entrant, Game, choose_players, title
 from loqa.rollout import Player, Trajectories, draw_noise, rollout
 
 PAIRS_AT_ONCE = 16  # enough to fill the processor, few enough for its memory
@@ -248,9 +248,7 @@ def write(out: Path, entrants: Sequence[Entrant], played: Measures, caption: str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m loqa.league", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser("league", __doc__)
     parser.add_argument(
         "players", nargs="*", metavar="PLAYERS", help="agents, runs, directories, scripted players"
     )
@@ -271,7 +269,7 @@ def main() -> None:
         game, entrants = choose_players(options.players, options.game, options.grid, not options.no_scripted)
         options.out.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        parser.error(" ".join(str(error).split()))
+        refuse(parser, error)
     if not entrants:
         parser.error("nobody plays: name at least one player")
     kinds = [one.kind for one in entrants]
@@ -293,4 +291,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main)

@@ -1,9 +1,8 @@
 """Who can play: agents from disk and scripted players, by the words of a command line."""
 
-import argparse
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 
 from loqa.builders import rebuild
 from loqa.checkpoint import load_agent
+from loqa.command_line import split_label
 from loqa.games import coin_players, ipd_players
 from loqa.games.coin import CoinGame
 from loqa.games.ipd import IteratedPrisonersDilemma
@@ -132,8 +132,8 @@ def choose_players(
         if word in names:
             entrants.append(word)
             continue
-        kind, _, path = word.rpartition("=")
-        for file in agent_files(Path(path)):
+        kind, path = split_label(word)
+        for file in agent_files(path):
             its_game, entrant = load_player(file)
             game = game or its_game
             if its_game != game:
@@ -175,14 +175,3 @@ def _with_unique_names(entrants: list[Entrant]) -> list[Entrant]:
     names = [f"{x.kind} {x.name}" if names.count(x.name) > 1 and x.kind != x.name else x.name for x in entrants]
     names = [f"{x} ({names[: i + 1].count(x)})" if names.count(x) > 1 else x for i, x in enumerate(names)]
     return [x._replace(name=name) for x, name in zip(entrants, names, strict=True)]
-
-
-def whole(low: int) -> Callable[[str], int]:
-    """For argparse: reads a whole number of at least `low` that fits in 32 bits."""
-
-    def read(text: str) -> int:
-        if not text.isdecimal() or not low <= int(text) < 2**32:
-            raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least {low} (and below 2^32)")
-        return int(text)
-
-    return read
