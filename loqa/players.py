@@ -98,7 +98,7 @@ def agent_files(path: Path) -> list[Path]:
         if path.exists():
             return [path]
         raise ValueError(f"there is no file, directory or scripted player {str(path)!r}")
-    if not (path / "agents").is_dir() and (files := sorted(path.glob("*.npz"))):
+    if not (path / "agents").is_dir() and (files := sorted(path.glob("[!.]*.npz"))):  # not unfinished ones
         return files
     files = []
     for directory in sorted(path.rglob("agents")):

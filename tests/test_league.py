@@ -50,6 +50,7 @@ def folder(tmp_path_factory):
             save(at / "runs" / "first" / "agents" / f"agent_{i}_{iteration:06d}.npz", overrides=two, seed=i)
     save(at / "runs" / "second" / "agents" / "agent_0_000050.npz", seed=2)
     save(at / "some" / "wide.npz", overrides=["hp.actor.layers_before_gru=1"], seed=3)
+    (at / "some" / ".wide.unfinished.npz").write_text("half of it")
     save(at / "large.npz", overrides=["hp.game.height=4"])
     save(at / "ipd.npz", "ipd")
     np.savez(at / "foreign.npz", x=np.ones(2))

@@ -1,5 +1,6 @@
 """Episodes to look at: boards, text, film and strip say what happened."""
 
+import subprocess
 import sys
 
 import numpy as np
@@ -147,3 +148,11 @@ def test_bad_words_are_one_sentence(tmp_path, monkeypatch, capsys, words, reason
     with pytest.raises(SystemExit, match="2"):
         run_render(monkeypatch, *words)
     assert reason in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_reader_that_has_gone_is_no_error():
+    tool = "from loqa.command_line import run_tool; run_tool(lambda: print('x\\n' * 10**6))"
+    with subprocess.Popen([sys.executable, "-c", tool], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 1
