@@ -51,6 +51,9 @@ def load_agent(path: str | Path) -> tuple[AgentParams, dict[str, Any]]:
         description = json.loads(str(arrays.pop("description")))
         if description["format"] != FORMAT:
             raise ValueError(f"its format is {description['format']!r}, but must be {FORMAT!r}")
-        return AgentParams(**unflatten_dict(arrays, sep="/")), description
+        networks = unflatten_dict(arrays, sep="/")
+        if description.get("policy_only"):  # it plays, but has no Q-network to learn with
+            networks = {"qvalue": {}} | networks
+        return AgentParams(**networks), description
     except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is not a saved agent: {error}") from error

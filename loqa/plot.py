@@ -1,5 +1,10 @@
-"""Figures of training runs: arrays in, a file out (PNG or PDF, by its suffix)."""
+"""Figures of training runs and of leagues: `python -m loqa.plot curves|bars|thresholds|league ...`.
 
+Each is written as PNG and PDF; `python -m loqa.plot curves --help` says what a picture takes.
+"""
+
+import argparse
+import csv
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -9,9 +14,16 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-# Okabe and Ito's colours, told apart with any colour vision; without the yellow, which is pale on white.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-STATES = ("START", "CC", "CD", "DC", "DD")
+from loqa.command_line import refuse, run_tool, tool_parser, whole
+from loqa.group_figures import COLORS, SHOWN, X_AXES, draw_bars, group_bars, seed_curves, threshold_figure
+from loqa.heatmap import heat_map, read_league
+from loqa.saved_runs import group_runs, read_runs
+from loqa.thresholds import UNITS, markdown, threshold_rows
+
+ABOUT_RUNS = """\
+RUNS are run directories, directories of runs, or CSV files of metrics. LABEL=RUNS names a group, and several words
+may have the same label. Runs without one are a group where their settings differ in no more than seed and length.
+A CSV file without a config.yaml tells seed and grid by its name or its directory's, as coin_3x3/seed_42.csv."""
 
 
 class Panel(NamedTuple):
@@ -70,27 +82,85 @@ def state_probability_bars(probabilities: np.ndarray, path: str | Path, title: s
 
     Raises ValueError for another shape.
     """
-    probabilities = np.atleast_2d(probabilities)
-    if probabilities.shape[1] != len(STATES):
-        raise ValueError(f"expected the shape [5] or [seeds, 5], not {probabilities.shape}")
-    seeds = len(probabilities)
-    mean, sd = probabilities.mean(0), probabilities.std(0, ddof=min(seeds - 1, 1))
-    low, high = np.maximum(mean - sd, 0.0), np.minimum(mean + sd, 1.0)
-    x = np.arange(len(STATES))
-
     figure = Figure(figsize=(5.2, 4.0), dpi=150, layout="constrained")
-    axes = figure.subplots()
-    axes.bar(x, mean, width=0.65, color=COLORS[4], edgecolor=COLORS[0])
-    if seeds > 1:
-        axes.errorbar(x, mean, (mean - low, high - mean), fmt="none", color="black", capsize=4, linewidth=1.2)
-        offsets = np.linspace(-0.22, 0.22, seeds)
-        for offset, values in zip(offsets, probabilities, strict=True):
-            axes.scatter(x + offset, values, s=9, color=COLORS[1], linewidths=0, zorder=3, clip_on=False)
-    heights = np.maximum(probabilities.max(0), high)
-    for position, value, height in zip(x, mean, heights, strict=True):
-        axes.annotate(f"{value:.2f}", (position, height), (0, 6), textcoords="offset points", ha="center")
-    axes.set_xticks(x, STATES)
-    axes.set(title=title, xlabel="state: my last action, theirs", ylabel="P(cooperate | state)")
-    axes.set(ylim=(0, 1.1), yticks=np.linspace(0, 1, 6))  # room for the values over full bars
-    axes.spines[["top", "right"]].set_visible(False)
+    draw_bars(figure.subplots(), np.atleast_2d(probabilities), title)
     figure.savefig(path)
+
+
+# ---------------------------------------------------------------------------------------------- the command line
+
+
+def plot_curves(options: argparse.Namespace, paths: list[str]) -> None:
+    runs = read_runs(options.runs)
+    columns = options.metrics.split(",") if options.metrics else SHOWN[runs[0].game]
+    for run in runs:
+        if unknown := [column for column in columns if column not in run.metrics]:
+            raise ValueError(f"{run.path} has no column {unknown[0]!r}, but {', '.join(run.metrics)}")
+    seed_curves(group_runs(runs), columns, options.x, paths)
+
+
+def plot_bars(options: argparse.Namespace, paths: list[str]) -> None:
+    runs = read_runs(options.runs)
+    for run in runs:
+        if f"p_{options.agent}_START_C" not in run.metrics:
+            raise ValueError(f"{run.path} is not a run of the IPD with an agent {options.agent}")
+    group_bars(group_runs(runs), options.agent, paths)
+
+
+def plot_thresholds(options: argparse.Namespace, paths: list[str]) -> str:
+    groups = group_runs(read_runs(options.runs), split_grids=False)
+    rows = threshold_rows(groups)
+    with open(f"{options.out}.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    text = markdown(rows)
+    Path(f"{options.out}.md").write_text(text)
+    threshold_figure(groups, [options.unit] if options.unit else list(UNITS), paths)
+    return text
+
+
+def plot_league(options: argparse.Namespace, paths: list[str]) -> None:
+    league = read_league(options.csv)
+    for path in paths:
+        heat_map(*league, path)
+
+
+def main() -> None:
+    parser = tool_parser("plot", __doc__)
+    commands = parser.add_subparsers(required=True, metavar="PICTURE")
+
+    def command(name, function, text):
+        about = f"{text[0].upper()}{text[1:]}." + f"\n\n{ABOUT_RUNS}" * (name != "league")
+        sub = commands.add_parser(name, help=text, description=about, formatter_class=parser.formatter_class)
+        if name == "league":
+            sub.add_argument("csv", type=Path, metavar="league.csv", help="as python -m loqa.league writes it")
+        else:
+            sub.add_argument("runs", nargs="+", metavar="RUNS", help="see above")
+        out = f"experiments/plots/{name}"
+        sub.add_argument("--out", default=out, help="the files to write, without suffix (%(default)s)")
+        sub.set_defaults(function=function)
+        return sub
+
+    curves = command("curves", plot_curves, "training curves: interquartile mean and interval over seeds")
+    curves.add_argument("--x", choices=X_AXES, default="iteration", help="the horizontal axis (%(default)s)")
+    curves.add_argument("--metrics", help="columns to draw, such as own_coins_0,agent0_entropy (a choice of six)")
+    bars = command("bars", plot_bars, "P(cooperate) in each state of the IPD: mean and sd over seeds")
+    bars.add_argument("--agent", type=whole(0), default=0, help="which learner's, 0 or 1 (%(default)s)")
+    scaling = command("thresholds", plot_thresholds, "what the paper's thresholds take, by grid; with a table")
+    scaling.add_argument("--unit", choices=UNITS, help="draw this one only (all three)")
+    command("league", plot_league, "the heat map of a league")
+
+    options = parser.parse_args()
+    options.out = options.out.removesuffix(".png").removesuffix(".pdf")
+    paths = [f"{options.out}.{suffix}" for suffix in ("png", "pdf")]
+    try:
+        Path(options.out).parent.mkdir(parents=True, exist_ok=True)
+        text = options.function(options, paths)
+    except (OSError, ValueError) as error:
+        refuse(parser, error)
+    print(*[text] * bool(text), *paths, sep="\n")
+
+
+if __name__ == "__main__":
+    run_tool(main)

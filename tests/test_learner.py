@@ -12,6 +12,7 @@ import pytest
 
 from loqa import learner
 from loqa.agent import Agent, AgentParams
+from loqa.import_agents import gru_network_params
 from loqa.learner import Settings
 from loqa.networks import GRUNetwork
 from loqa.rollout import Episodes
@@ -25,23 +26,7 @@ SETTINGS = Settings(discount=0.96, lam=0.9, entropy_beta=0.1, clip_norm=0.1, lr_
 
 def golden_params(prefix):
     """The golden parameters `prefix` in our layout: the GRU's gates concatenated."""
-
-    def network(head):
-        root = f"{prefix}/{head}/ScanPOLAGruCell_0/"
-        gates = lambda kind, *names: np.concatenate([GOLDEN[f"{root}GRUCell/{n}/{kind}"] for n in names], -1)
-        dense = lambda name: {kind: GOLDEN[f"{root}{name}/{kind}"] for kind in ("kernel", "bias")}
-        return {
-            "params": {
-                "dense_0": dense("linear1"),
-                "dense_1": dense("linear2"),
-                "kernel_in": gates("kernel", "ir", "iz", "in"),
-                "bias_in": gates("bias", "ir", "iz", "in"),
-                "kernel_hidden": gates("kernel", "hr", "hz", "hn"),
-                "bias_hidden": gates("bias", "hn"),
-                "output": dense("linear_end"),
-            }
-        }
-
+    network = lambda head: gru_network_params(GOLDEN, f"{prefix}/{head}/ScanPOLAGruCell_0/")
     return AgentParams(network("actor_head"), network("qvalue_head"))
 
 

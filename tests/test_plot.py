@@ -1,10 +1,21 @@
-"""The figures: valid files of a sensible size."""
+"""The figures: valid files of a sensible size, of the runs that were asked for, with the right numbers in them."""
+
+import csv
+import sys
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
-from loqa.plot import STATES, Panel, state_probability_bars, training_curves
+from loqa import group_figures, plot
+from loqa.aggregate import bootstrap_interval, interquartile_mean
+from loqa.command_line import split_label
+from loqa.games.ipd import STATES
+from loqa.group_figures import over_seeds
+from loqa.plot import Panel, state_probability_bars, training_curves
+from loqa.saved_runs import SavedRun, group_runs, read_runs
+from loqa.thresholds import PUBLISHED_SECONDS, PUBLISHED_SIZES, first_passing, markdown, summarise, threshold_rows
 
 
 @pytest.fixture
@@ -45,3 +56,257 @@ def test_a_pdf_and_a_wrong_shape(tmp_path):
     assert (tmp_path / "bars.pdf").read_bytes().startswith(b"%PDF")
     with pytest.raises(ValueError, match="shape"):
         state_probability_bars(np.ones(4), tmp_path / "bars.png", "IPD")
+
+
+# ------------------------------------------------------------------------------------------------- aggregates
+
+
+def test_the_interquartile_mean_is_of_the_middle_half():
+    values = np.array([[0, 9], [100, 1], [1, 2], [2, 3], [3, np.inf]], float)  # 5 seeds: one is cut at each end
+    np.testing.assert_allclose(interquartile_mean(values), [(1 + 2 + 3) / 3, (2 + 3 + 9) / 3])
+    assert interquartile_mean(np.array([1.0, 2.0, 6.0])) == 3  # of three: the mean
+    assert interquartile_mean(np.array([1.0, np.inf, 6.0])) == np.inf
+
+
+def test_the_interval_is_that_of_resampled_seeds():
+    # Of two seeds 0 and 1 a resample has the mean 0, 1/2 or 1 with probability 1/4, 1/2, 1/4.
+    assert bootstrap_interval(np.array([0.0, 1.0])) == (0, 1)
+    values = np.random.default_rng(1).normal(5.0, 1.0, (400, 2))
+    low, high = bootstrap_interval(values)
+    # The interquartile mean of a normal distribution has 1.19 times the variance of its mean.
+    np.testing.assert_allclose((low + high) / 2, interquartile_mean(values), atol=0.02)
+    np.testing.assert_allclose(high - low, 2 * 1.96 * np.sqrt(1.19 / 400), rtol=0.12)
+
+
+def made_up(path="run", label="", seed=0, size=3, game="coin", settings=None, **metrics):
+    length = len(next(iter(metrics.values())))
+    steps = np.arange(length, dtype=float)
+    counted = {"iteration": 10 * steps, "env_steps": 1000 * steps, "walltime": 7 + steps}
+    grid = (size, size) if size else None
+    metrics = counted | {key: np.array(values, float) for key, values in metrics.items()}
+    return SavedRun(path, label, game, seed, grid, settings or {}, metrics)
+
+
+def test_seeds_are_compared_at_the_same_places():
+    """Also where they were evaluated at other times, miss a value, or end sooner."""
+    first = made_up(q=[0, 10, 20, 30, 40])
+    second = made_up(q=[5, np.nan, 25, 35])
+    second.metrics["walltime"][:] = [7.5, 8.5, 9.5, 10.5]
+    x, values = over_seeds([first, second], "walltime", "q")
+    np.testing.assert_allclose(x, [7.5, 8, 9, 9.5, 10, 10.5])
+    np.testing.assert_allclose(values, [[5, 10, 20, 25, 30, 35], [5, 10, 20, 25, 30, 35]])
+    x, _ = over_seeds([first, second], "env_steps", "q")
+    np.testing.assert_allclose(x, [0, 1000, 2000, 3000])
+    x, values = over_seeds([first, made_up(q=[np.nan])], "iteration", "q")
+    assert x.size == 0 and values.shape == (2, 0)
+
+
+# ------------------------------------------------------------------------------------------------- thresholds
+
+
+def test_both_rewards_must_pass_in_one_evaluation():
+    """On 3x3, n is 2: weak needs more than 0.025 and -0.6 a step, strong 0.1 and -0.1."""
+    curves = {
+        "self_play": [0.2, 0.0, 0.025, 0.026, 0.2, 0.0],
+        "always_defect_0_mean_rewards_a": [-0.7, 0.0, 0.0, -0.59, -0.2, 0.0],
+    }
+    run = made_up(**curves)
+    assert first_passing(run, "weak") == 3  # 0 and 1 pass one condition each, 2 is not above
+    assert first_passing(run, "medium") == 4
+    assert first_passing(run, "strong") is None  # each at times, never both
+    # n is 2, 4, 4, 6, 6: the first is too little in self-play, the last too little against always-defect.
+    runs = [made_up(size=s, self_play=[0.013], always_defect_0_mean_rewards_a=[-0.29]) for s in range(3, 8)]
+    assert [first_passing(run, "weak") for run in runs] == [None, 0, 0, None, None]
+
+
+def passing_at(*rows):
+    """Runs of 9 evaluations that pass all thresholds at a row and after it; None: never."""
+    runs = []
+    for seed, row in enumerate(rows):
+        reward = np.where(np.arange(9) >= (9 if row is None else row), 1.0, -1.0)
+        runs.append(made_up(seed=seed, self_play=reward, always_defect_0_mean_rewards_a=reward))
+    return runs
+
+
+def test_seeds_that_never_pass_are_not_left_out():
+    all_do = summarise(passing_at(2, 4, 6), "weak", "iteration")
+    assert (all_do.mean, all_do.at_least) == (40, 40) and 20 <= all_do.low <= 40 <= all_do.high <= 60
+    one_does_not = summarise(passing_at(2, None, 6), "weak", "env_steps")
+    assert one_does_not.mean == one_does_not.high == np.inf
+    assert one_does_not.at_least == pytest.approx((2000 + 8000 + 6000) / 3)
+    of_four = summarise(passing_at(2, None, 6, 3), "weak", "walltime")
+    assert of_four.mean == (7 + 3 + 7 + 6) / 2 and of_four.high == np.inf  # a quarter may
+
+
+def test_the_table_of_thresholds():
+    rows = threshold_rows({"mine": passing_at(2, 4, 6), "": passing_at(None)})
+    assert [row["label"] for row in rows] == ["mine"] * 3 + [""] * 3 + ["LOQA"] * 3 + ["POLA"] * 3 + ["M-FOS"] * 3
+    assert {row["size"] for row in rows} == {3}  # published ones of the same boards only
+    text = markdown(rows)
+    assert "| mine | 3x3 | weak | 3 of 3 | 11 [9, 13] | 4,000 [2,000, 6,000] | 40 [20, 60] |" in text
+    assert "| this code | 3x3 | strong | 0 of 1 | not in 15 | not in 8,000 | not in 80 |" in text
+    assert "| POLA, published | 3x3 | strong |  | 24,000 |  |  |" in text
+    assert "| M-FOS, published | 3x3 | strong |  | never |  |  |" in text
+    for published in PUBLISHED_SECONDS.values():
+        assert {len(seconds) for seconds in published.values()} == {len(PUBLISHED_SIZES)}
+
+
+# ------------------------------------------------------------------------------------------------- saved runs
+
+COUNTED = "iteration,walltime,env_steps,mean_rewards_0,mean_rewards_1,"
+COIN = COUNTED + "always_defect_0_mean_rewards_a,always_cooperate_0_mean_rewards_a,"
+COIN += "always_cooperate_0_mean_rewards_d,own_coins_0,other_coins_0\n"
+IPD = COUNTED + ",".join(f"p_0_{state}_C" for state in STATES) + "\n"
+
+
+def save(path, header, *rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(header + "".join(f"{','.join(map(str, row))}\n" for row in rows))
+
+
+def save_run(directory, seed=42, size=3, gamma=0.9, number=3):
+    """A run that passes all thresholds at its third evaluation, and the beginning of a row after the last."""
+    rows = [[100 * i, 10 * i + seed / 100, 5000 * i, *[0.15 * i - 0.1] * 7] for i in range(number)]
+    save(directory / "metrics.csv", COIN, *rows, [300, 1])
+    hp = {"seed": seed, "game": {"height": size, "width": size}, "qvalue": {"gamma": gamma}, "save_every": seed}
+    (directory / "config.yaml").write_text(yaml.safe_dump({"hp": hp}))
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    for seed in (42, 43):
+        for gamma in (0.0, 0.9):
+            for size in (3, 4):
+                save_run(tmp_path / "sweep" / f"{seed} {gamma} {size}", seed, size, gamma)
+    save_run(tmp_path / "sweep" / "just begun", 44, number=0)
+    (tmp_path / "sweep" / "just begun" / "metrics.csv").write_text(COIN)
+    save(tmp_path / "ipd_seed7.csv", IPD, [0, 1, 0, -1.5, -1.5, *[0.5] * 5], [50, 2, 9, -1, -1.2, *[0.9] * 5])
+    return tmp_path
+
+
+def test_runs_are_read_with_what_tells_them_apart(sweep):
+    runs = read_runs([str(sweep / "sweep")])
+    assert len(runs) == 8
+    assert {(run.seed, run.grid, run.settings["qvalue.gamma"]) for run in runs} == {
+        (seed, (size, size), gamma) for seed in (42, 43) for size in (3, 4) for gamma in (0.0, 0.9)
+    }
+    assert list(runs[0].metrics["iteration"]) == [0, 100, 200]  # without half a row
+    (one,) = read_runs([f"a={sweep / 'ipd_seed7.csv'}"])
+    assert (one.label, one.game, one.seed, one.grid) == ("a", "ipd", 7, None)
+    np.testing.assert_allclose(one.metrics["self_play"], [-1.5, -1.1])
+    save(sweep / "coin_4x4" / "seed_3.csv", COIN, [0] * 10)
+    with open(sweep / "coin_4x4" / "seed_3.csv", "a") as file:
+        file.write("100,1,2,3,4,5,6,7,8,9")  # all its columns, but the last number may be cut
+    (bare,) = read_runs([str(sweep / "coin_4x4")])
+    assert (bare.seed, bare.grid, len(bare.metrics["walltime"])) == (3, (4, 4), 1)
+
+
+def test_groups_differ_in_label_settings_and_board_not_in_seed(sweep):
+    runs = read_runs([str(sweep / "sweep")])
+    groups = group_runs(runs)
+    assert sorted(groups) == ["gamma=0.0 3x3", "gamma=0.0 4x4", "gamma=0.9 3x3", "gamma=0.9 4x4"]
+    assert [run.seed for run in groups["gamma=0.9 4x4"]] == [42, 43]
+    assert {label: len(members) for label, members in group_runs(runs, split_grids=False).items()} == {
+        "gamma=0.0": 4,
+        "gamma=0.9": 4,
+    }
+    same = [run for run in runs if run.settings["qvalue.gamma"] == 0.9 and run.grid == (3, 3)]
+    assert list(group_runs(same)) == [""]
+    assert list(group_runs([same[0]._replace(label="x"), same[1]._replace(label="y")])) == ["x", "y"]
+    with pytest.raises(ValueError, match="both seed 42"):
+        group_runs([run._replace(label="x") for run in runs])
+
+
+def test_labels_stand_before_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hp.seed=1").mkdir()
+    assert [str(x) for x in split_label("hp.seed=1")] == ["", "hp.seed=1"]
+    assert [str(x) for x in split_label("ours=hp.seed=1")] == ["ours", "hp.seed=1"]
+    assert [str(x) for x in split_label("nothing")] == ["", "nothing"]
+
+
+# ------------------------------------------------------------------------------------------------- the command
+
+
+def run_plot(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["plot", *map(str, words)])
+    plot.main()
+
+
+@pytest.mark.parametrize("x_axis, last", [("iteration", 200), ("env_steps", 10000), ("walltime", 20.42)])
+def test_curves_are_drawn_against_each_axis(sweep, monkeypatch, capsys, x_axis, last):
+    drawn = []
+    monkeypatch.setattr(group_figures, "interquartile_mean", lambda x: drawn.append(x) or interquartile_mean(x))
+    ends = []
+    monkeypatch.setattr(group_figures, "over_seeds", lambda *args: ends.append(over_seeds(*args)) or ends[-1])
+    out = sweep / "new" / "curves.png"
+    words = [f"3x3={sweep}/sweep/{seed} 0.9 3" for seed in (42, 43)] + [f"4x4={sweep}/sweep/42 0.9 4"]
+    run_plot(monkeypatch, "curves", *words, "--x", x_axis, "--out", out)
+    assert image_size(out)[0] == 1098
+    assert out.with_suffix(".pdf").read_bytes().startswith(b"%PDF") and str(out) in capsys.readouterr().out
+    assert [x[-1] for x, _ in ends] == pytest.approx([last, last] * 6)  # two groups, six panels
+    assert [len(values) for values in drawn] == [2, 1] * 6
+    run_plot(monkeypatch, "curves", words[0], "--metrics", "own_coins_0", "--out", out)
+    assert image_size(out)[0] == 732
+
+
+def test_bars_thresholds_and_league_are_written(sweep, monkeypatch, capsys):
+    run_plot(monkeypatch, "bars", sweep / "ipd_seed7.csv", f"x={sweep / 'ipd_seed7.csv'}", "--out", sweep / "bars")
+    image_size(sweep / "bars.png")
+    run_plot(monkeypatch, "thresholds", sweep / "sweep", "--out", sweep / "thresholds")
+    image_size(sweep / "thresholds.png")
+    assert "| gamma=0.9 | 4x4 | strong | 2 of 2 | 20 [20, 20] | 10,000" in capsys.readouterr().out
+    with open(sweep / "thresholds.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 2 * 3 + 3 * 2 * 3
+    assert [row["walltime"] for row in rows if row["label"] == "M-FOS"][-1] == "inf"
+
+    header = "player_0,player_1,kind_0,mean_reward_0,mean_reward_1\n"
+    pairs = [("a", "a", "k", 0, 0), ("a", "b", "k", 1, 2), ("b", "a", "k", 4, 3), ("b", "b", "k", 0, 0)]
+    save(sweep / "league.csv", header, *pairs)
+    drawn = []
+    monkeypatch.setattr(plot, "heat_map", lambda *args: drawn.append(args))
+    run_plot(monkeypatch, "league", sweep / "league.csv", "--out", sweep / "map")
+    assert drawn[0][0].tolist() == [[0, 2], [3, 0]] and drawn[0][1:3] == (["a", "b"], ["k", "k"])
+    save(sweep / "league.csv", header, *pairs[:3])
+    with pytest.raises(SystemExit, match="2"):
+        run_plot(monkeypatch, "league", sweep / "league.csv", "--out", sweep / "map")
+    assert "pairs are missing" in capsys.readouterr().err.splitlines()[-1]
+
+
+REFUSED = {
+    "no words": (["curves"], "RUNS"),
+    "nothing there": (["curves", "nothing"], "'nothing'"),
+    "no runs": (["curves", "{}/empty"], "has no runs in it"),
+    "just begun": (["curves", "{}/sweep/just begun"], "no evaluation"),
+    "an empty file": (["curves", "{}/nothing.csv"], "no line"),
+    "foreign": (["curves", "{}/foreign.csv"], "no column iteration or walltime"),
+    "no game": (["curves", "{}/no_game.csv"], "always_defect_0_mean_rewards_a or p_0_START_C"),
+    "no text": (["curves", "{}/image.csv"], "image.csv is not a run's metrics"),
+    "no settings": (["curves", "{}/bad_config"], "config.yaml is not a run's configuration"),
+    "two games": (["curves", "{}/sweep", "{}/ipd_seed7.csv"], "two games"),
+    "a seed twice": (["curves", "{}/ipd_seed7.csv", "{}/ipd_seed7.csv"], "both seed 7"),
+    "no such column": (["curves", "{}/ipd_seed7.csv", "--metrics", "x"], "no column 'x'"),
+    "bars of coins": (["bars", "{}/sweep"], "not a run of the IPD"),
+    "no second agent": (["bars", "{}/ipd_seed7.csv", "--agent", "1"], "agent 1"),
+    "thresholds of the IPD": (["thresholds", "{}/ipd_seed7.csv"], "not a run of the Coin Game"),
+    "no board": (["thresholds", "{}/boardless/metrics.csv"], "no known board"),
+    "no league": (["league", "{}/ipd_seed7.csv"], "no column player_0"),
+    "a file in the way": (["bars", "{}/ipd_seed7.csv", "--out", "{}/nothing.csv/x"], "nothing.csv"),
+}
+
+
+@pytest.mark.parametrize("words, reason", REFUSED.values(), ids=REFUSED)
+def test_bad_words_are_one_sentence(sweep, monkeypatch, capsys, words, reason):
+    monkeypatch.chdir(sweep)
+    (sweep / "empty").mkdir()
+    (sweep / "nothing.csv").write_text("")
+    (sweep / "foreign.csv").write_text("a,b\n1,2\n")
+    (sweep / "image.csv").write_bytes(b"\x89PNG\n\x00")
+    save(sweep / "no_game.csv", COUNTED.rstrip(",") + "\n", [0] * 5)
+    save(sweep / "boardless" / "metrics.csv", COIN, [0] * 10)
+    save(sweep / "bad_config" / "metrics.csv", COIN, [0] * 10)
+    (sweep / "bad_config" / "config.yaml").write_text("hp: 3")
+    with pytest.raises(SystemExit, match="2"):
+        run_plot(monkeypatch, *(word.format(sweep) for word in words))
+    assert reason in capsys.readouterr().err.splitlines()[-1]

@@ -18,7 +18,8 @@ class ScriptedPlayer:
 
     Attributes:
       height, width: the board.
-      likes_own, likes_others: +1 to come near to a coin that it owns, or that the other owns; -1 to go away.
+      likes_own, likes_others: +1 to come near to a coin that it owns, or that the other owns; -1 to go away,
+        0 not to care.
     """
 
     height: int
@@ -42,14 +43,34 @@ class ScriptedPlayer:
         return jnp.where(best, 0.0, -jnp.inf), hidden
 
 
+@dataclasses.dataclass(frozen=True)
+class AnyScriptedPlayer:
+    """Any of them: `params` are `likes_own` and `likes_others`, so that one program plays them all."""
+
+    height: int
+    width: int
+
+    def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> tuple:
+        del batch_shape
+        return ()
+
+    def act(self, params: tuple, hidden: tuple, observation: jax.Array) -> tuple[jax.Array, tuple]:
+        """Observation [..., 4 H W] -> logits [..., 4]."""
+        return ScriptedPlayer(self.height, self.width, *params).act((), hidden, observation)
+
+
+# What they like: coins of their own, and of the other.
+LIKES = {"always-cooperate": (1, -1), "always-defect": (1, 1), "random": (0, 0)}
+
+
 def always_cooperate(height: int, width: int) -> ScriptedPlayer:
     """Goes to its own coins, and away from the other's."""
-    return ScriptedPlayer(height, width, 1, -1)
+    return ScriptedPlayer(height, width, *LIKES["always-cooperate"])
 
 
 def always_defect(height: int, width: int) -> ScriptedPlayer:
     """Goes to every coin."""
-    return ScriptedPlayer(height, width, 1, 1)
+    return ScriptedPlayer(height, width, *LIKES["always-defect"])
 
 
 def _distances_after_moves(height: int, width: int) -> np.ndarray:

@@ -1,0 +1,177 @@
+"""Who can play: agents from disk and scripted players, by the words of a command line."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from loqa.builders import rebuild
+from loqa.checkpoint import load_agent
+from loqa.command_line import split_label
+from loqa.games import coin_players, ipd_players
+from loqa.games.coin import CoinGame
+from loqa.games.ipd import IteratedPrisonersDilemma
+from loqa.rollout import Player
+
+Game = CoinGame | IteratedPrisonersDilemma
+
+TRAINED = re.compile(r"agent_([01])_(\d+)\.npz")  # how training names its agents: which, and when
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """An agent without its Q-network: what plays. Agents with equal policies differ in parameters only."""
+
+    network: nn.Module
+
+    def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> Any:
+        return self.network.initial_hidden(batch_shape)
+
+    def act(self, params: Any, hidden: Any, observation: jax.Array) -> tuple[jax.Array, Any]:
+        """One step: observation [..., D] -> logits [..., A], hidden."""
+        return self.network.apply(params, observation, hidden, method="step")
+
+
+class Entrant(NamedTuple):
+    """Somebody who plays, under a name."""
+
+    name: str
+    kind: str  # what groups it with others: loqa, naive, published POLA, or a scripted player's own name
+    player: Player
+    params: Any  # what the player's `act` is given
+
+
+def scripted(game: Game) -> dict[str, Entrant]:
+    """The scripted players of a game, by name."""
+    if isinstance(game, CoinGame):
+        player = coin_players.AnyScriptedPlayer(game.height, game.width)
+        return {name: Entrant(name, name, player, likes) for name, likes in coin_players.LIKES.items()}
+    table = ipd_players.TablePlayer()
+    players = {name: Entrant(name, name, table, params) for name, params in ipd_players.TABLES.items()}
+    return players | {"grim-trigger": Entrant("grim-trigger", "grim-trigger", ipd_players.GrimTrigger(), ())}
+
+
+def load_player(path: Path) -> tuple[Game, Entrant]:
+    """A saved agent as a player, and the game that it plays.
+
+    Raises:
+      OSError: it cannot be read.
+      ValueError: it is not an agent that this version can rebuild.
+    """
+    try:
+        params, description = load_agent(path)
+    except ValueError as error:
+        hint = "a published agent must be imported first, by python -m loqa.import_agents"
+        raise ValueError(f"{error} ({hint})") from error
+    try:
+        game, agent = rebuild(description)
+        hp, actor = description["hp"], params.actor
+        size, hidden = jnp.zeros(game.observation_size), agent.initial_hidden()
+        made = jax.eval_shape(lambda: agent.actor.init(jax.random.key(0), size, hidden, method="step"))
+        if jax.tree.map(jnp.shape, actor) != jax.tree.map(jnp.shape, made):
+            raise ValueError("its arrays are not of the shapes that its description says")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} cannot play: {error}") from error
+    name, kind = path.stem, description.get("kind", hp["agent_0"])
+    if trained := TRAINED.fullmatch(path.name):
+        index = int(trained[1])
+        name = f"seed {hp['seed']}" + ("" if hp["just_self_play"] else f" agent {index}") + f" @{int(trained[2])}"
+        kind = hp[f"agent_{index}"]
+    return game, Entrant(name, kind, Policy(agent.actor), actor)
+
+
+def agent_files(path: Path) -> list[Path]:
+    """The saved agents that a path stands for.
+
+    A file is itself. A run's directory is its newest agents. Any other directory is all agents in it, or if
+    there are none the newest agents of all runs in it, at any depth.
+
+    Raises:
+      ValueError: nothing is there.
+    """
+    if not path.is_dir():
+        if path.exists():
+            return [path]
+        raise ValueError(f"there is no file, directory or scripted player {str(path)!r}")
+    if not (path / "agents").is_dir() and (files := sorted(path.glob("[!.]*.npz"))):  # not unfinished ones
+        return files
+    files = []
+    for directory in sorted(path.rglob("agents")):
+        iterations = {
+            file: int(m[2]) for file in sorted(directory.iterdir()) if (m := TRAINED.fullmatch(file.name))
+        }
+        files += [file for file, iteration in iterations.items() if iteration == max(iterations.values())]
+    if not files:
+        raise ValueError(f"{path} has no saved agents in it")
+    return files
+
+
+def choose_players(
+    words: Sequence[str], game_name: str | None = None, grid: str | None = None, all_scripted: bool = False
+) -> tuple[Game, list[Entrant]]:
+    """The players that words name, and the game that all of them play.
+
+    Args:
+      words: each a scripted player's name or a path (see `agent_files`), or KIND=PATH to choose its kind.
+      game_name: "coin" or "ipd"; None: told by the agents.
+      grid: the Coin Game's board, such as "3x3"; None: told by the agents.
+      all_scripted: adds all scripted players of the game.
+
+    Raises:
+      OSError, ValueError: in one sentence, what cannot play.
+    """
+    game = _game(game_name, grid)
+    names = {name for each in (CoinGame(), IteratedPrisonersDilemma()) for name in scripted(each)}
+    entrants: list[Entrant | str] = []  # a scripted player is its name until the game is known
+    for word in words:
+        if word in names:
+            entrants.append(word)
+            continue
+        kind, path = split_label(word)
+        for file in agent_files(path):
+            its_game, entrant = load_player(file)
+            game = game or its_game
+            if its_game != game:
+                raise ValueError(f"{file} plays {title(its_game)}, but this is {title(game)}")
+            entrants.append(entrant._replace(kind=kind or entrant.kind))
+    if game is None and game_name is None:
+        raise ValueError("no agent tells the game: say --game coin or --game ipd")
+    game = game or CoinGame()
+    if game_name == "coin" and not isinstance(game, CoinGame):
+        raise ValueError(f"these agents play {title(game)}, but --game is coin")
+    known = scripted(game)
+    if unknown := [name for name in words if name in names - known.keys()]:
+        raise ValueError(f"{title(game)} has no player {unknown[0]}, but {', '.join(known)}")
+    if all_scripted:
+        entrants += [name for name in known if name not in words]
+    return game, _with_unique_names([known[one] if isinstance(one, str) else one for one in entrants])
+
+
+def _game(game_name: str | None, grid: str | None) -> Game | None:
+    """The game that options tell, or None."""
+    board = re.fullmatch(r"(\d+)x(\d+)", grid or "")
+    if grid and not board:
+        raise ValueError(f"the grid is {grid!r}, but must be HEIGHTxWIDTH, such as 3x3")
+    if grid and game_name == "ipd":
+        raise ValueError("the iterated prisoner's dilemma has no grid")
+    if board:
+        return CoinGame(int(board[1]), int(board[2]))
+    return IteratedPrisonersDilemma() if game_name == "ipd" else None
+
+
+def title(game: Game) -> str:
+    """A game's name in a sentence."""
+    return f"the {game.height}x{game.width} Coin Game" if isinstance(game, CoinGame) else "the IPD"
+
+
+def _with_unique_names(entrants: list[Entrant]) -> list[Entrant]:
+    """Adds the kind to names that several have, and then a number."""
+    names = [one.name for one in entrants]
+    names = [f"{x.kind} {x.name}" if names.count(x.name) > 1 and x.kind != x.name else x.name for x in entrants]
+    names = [f"{x} ({names[: i + 1].count(x)})" if names.count(x) > 1 else x for i, x in enumerate(names)]
+    return [x._replace(name=name) for x, name in zip(entrants, names, strict=True)]

@@ -1,0 +1,141 @@
+"""Training runs read back from disk, in groups to be compared."""
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from loqa.command_line import split_label
+from loqa.run_logging import read_metrics
+
+# Every evaluation has the first; the others tell the game.
+COLUMNS = ("iteration", "walltime", "env_steps", "mean_rewards_0", "mean_rewards_1")
+GAMES = {"coin": "always_defect_0_mean_rewards_a", "ipd": "p_0_START_C"}
+
+# Settings in which the runs of a group may differ.
+NOT_COMPARED = {"seed", "save_dir", "save_every", "eval_every", "eval_episodes", "num_iterations"}
+NOT_COMPARED |= {"max_env_steps", "game.height", "game.width"}
+
+
+class SavedRun(NamedTuple):
+    """A run: its metrics, and what tells it from others."""
+
+    path: Path
+    label: str  # of its group, as the user gave it, or ""
+    game: str  # "coin" or "ipd"
+    seed: int | None
+    grid: tuple[int, int] | None  # (height, width), where it is known
+    settings: dict[str, Any]  # the `hp` part of its config, flat; empty where there is no config
+    metrics: dict[str, np.ndarray]  # the columns of metrics.csv, and `self_play`, the mean of both mean rewards
+
+
+def read_runs(words: Sequence[str]) -> list[SavedRun]:
+    """The runs that words name: a run's directory, a directory of runs, or a CSV file; LABEL=PATH names a group.
+
+    Raises:
+      OSError, ValueError: in one sentence, what is wrong.
+    """
+    runs = []
+    for word in words:
+        label, path = split_label(word)
+        found = [_read_run(file, label) for file in _metric_files(path)]
+        found = [run for run in found if run.metrics["iteration"].size]  # others have only begun
+        if not found:
+            raise ValueError(f"{path} has no evaluation in it yet")
+        runs += found
+    games = {run.game: run.path for run in reversed(runs)}
+    if len(games) > 1:
+        raise ValueError(
+            f"two games do not fit in one picture: {games['coin']} is the Coin Game's, {games['ipd']} the IPD's"
+        )
+    return runs
+
+
+def group_runs(runs: Sequence[SavedRun], split_grids: bool = True) -> dict[str, list[SavedRun]]:
+    """Runs of the same label; of those without one, runs whose settings differ in no more than seed and length.
+
+    Args:
+      runs: in the order of the groups.
+      split_grids: runs on different boards are different groups.
+
+    Raises:
+      ValueError: a seed is twice in a group, and would count twice.
+    """
+    unlabelled = [run.settings for run in runs if not run.label and run.settings]
+    keys = sorted({key for settings in unlabelled for key in settings} - NOT_COMPARED)
+    differing = [key for key in keys if len({str(settings.get(key)) for settings in unlabelled}) > 1]
+    grids = {run.grid for run in runs} if split_grids else set()
+    groups: dict[str, list[SavedRun]] = {}
+    for run in runs:
+        said = [f"{key.split('.')[-1]}={run.settings.get(key)}" for key in differing] if run.settings else []
+        label = run.label or ", ".join(said)
+        if len(grids) > 1 and run.grid:
+            label = f"{label} {run.grid[0]}x{run.grid[1]}".strip()
+        groups.setdefault(label, []).append(run)
+    for label, members in groups.items():
+        twice = Counter((run.seed, run.grid) for run in members if run.seed is not None).most_common(1)
+        if twice and twice[0][1] > 1:
+            first, second = [run.path for run in members if (run.seed, run.grid) == twice[0][0]][:2]
+            raise ValueError(
+                f"{first} and {second} are both seed {twice[0][0][0]} of {label or 'the same settings'}: "
+                "leave one out, or label them (LABEL=PATH)"
+            )
+    return groups
+
+
+def _metric_files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.exists():
+        raise ValueError(f"there is no file or directory {str(path)!r}")
+    files = [path / "metrics.csv"] if (path / "metrics.csv").exists() else sorted(path.rglob("metrics.csv"))
+    files = files or sorted(path.glob("*.csv"))
+    if not files:
+        raise ValueError(f"{path} has no runs in it (no metrics.csv at any depth, and no CSV files)")
+    return files
+
+
+def _read_run(path: Path, label: str) -> SavedRun:
+    """A run's metrics.csv with the config.yaml beside it, or a CSV file.
+
+    A file without a config tells its seed and its board by its name or its directory's, such as
+    coin_3x3/seed_42.csv.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if "\n" not in text:
+            raise ValueError("it has no line in it")
+        metrics = read_metrics(io.StringIO(text[: text.rfind("\n") + 1]))  # without half a last row
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path} is not a run's metrics: {error}") from error
+    game = next((name for name, column in GAMES.items() if column in metrics), None)
+    if missing := [name for name in COLUMNS if name not in metrics] or [*GAMES.values()] * (game is None):
+        raise ValueError(f"{path} is not a run's metrics: it has no column {' or '.join(missing)}")
+    metrics["self_play"] = (metrics["mean_rewards_0"] + metrics["mean_rewards_1"]) / 2
+
+    config = path.with_name("config.yaml")
+    if path.name == "metrics.csv" and config.exists():
+        try:
+            settings = _flat(yaml.safe_load(config.read_text(encoding="utf-8"))["hp"])
+            seed = settings["seed"]
+            grid = (settings["game.height"], settings["game.width"]) if game == "coin" else None
+        except (KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
+            raise ValueError(f"{config} is not a run's configuration: {error}") from error
+        return SavedRun(path.parent, label, game, seed, grid, settings, metrics)
+    name = f"{path.absolute().parent.name}/{path.stem}"
+    seed, board = re.search(r"seed_?(\d+)", name), re.search(r"(\d+)x(\d+)", name)
+    grid = (int(board[1]), int(board[2])) if board and game == "coin" else None
+    return SavedRun(path, label, game, int(seed[1]) if seed else None, grid, {}, metrics)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,276 @@
+"""The league: who plays, what is measured, and the tables; scripted players against the published numbers."""
+
+import csv
+import math
+import sys
+import zlib
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+
+from loqa import league, players
+from loqa.agent import AgentParams
+from loqa.builders import coin_game_and_agent, ipd_game_and_agent
+from loqa.checkpoint import save_agent
+from loqa.config import CoinConfig, IPDConfig, compose, parse
+from loqa.games.coin import CoinGame
+from loqa.games.ipd import IteratedPrisonersDilemma
+from loqa.league import Measures, bootstrap_interval, group_rows, play_league
+from loqa.players import Entrant, choose_players, load_player, scripted
+from loqa.rollout import draw_noise, rollout
+
+IPD = IteratedPrisonersDilemma()
+SMALL = ["hp.actor.hidden_size=4", "hp.qvalue.hidden_size=3"]
+
+
+def save(path, script="coin", overrides=(), seed=0):
+    """Saves an agent with random parameters."""
+    build, config = {"coin": (coin_game_and_agent, CoinConfig), "ipd": (ipd_game_and_agent, IPDConfig)}[script]
+    cfg = compose(script, [*(SMALL if script == "coin" else []), *overrides])
+    _, agent = build(parse(cfg, config).hp)
+    random = np.random.default_rng(seed)
+    fill = lambda x: 2.0 * random.normal(size=x.shape).astype(np.float32)
+    params = AgentParams(*jax.tree.map(fill, jax.eval_shape(agent.init, jax.random.key(0))))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_agent(path, params, {"game": script, "hp": OmegaConf.to_container(cfg.hp, resolve=True)})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two runs, a directory of agents, and an agent of the other game."""
+    at = tmp_path_factory.mktemp("agents")
+    two = ["hp.just_self_play=false", "hp.agent_1=naive", "hp.seed=7"]
+    for i in (0, 1):
+        for iteration in (90, 100):
+            save(at / "runs" / "first" / "agents" / f"agent_{i}_{iteration:06d}.npz", overrides=two, seed=i)
+    save(at / "runs" / "second" / "agents" / "agent_0_000050.npz", seed=2)
+    save(at / "some" / "wide.npz", overrides=["hp.actor.layers_before_gru=1"], seed=3)
+    (at / "some" / ".wide.unfinished.npz").write_text("half of it")
+    save(at / "large.npz", overrides=["hp.game.height=4"])
+    save(at / "ipd.npz", "ipd")
+    np.savez(at / "foreign.npz", x=np.ones(2))
+    return at
+
+
+# ------------------------------------------------------------------------------------------------- who plays
+
+
+def test_words_become_players(folder):
+    words = [str(folder / "runs"), f"ours={folder / 'some'}", "random"]
+    game, entrants = choose_players(words, all_scripted=True)
+    assert game == CoinGame(3, 3)
+    assert [(one.name, one.kind) for one in entrants] == [
+        ("seed 7 agent 0 @100", "loqa"),
+        ("seed 7 agent 1 @100", "naive"),
+        ("seed 42 @50", "loqa"),
+        ("wide", "ours"),
+        ("random", "random"),
+        ("always-cooperate", "always-cooperate"),
+        ("always-defect", "always-defect"),
+    ]
+    assert entrants[0].player == entrants[1].player != entrants[3].player  # who can be batched
+    assert len(choose_players([str(folder / "runs" / "first" / "agents")])[1]) == 4  # not a run: all of them
+    twice = choose_players([str(folder / "runs" / "second")] * 2)[1]
+    assert len({one.name for one in twice}) == 2
+
+
+REFUSED = {
+    "nobody": ([], "--game"),
+    "nothing there": (["nothing.npz"], "'nothing.npz'"),
+    "foreign": (["{}/foreign.npz"], "foreign.npz is not a saved agent"),
+    "no agents": (["{}/empty"], "has no saved agents"),
+    "two games": (["{}/some", "{}/ipd.npz"], "ipd.npz plays the IPD"),
+    "two grids": (["{}/some", "{}/large.npz"], "large.npz plays the 4x3"),
+    "another grid": (["{}/some", "--grid", "5x5"], "the 5x5 Coin Game"),
+    "another game": (["{}/ipd.npz", "--game", "coin"], "the IPD"),
+    "a grid for the IPD": (["--game", "ipd", "--grid", "3x3"], "no grid"),
+    "no grid": (["--grid", "3"], "HEIGHTxWIDTH"),
+    "a small grid": (["--grid", "1x2"], "no room"),
+    "another game's player": (["tit-for-tat", "--grid", "3x3"], "no player tit-for-tat"),
+    "an empty selection": (["--game", "ipd", "--no-scripted"], "nobody plays"),
+    "no episodes": (["random", "--game", "ipd", "--episodes", "1"], "--episodes"),
+    "a seed that is none": (["random", "--game", "ipd", "--seed", "x"], "--seed"),
+    "a discount": (["random", "--game", "ipd", "--discount", "1.5"], "--discount"),
+}
+
+
+def run_league(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["league", *map(str, words)])
+    league.main()
+
+
+@pytest.mark.parametrize("words, reason", REFUSED.values(), ids=REFUSED)
+def test_bad_words_are_one_sentence(folder, monkeypatch, capsys, tmp_path, words, reason):
+    (folder / "empty").mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        run_league(monkeypatch, *(word.format(folder) for word in words))
+    assert reason in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_an_agent_whose_arrays_do_not_fit_is_refused(folder, tmp_path):
+    arrays = dict(np.load(folder / "some" / "wide.npz"))
+    np.savez(tmp_path / "bad.npz", **arrays | {"actor/params/bias_in": np.ones(5)})
+    with pytest.raises(ValueError, match="bad.npz cannot play"):
+        load_player(tmp_path / "bad.npz")
+
+
+# ------------------------------------------------------------------------------------------------- the games
+
+# The published league, 32 episodes a pair: mean reward a step in seats 0 and 1.
+PUBLISHED = {
+    ("always-cooperate", "always-cooperate"): (0.3469, 0.3475),
+    ("always-cooperate", "random"): (0.0531, 0.1056),
+    ("always-defect", "always-cooperate"): (0.6306, -0.2694),
+    ("always-defect", "always-defect"): (0.0012, -0.0037),
+    ("always-defect", "random"): (0.5256, -0.5337),
+    ("random", "random"): (-0.0088, 0.0094),
+}
+
+
+def test_scripted_coin_players_earn_what_was_published():
+    """Their means are of 32 episodes, ours of 512: within four standard deviations of the difference."""
+    entrants = list(scripted(CoinGame()).values())
+    names = [one.name for one in entrants]
+    played = play_league(CoinGame(), entrants)
+    assert played.reward.shape == (3, 3, 2, 512)
+    for (first, second), published in PUBLISHED.items():
+        rewards = played.reward[names.index(first), names.index(second)]
+        tolerance = 4 * rewards.std(-1, ddof=1) * math.sqrt(1 / 32 + 1 / 512)
+        assert (np.abs(rewards.mean(-1) - published) < tolerance).all(), (first, second)
+        swapped = played.reward[names.index(second), names.index(first)][::-1]
+        tolerance = 4 * rewards.std(-1, ddof=1) * math.sqrt(2 / 512)
+        assert (np.abs(rewards.mean(-1) - swapped.mean(-1)) < tolerance).all(), (first, second)
+    # A coin of one's own is +1, the other's is +1 for oneself and -2 for the other.
+    theirs = played.own_coins[:, :, ::-1], played.other_coins[:, :, ::-1]
+    np.testing.assert_allclose(
+        played.reward, played.own_coins + played.other_coins - 2 * theirs[1], atol=1e-5, rtol=0
+    )
+
+
+def test_scripted_ipd_players_do_as_they_are_named():
+    known = scripted(IPD)
+    names = ["always-cooperate", "always-defect", "tit-for-tat", "grim-trigger", "win-stay-lose-shift"]
+    played = play_league(IPD, [known[name] for name in names], steps=4, episodes=2, discount=0.5)
+    total = lambda first, second: tuple(
+        (4 * played.reward[names.index(first), names.index(second), :, 0]).tolist()
+    )
+    for name in names:
+        assert total(name, name) == ((-8, -8) if name == "always-defect" else (-4, -4))
+    assert total("always-defect", "always-cooperate") == (0, -12)
+    assert total("always-defect", "tit-for-tat") == (-6, -9)
+    assert total("grim-trigger", "always-defect") == (-9, -6)
+    assert total("win-stay-lose-shift", "always-defect") == (-10, -4)  # C D C D: -3 -2 -3 -2
+    seat = names.index("always-defect"), names.index("tit-for-tat"), 0
+    np.testing.assert_allclose(played.discounted_return[seat], 0 - 2 * (0.5 + 0.25 + 0.125))
+    assert played.own_coins is None
+
+
+def test_players_tell_their_rules_apart():
+    """After D/C, D/C: tit-for-tat forgives, grim trigger does not, and win-stay-lose-shift stays."""
+    seen = jnp.array([[0, 0, 0, 0], [1, 0, 0, 1], [0, 1, 1, 0]], jnp.float32)
+    expected = {"tit-for-tat": "CDC", "grim-trigger": "CDD", "win-stay-lose-shift": "CDD", "random": "???"}
+    for name, moves in expected.items():
+        one = scripted(IPD)[name]
+        hidden = one.player.initial_hidden(())
+        for observation, move in zip(seen, moves, strict=True):
+            logits, hidden = one.player.act(one.params, hidden, observation)
+            probabilities = {"C": (1, 0), "D": (0, 1), "?": (0.5, 0.5)}[move]
+            np.testing.assert_allclose(jax.nn.softmax(logits), probabilities)
+
+
+def test_a_pair_plays_as_it_would_alone(folder, monkeypatch):
+    """Batched over pairs and architectures, chunk by chunk, whoever else plays."""
+    words = [str(folder / "runs"), "always-defect"]
+    game, entrants = choose_players(words)
+    monkeypatch.setattr(league, "PAIRS_AT_ONCE", 2)
+    said = []
+    played = play_league(game, entrants, steps=6, episodes=8, seed=3, discount=0.5, say=said.append)
+    assert len(said) == 5 + 2 + 2 + 1 and "16/16" in said[-1]
+    for i, j in ((2, 0), (1, 3)):
+        first, second = entrants[i], entrants[j]
+        name = zlib.crc32(f"{first.name}\n{second.name}".encode())
+        noise = draw_noise(jax.random.fold_in(jax.random.key(3), jnp.uint32(name)), 6, 8)
+        alone = jax.jit(partial(rollout, game, (first.player, second.player)))
+        alone = alone((first.params, second.params), noise)
+        np.testing.assert_allclose(played.reward[i, j], alone.rewards.mean(0), atol=1e-6)
+        discounted = np.tensordot(0.5 ** np.arange(6), alone.rewards, 1)
+        np.testing.assert_allclose(played.discounted_return[i, j], discounted, atol=1e-5)
+    assert np.abs(played.reward[0, 1] - played.reward[0, 2]).max() > 0
+
+
+# ------------------------------------------------------------------------------------------------- the report
+
+
+def test_the_bootstrap_interval_is_that_of_a_mean():
+    samples = np.random.default_rng(0).normal(5.0, 2.0, (3, 400))
+    low, high = bootstrap_interval(samples)
+    expected = samples.mean(-1) + 1.96 * np.outer((-1, 1), samples.std(-1) / 20)
+    np.testing.assert_allclose((low, high), expected, atol=0.03)
+    np.testing.assert_array_equal(bootstrap_interval(samples), (low, high))
+    np.testing.assert_allclose(bootstrap_interval(np.full((1, 9), 0.25)), 0.25)
+
+
+def test_groups_take_each_side_from_its_seat():
+    """Entrant i earns 10 i + j against j in seat 0, and 100 more in seat 1."""
+    entrants = [Entrant(name, kind, None, ()) for name, kind in (("a", "x"), ("b", "y"), ("c", "x"))]
+    i, j = np.mgrid[:3, :3]
+    rewards = np.stack([10 * i + j, 100 + 10 * j + i], -1)[..., None] + np.zeros(4)
+    rows = group_rows(entrants, Measures(rewards, -rewards, None, None))
+    keys = [(row["group"], row["player"], row["opponent"], row["pairs"]) for row in rows]
+    assert keys == [
+        ("self", "x", "x", 2),
+        ("self", "y", "y", 1),
+        ("within a kind", "x", "x", 2),
+        ("between kinds", "x", "y", 4),
+    ]
+    means = [(row["player_reward"], row["opponent_reward"], row["discounted_return"]) for row in rows]
+    assert means == [(11, 111, -11), (11, 111, -11), (11, 111, -11), (61, 61, -61)]
+    assert rows[3]["player_sd"] == pytest.approx(np.std([1, 21, 101, 121], ddof=1))
+    assert rows[1]["player_sd"] is None
+
+
+def test_everything_is_written(folder, tmp_path, monkeypatch, capsys):
+    words = [folder / "runs" / "first", f"a_kind={folder / 'runs' / 'second'}", "--episodes", "8", "--steps", "5"]
+    run_league(monkeypatch, "--out", tmp_path, *words, "random")  # in any order
+    printed = capsys.readouterr().out
+    with open(tmp_path / "league.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6**2 and "36/36 pairs" in printed
+    for row in rows:
+        for seat in "01":
+            low, mean, high = (float(row[f"mean_reward_{seat}{x}"]) for x in ("_low", "", "_high"))
+            assert low <= mean + 1e-6 and mean <= high + 1e-6
+    assert sum(row["group"] == "self" for row in rows) == 6
+    text = (tmp_path / "league.md").read_text()
+    assert text in printed and "8 episodes of 5 steps" in text
+    tex = (tmp_path / "league.tex").read_text()
+    assert r"a\_kind" in tex and "95 \\%" in tex and tex.count(r"\multicolumn") == 2
+    assert {line.count("&") for line in tex.splitlines() if line.endswith(r"\\") and "&" in line} == {9}
+    with Image.open(tmp_path / "league.png") as image:
+        assert min(image.size) > 600
+    assert (tmp_path / "league.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_the_mean_over_seats_is_the_heat_maps(tmp_path, monkeypatch):
+    from loqa import heatmap
+
+    drawn = []
+    monkeypatch.setattr(heatmap, "heat_map", lambda values, *rest: drawn.append(values))
+    rewards = np.zeros((2, 2, 2, 3))
+    rewards[0, 1, 0], rewards[1, 0, 1], rewards[1, 0, 0] = 0.2, 0.4, -1.0
+    entrants = [Entrant(name, name, None, ()) for name in "ab"]
+    league.write(tmp_path, entrants, Measures(rewards, rewards, None, None), "")
+    np.testing.assert_allclose(drawn[0], [[0, 0.3], [-0.5, 0]])
+
+
+def test_policies_are_without_the_q_network(folder):
+    _, entrant = load_player(folder / "ipd.npz")
+    logits, _ = entrant.player.act(entrant.params, entrant.player.initial_hidden((2,)), jnp.zeros((2, 4)))
+    np.testing.assert_allclose(logits, np.tile(entrant.params["params"]["logits"][0], (2, 1)))
+    assert isinstance(entrant.player, players.Policy)
