@@ -747,15 +747,6 @@ def multirun_name() -> str | None:
     return None
 
 
-def cores_for_each(jobs: int) -> int:
-    """How many cores each of so many jobs gets, at least one; -1 stands for as many jobs as cores, as in joblib."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, cores // jobs) if jobs > 0 else 1
-
-
-OmegaConf.register_new_resolver("cores_for_each", cores_for_each, replace=True)
-
-
 def _is_about_the_config(error: Exception) -> bool:
     if isinstance(error, ConfigError | HydraException | OmegaConfBaseException | yaml.YAMLError):
         return True
@@ -765,8 +756,12 @@ def _is_about_the_config(error: Exception) -> bool:
 
 
 def apply_jax_options(options: JaxConfig) -> None:
-    """Sets JAX's debugging flags."""
+    """Sets JAX's debugging flags, and the number of its threads where jobs run side by side."""
     import jax  # here, so that reading a configuration does not need it
 
+    if HydraConfig.initialized() and "joblib" in HydraConfig.get().launcher.get("_target_", ""):
+        # Jobs side by side share the cores: two with all of them each would only be in each other's way.
+        cores, jobs = os.cpu_count(), HydraConfig.get().launcher.n_jobs
+        os.environ.setdefault("PJRT_NPROC", str(max(1, cores // jobs) if jobs > 0 else 1))
     jax.config.update("jax_debug_nans", options.jax_debug_nans)
     jax.config.update("jax_disable_jit", options.jax_disable_jit)

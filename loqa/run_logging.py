@@ -34,8 +34,10 @@ try:
 except ImportError:  # not a Unix
     fcntl = None
 
-# What ends a run after a checkpoint: Ctrl-C, a cluster's SIGTERM, SLURM's SIGUSR1, a terminal that was closed.
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
+# What ends a run after a checkpoint: Ctrl-C, a cluster's SIGTERM or SIGUSR1, a terminal that was closed, and
+# SIGUSR2 where a scheduler hears it.
+NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP", "SIGUSR2")
+SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 
 LINE_WIDTH = 110
 HEADER_EVERY = 20  # lines of the terminal's table between two headers
@@ -58,7 +60,7 @@ class Run:
     goes on in its own. Raises ConfigError if the directory cannot be made or written, or another process uses
     it. Leaving the `with` block finishes the W&B run, with exit code 1 after an exception.
 
-    Within the block SIGTERM, SIGINT, SIGUSR1 and SIGHUP do not end the process: `stop_signal` is then the
+    Within the block SIGTERM, SIGINT, SIGUSR1, SIGUSR2 and SIGHUP do not end the process: `stop_signal` is then the
     signal's number, and the loop is expected to checkpoint and call `stop`. A second one ends it at once.
     """
 
@@ -107,8 +109,10 @@ class Run:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # Python lets no other one hear signals
             for number in SIGNALS:
-                # One that the process was started to ignore, as by nohup, stays ignored.
-                if signal.getsignal(number) is not signal.SIG_IGN:
+                handler = signal.getsignal(number)
+                # Not one that the process was started to ignore, as by nohup, nor one that is somebody else's. But
+                # a scheduler's own, as of submitit to put a job in the queue again, is called after the checkpoint.
+                if handler in (signal.SIG_DFL, signal.default_int_handler) or _is_schedulers(number, handler):
                     self._handlers[number] = signal.signal(number, self._hear)
         return self
 
@@ -138,6 +142,8 @@ class Run:
         )
         name = signal.Signals(self.stop_signal).name
         self.say(f"stopped by {name}. To go on {where}:\n  python {shlex.join(words)}")
+        if _is_schedulers(self.stop_signal, handler := self._handlers.get(self.stop_signal)):
+            handler(self.stop_signal, None)
         raise SystemExit(128 + self.stop_signal)
 
     def snapshot(self) -> dict:
@@ -427,6 +433,10 @@ def _lock(directory: Path) -> int | None:
         os.close(lock)
         return None
     return lock
+
+
+def _is_schedulers(number: int, handler) -> bool:
+    return callable(handler) and signal.Signals(number).name in ("SIGUSR1", "SIGUSR2")
 
 
 def _attempt(action: Callable[[], object]) -> str:

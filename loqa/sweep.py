@@ -49,12 +49,12 @@ class Sweep(Callback):
             _note(config, {"status": f"failed: {job_return._return_value}"})
 
 
-def _note(config: DictConfig, note: dict[str, str]) -> None:
+def _note(config: DictConfig, note: dict[str, Any]) -> None:
     if config.hydra.mode is not RunMode.MULTIRUN:
         return
     jobs = Path(config.hydra.sweep.dir) / "jobs"
     jobs.mkdir(parents=True, exist_ok=True)
-    note = {"job": config.hydra.job.override_dirname or "-"} | note
+    note = {"overrides": list(config.hydra.overrides.task)} | note
     (jobs / f"{int(config.hydra.job.num):04d}.json").write_text(json.dumps(note))
 
 
@@ -63,7 +63,10 @@ def finish() -> None:
     if _begun is None or not (_begun / "jobs").is_dir():
         return
     notes = [json.loads(path.read_text()) for path in sorted((_begun / "jobs").iterdir())]
-    rows = [_row(note) for note in notes]
+    common = set.intersection(*(set(note["overrides"]) for note in notes)) if len(notes) > 1 else set()
+    rows = [
+        {"job": " ".join(word for word in note["overrides"] if word not in common)} | _row(note) for note in notes
+    ]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     with open(_begun / "summary.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
@@ -102,9 +105,9 @@ def _draw(directories: list[str], out: Path) -> list[str]:
     return pictures
 
 
-def _row(note: dict[str, str]) -> dict[str, Any]:
-    """A job's line of the table: its overrides, how it ended, and the last row of its metrics."""
-    row = {"job": note["job"], "status": note["status"]}
+def _row(note: dict[str, Any]) -> dict[str, Any]:
+    """A job's line of the table: how it ended, and the last row of its metrics."""
+    row = {"status": note["status"]}
     if "directory" not in note:
         return row
     try:
@@ -114,4 +117,5 @@ def _row(note: dict[str, str]) -> dict[str, Any]:
         return row | {"status": f"no metrics: {error}", "directory": note["directory"]}
     last = {key: float(column[-1]) for key, column in metrics.items()}
     row |= {"iteration": int(last["iteration"]), "seconds": round(last["walltime"])}
-    return row | {title: last[key] for title, key in SHOWN.items() if key in last} | {"directory": note["directory"]}
+    row |= {title: last[key] for title, key in SHOWN.items() if key in last}
+    return row | {"directory": note["directory"]}

@@ -14,7 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import ipd
-from loqa import buffers, learner, resume, training
+from loqa import buffers, learner, resume, run_logging, training
 from loqa.builders import ipd_game_and_agent
 from loqa.config import ConfigError, IPDConfig, compose, parse
 from loqa.resume import Checkpoints
@@ -340,7 +340,8 @@ def test_a_second_process_in_the_same_directory_is_refused(finished):
 @pytest.mark.parametrize("name, code", [("SIGTERM", 143), ("SIGINT", 130), ("SIGUSR1", 138), ("SIGHUP", 129)])
 def test_a_signal_asks_to_stop(tmp_path, monkeypatch, capfd, name, code):
     monkeypatch.setattr(sys, "argv", ["ipd.py", "wandb.tags=[a, b]", "resume=auto"])
-    number, before = getattr(signal, name), signal.default_int_handler
+    number = getattr(signal, name)
+    before = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
     was = signal.signal(number, before)
     with pytest.raises(SystemExit) as end, new_run(tmp_path) as run:
         os.kill(os.getpid(), number)
@@ -362,13 +363,35 @@ def test_a_signal_that_was_ignored_stays_ignored(tmp_path, monkeypatch):
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_multirun_is_resumed_with_auto(tmp_path, monkeypatch, capsys):
+def test_a_schedulers_own_handler_is_called_after_the_checkpoint(tmp_path):
+    called = []
+
+    def requeue(number, frame):
+        called.append(number)
+        sys.exit(-1)
+
+    usr, term = (signal.signal(number, requeue) for number in (signal.SIGUSR2, signal.SIGTERM))
+    try:
+        with pytest.raises(SystemExit) as end, new_run(tmp_path) as run:
+            assert signal.getsignal(signal.SIGTERM) is requeue  # somebody else's
+            os.kill(os.getpid(), signal.SIGUSR2)
+            assert run.stop_signal == signal.SIGUSR2 and not called
+            run.stop(10)
+        assert called == [signal.SIGUSR2] and end.value.code == -1
+    finally:
+        signal.signal(signal.SIGUSR2, usr)
+        signal.signal(signal.SIGTERM, term)
+
+
+def test_a_multirun_goes_on_by_itself(finished, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["ipd.py", "-m", "hp.seed=1,2"])
-    with pytest.raises(SystemExit), new_run(tmp_path) as run:
+    for module in (resume, run_logging):
+        monkeypatch.setattr(module, "multirun_name", lambda: "20261123-120000")
+    with pytest.raises(SystemExit), new_run(finished.parent) as run:
+        assert run.resumed.about["iteration"] == 40
         run.stop_signal = signal.SIGTERM
-        run.stop(None)
-    out = capsys.readouterr().out
-    assert "from the beginning (there is no checkpoint):\n  python ipd.py -m hp.seed=1,2 resume=auto" in out
+        run.stop(40)
+    assert "from iteration 40:\n  python ipd.py -m hp.seed=1,2\n" in capsys.readouterr().out
 
 
 def test_other_versions_are_said(finished, capsys):

@@ -23,7 +23,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def make_config(save_dir, wandb_state=False, seed=1):
-    hp = SimpleNamespace(seed=seed, save_dir=str(save_dir), total_iterations=700, env_steps_per_iteration=1000)
+    hp = SimpleNamespace(
+        seed=seed,
+        run_name=f"ipd_seed{seed}",
+        save_dir=str(save_dir),
+        total_iterations=700,
+        env_steps_per_iteration=1000,
+    )
     wandb = SimpleNamespace(
         state=wandb_state,
         mode="online",
