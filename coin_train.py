@@ -8,12 +8,13 @@ drawn from the past versions of the agent, and the evaluation against scripted p
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 import hydra
 import jax
 from omegaconf import DictConfig, OmegaConf
 
-from loqa import learner, training
+from loqa import learner, resume, training
 from loqa.agent import Agent
 from loqa.builders import coin_game_and_agent
 from loqa.checkpoint import save_agents
@@ -21,6 +22,7 @@ from loqa.config import CoinConfig, CoinHyperparameters, apply_jax_options, pars
 from loqa.games.coin import CoinGame
 from loqa.learner import Settings
 from loqa.metrics import Metrics, coin_metrics, learning_metrics
+from loqa.resume import Checkpoints
 from loqa.rollout import Opponents, draw_noise, play
 from loqa.run_logging import Run
 from loqa.training import TrainState
@@ -37,7 +39,7 @@ HEADLINE = {
 }
 
 # Iterations that run in one go: after each, a terminal shows how far the run is, and Ctrl-C is heard.
-PROGRESS_EVERY = 10
+PROGRESS_EVERY = 5
 
 
 def make_iteration(
@@ -97,31 +99,44 @@ def train(config: CoinConfig, run: Run) -> None:
     """Trains, evaluates and saves until the last iteration; then draws the figures."""
     hp = config.hp
     game, agent = coin_game_and_agent(hp)
-    settings = tuple(Settings.from_hp(hp, kind) for kind in (hp.agent_0, hp.agent_1)[: hp.num_learners])
+    settings = learner.settings_of_all(hp)
     key_init, key_evaluation = jax.random.split(jax.random.key(hp.seed))
-    state = training.init(agent, settings, hp, key_init)
+    checkpoints = Checkpoints(run)
+    state = checkpoints.resumed_state or training.init(agent, settings, hp, key_init)
     iterate = training.repeat(make_iteration(hp, game, agent, settings))
     evaluate = jax.jit(make_evaluation(hp, game, agent, settings))
 
-    run.say("compiling the evaluation and the training step ...")
-    iteration, last = 0, hp.total_iterations
-    while True:
-        if iteration % hp.eval_every == 0 or iteration == last:
-            metrics = {k: float(v) for k, v in evaluate(key_evaluation, state).items()}
-            run.log(
-                {"iteration": iteration, "env_steps": iteration * hp.env_steps_per_iteration} | metrics,
-                {title: metrics[key] for title, key in HEADLINE.items()},
-            )
-        if iteration == last or (iteration > 0 and iteration % hp.save_every == 0):
-            save_agents(run, iteration, [me.params for me in state.learners])
-        if iteration == last:
-            break
-        stop = training.next_stop(iteration, last, hp.eval_every, hp.save_every, PROGRESS_EVERY)
+    def measure(state: TrainState) -> None:
+        metrics = {k: float(v) for k, v in evaluate(key_evaluation, state).items()}
+        iteration = int(state.iteration)
+        run.log(
+            {"iteration": iteration, "env_steps": iteration * hp.env_steps_per_iteration} | metrics,
+            {title: metrics[key] for title, key in HEADLINE.items()},
+        )
+        training.require_finite(state, metrics)
+
+    iteration, last = int(state.iteration), hp.total_iterations
+    periods = hp.eval_every, hp.save_every, hp.checkpoint_every, PROGRESS_EVERY
+    if iteration < last:
+        run.say("compiling the evaluation and the training step ...")
+    if iteration == 0:
+        measure(state)
+    while iteration < last:
+        stop = training.next_stop(iteration, last, *periods)
         state = jax.block_until_ready(iterate(state, stop - iteration))
+        training.require_finite(state)
         iteration = stop
         run.progress(iteration)
+        if iteration % hp.eval_every == 0 or iteration == last:
+            measure(state)
+        if iteration % hp.save_every == 0 or iteration == last:
+            save_agents(run, iteration, [me.params for me in state.learners])
+        if iteration % hp.checkpoint_every == 0 or iteration == last or run.stop_signal:
+            checkpoints.save(state)
+        if run.stop_signal and iteration < last:
+            run.stop(checkpoints.iteration)
     draw(run)
-    run.finish(metrics)
+    run.finish()
 
 
 def draw(run: Run) -> None:
@@ -146,11 +161,16 @@ def draw(run: Run) -> None:
 
 
 @hydra.main(version_base="1.3", config_path="conf/coin", config_name="config")
-def main(cfg: DictConfig) -> None:
+def main(cfg: DictConfig) -> Path:
     config = parse(cfg, CoinConfig)
     apply_jax_options(config.jax)
-    with Run("coin", config, OmegaConf.to_yaml(cfg, resolve=True)) as run:
+    resumed = resume.find(config.resume, "coin", config.hp)
+    if resumed and resumed.is_finished(config.hp):
+        print(f"finished already: {resumed.directory}", flush=True)
+        return resumed.directory
+    with Run("coin", config, OmegaConf.to_yaml(cfg, resolve=True), resumed) as run:
         train(config, run)
+    return run.directory
 
 
 if __name__ == "__main__":

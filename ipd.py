@@ -11,12 +11,13 @@ from us: by what we do after its action we make that action more or less worth w
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import hydra
 import jax
 from omegaconf import DictConfig, OmegaConf
 
-from loqa import learner, training
+from loqa import learner, resume, training
 from loqa.agent import Agent
 from loqa.builders import ipd_game_and_agent
 from loqa.checkpoint import save_agents
@@ -24,6 +25,7 @@ from loqa.config import IPDConfig, IPDHyperparameters, apply_jax_options, parse,
 from loqa.games.ipd import STATES, IteratedPrisonersDilemma
 from loqa.learner import Settings
 from loqa.metrics import Metrics, cooperation, learning_metrics, mean_rewards
+from loqa.resume import Checkpoints
 from loqa.rollout import Opponents, draw_noise, play
 from loqa.run_logging import Run
 from loqa.training import TrainState
@@ -92,32 +94,46 @@ def train(config: IPDConfig, run: Run) -> None:
     """Trains, evaluates and saves until the last iteration; then draws the figures."""
     hp = config.hp
     game, agent = ipd_game_and_agent(hp)
-    settings = tuple(Settings.from_hp(hp, kind) for kind in (hp.agent_0, hp.agent_1)[: hp.num_learners])
+    settings = learner.settings_of_all(hp)
     key_init, key_evaluation = jax.random.split(jax.random.key(hp.seed))
-    state = training.init(agent, settings, hp, key_init)
+    checkpoints = Checkpoints(run)
+    state = checkpoints.resumed_state or training.init(agent, settings, hp, key_init)
     iterate = training.repeat(make_iteration(hp, game, agent, settings))
     evaluate = jax.jit(make_evaluation(hp, game, agent, settings))
 
-    run.say("compiling the evaluation and the training step ...")
-    iteration, last = 0, hp.total_iterations
-    while True:
-        if iteration % hp.eval_every == 0 or iteration == last:
+    def measure(state: TrainState) -> None:
+        with jax.debug_nans(False):  # P(C) is NaN where a policy with memory never was
             metrics = {k: float(v) for k, v in evaluate(key_evaluation, state).items()}
-            run.log(
-                {"iteration": iteration, "env_steps": iteration * hp.env_steps_per_iteration} | metrics,
-                {state: metrics[f"p_0_{state}_C"] for state in STATES}
-                | {f"reward_{i}": metrics[f"mean_rewards_{i}"] for i in range(2)},
-            )
-        if iteration == last or (iteration > 0 and iteration % hp.save_every == 0):
-            save_agents(run, iteration, [me.params for me in state.learners])
-        if iteration == last:
-            break
-        stop = training.next_stop(iteration, last, hp.eval_every, hp.save_every, PROGRESS_EVERY)
+        iteration = int(state.iteration)
+        run.log(
+            {"iteration": iteration, "env_steps": iteration * hp.env_steps_per_iteration} | metrics,
+            {state: metrics[f"p_0_{state}_C"] for state in STATES}
+            | {f"reward_{i}": metrics[f"mean_rewards_{i}"] for i in range(2)},
+        )
+        training.require_finite(state, metrics)
+
+    iteration, last = int(state.iteration), hp.total_iterations
+    periods = hp.eval_every, hp.save_every, hp.checkpoint_every, PROGRESS_EVERY
+    if iteration < last:
+        run.say("compiling the evaluation and the training step ...")
+    if iteration == 0:
+        measure(state)
+    while iteration < last:
+        stop = training.next_stop(iteration, last, *periods)
         state = jax.block_until_ready(iterate(state, stop - iteration))
+        training.require_finite(state)
         iteration = stop
         run.progress(iteration)
+        if iteration % hp.eval_every == 0 or iteration == last:
+            measure(state)
+        if iteration % hp.save_every == 0 or iteration == last:
+            save_agents(run, iteration, [me.params for me in state.learners])
+        if iteration % hp.checkpoint_every == 0 or iteration == last or run.stop_signal:
+            checkpoints.save(state)
+        if run.stop_signal and iteration < last:
+            run.stop(checkpoints.iteration)
     draw(hp, run)
-    run.finish(metrics)
+    run.finish()
 
 
 def draw(hp: IPDHyperparameters, run: Run) -> None:
@@ -142,11 +158,16 @@ def draw(hp: IPDHyperparameters, run: Run) -> None:
 
 
 @hydra.main(version_base="1.3", config_path="conf/ipd", config_name="config")
-def main(cfg: DictConfig) -> None:
+def main(cfg: DictConfig) -> Path:
     config = parse(cfg, IPDConfig)
     apply_jax_options(config.jax)
-    with Run("ipd", config, OmegaConf.to_yaml(cfg, resolve=True)) as run:
+    resumed = resume.find(config.resume, "ipd", config.hp)
+    if resumed and resumed.is_finished(config.hp):
+        print(f"finished already: {resumed.directory}", flush=True)
+        return resumed.directory
+    with Run("ipd", config, OmegaConf.to_yaml(cfg, resolve=True), resumed) as run:
         train(config, run)
+    return run.directory
 
 
 if __name__ == "__main__":

@@ -45,14 +45,18 @@ def coin_game_and_agent(hp: Any) -> tuple[CoinGame, Agent]:
     return game, agent
 
 
+def game_and_agent(script: str, hp: Any) -> tuple[ipd.IteratedPrisonersDilemma | CoinGame, Agent]:
+    """The game and the agent of script "ipd" or "coin"."""
+    return {"ipd": ipd_game_and_agent, "coin": coin_game_and_agent}[script](hp)
+
+
 def rebuild(description: dict[str, Any]) -> tuple[ipd.IteratedPrisonersDilemma | CoinGame, Agent]:
     """The game and the agent of a saved agent, from its description (see `loqa.checkpoint.load_agent`).
 
     Raises:
       ConfigError: the description is not one of this version.
     """
-    hp = parse_hp(description["game"], description["hp"])
-    return {"ipd": ipd_game_and_agent, "coin": coin_game_and_agent}[description["game"]](hp)
+    return game_and_agent(description["game"], parse_hp(description["game"], description["hp"]))
 
 
 def _network(part: Any, num_outputs: int) -> nn.Module:

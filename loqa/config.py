@@ -20,11 +20,13 @@ from typing import Any, TypeVar
 
 import hydra
 import yaml
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import (
     HydraException,
     MissingConfigException,
     OverrideParseException,
 )
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -317,6 +319,7 @@ class Hyperparameters:
     eval_every: int = integer(low=1)
     eval_episodes: int = integer(low=1)
     save_every: int = integer(low=1)
+    checkpoint_every: int = integer(low=1)
     save_dir: str = text()
     differentiable_opponent: DifferentiableOpponent
     agent_replay_buffer: AgentReplayBuffer
@@ -348,6 +351,11 @@ class IPDHyperparameters(Hyperparameters):
     actor: IPDActor
     qvalue: IPDQValue
 
+    @property
+    def run_name(self) -> str:
+        """The first words of the name of a run's directory."""
+        return f"ipd_seed{self.seed}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class CoinHyperparameters(Hyperparameters):
@@ -361,6 +369,11 @@ class CoinHyperparameters(Hyperparameters):
     def game_length(self) -> int:
         """Steps of an episode."""
         return self.game.game_length
+
+    @property
+    def run_name(self) -> str:
+        """The first words of the name of a run's directory."""
+        return f"coin_{self.game.height}x{self.game.width}_seed{self.seed}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -392,6 +405,7 @@ class IPDConfig:
     hp: IPDHyperparameters
     wandb: WandbConfig
     jax: JaxConfig
+    resume: str | None = text(optional=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -401,6 +415,7 @@ class CoinConfig:
     hp: CoinHyperparameters
     wandb: WandbConfig
     jax: JaxConfig
+    resume: str | None = text(optional=True)
 
 
 Config = TypeVar("Config", IPDConfig, CoinConfig)
@@ -699,9 +714,10 @@ def compose(script: str, overrides: list[str]) -> DictConfig:
 
 
 def run_script(main: Callable[[], Any]) -> None:
-    """Runs a script's `@hydra.main` function; a configuration that cannot be used ends it with one sentence.
+    """Runs a script's `@hydra.main` function; an error that a user can understand ends it with one sentence.
 
-    The sentence goes to stderr and the exit code is 2. Any other exception keeps its traceback.
+    The sentence goes to stderr. The exit code is 2 for a configuration that cannot be used, and 1 for numbers that
+    are not finite any more (`NonFiniteError`). Any other exception keeps its traceback.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints what it catches in its own way
     try:
@@ -710,11 +726,34 @@ def run_script(main: Callable[[], Any]) -> None:
         if isinstance(error, OSError) and str(error.filename).endswith("/multirun"):  # Hydra makes it for -m
             save_dir, reason = str(error.filename).removesuffix("/multirun"), error.strerror
             error = ConfigError(f"hp.save_dir is {save_dir!r}, where no run can be written: {reason}")
+        if type(error).__name__ == "NonFiniteError":  # of loqa.training, which needs JAX
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
         if not _is_about_the_config(error):
             raise
         sentence = error if isinstance(error, ConfigError) else ConfigError(_explain(error))
         print(f"error: {sentence}", file=sys.stderr)
         sys.exit(2)
+    finally:
+        from loqa import sweep  # here, because it needs much that a bad configuration does without
+
+        sweep.finish()
+
+
+def multirun_name() -> str | None:
+    """The name of the multirun that this job belongs to, or None."""
+    if HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN:
+        return Path(HydraConfig.get().sweep.dir).name
+    return None
+
+
+def cores_for_each(jobs: int) -> int:
+    """How many cores each of so many jobs gets, at least one; -1 stands for as many jobs as cores, as in joblib."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, cores // jobs) if jobs > 0 else 1
+
+
+OmegaConf.register_new_resolver("cores_for_each", cores_for_each, replace=True)
 
 
 def _is_about_the_config(error: Exception) -> bool:

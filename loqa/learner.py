@@ -99,6 +99,11 @@ class Settings:
         )
 
 
+def settings_of_all(hp: Any) -> tuple[Settings, ...]:
+    """The settings of each learner, one or two, from the `hp` part of a config."""
+    return tuple(Settings.from_hp(hp, kind) for kind in (hp.agent_0, hp.agent_1)[: hp.num_learners])
+
+
 def _batch_last(x: jax.Array) -> jax.Array:
     """[T, B, A] -> [T, A, B], as the losses take batches."""
     return jnp.moveaxis(x, 1, -1)

@@ -13,18 +13,29 @@ import json
 import math
 import os
 import platform
+import shlex
+import signal
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self, TextIO
+from typing import Any, NoReturn, Self, TextIO
 
 import numpy as np
 import yaml
 
 import loqa
-from loqa.config import ConfigError
+from loqa.config import ConfigError, multirun_name
+
+try:
+    import fcntl
+except ImportError:  # not a Unix
+    fcntl = None
+
+# What ends a run after a checkpoint: Ctrl-C, a cluster's SIGTERM, SLURM's SIGUSR1, a terminal that was closed.
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
 
 LINE_WIDTH = 110
 HEADER_EVERY = 20  # lines of the terminal's table between two headers
@@ -37,41 +48,104 @@ class Run:
     """One training run: `with Run("ipd", config, config_yaml) as run: ...`, once for each seed.
 
     Args:
-        script: "ipd" or "coin", the first word of the directory's name.
-        config: has `hp` (`seed`, `save_dir`, `total_iterations`, `env_steps_per_iteration`) and `wandb`.
+        script: "ipd" or "coin".
+        config: has `hp` (`run_name`, `save_dir`, `total_iterations`, `env_steps_per_iteration`, ...) and `wandb`.
         config_yaml: the whole resolved configuration; written to `config.yaml` and given to W&B.
+        resumed: what the run goes on from (`loqa.resume.Checkpoint`), or None for a new one.
 
-    Makes the directory `<save_dir>/<script>_seed<seed>_<time>`, which is new even if another run starts in the
-    same second; `directory` is its path and `settings` the configuration as nested dictionaries. Raises
-    ConfigError if it cannot be made or written. Leaving the `with` block finishes the
-    W&B run, with exit code 1 after an exception.
+    Makes the directory `<save_dir>/<run_name>_<time>`, which is new even if another run starts in the
+    same second; `directory` is its path and `settings` the configuration as nested dictionaries. A resumed run
+    goes on in its own. Raises ConfigError if the directory cannot be made or written, or another process uses
+    it. Leaving the `with` block finishes the W&B run, with exit code 1 after an exception.
+
+    Within the block SIGTERM, SIGINT, SIGUSR1 and SIGHUP do not end the process: `stop_signal` is then the
+    signal's number, and the loop is expected to checkpoint and call `stop`. A second one ends it at once.
     """
 
-    def __init__(self, script: str, config, config_yaml: str):
-        self._start = time.monotonic()
+    def __init__(self, script: str, config, config_yaml: str, resumed=None):
         self._hp = config.hp
-        self._csv = b""  # all of metrics.csv
+        self.resumed = resumed
+        earlier = resumed.about.get("run", {}) if resumed else {}
+        self._start = time.monotonic() - earlier.get("walltime", 0.0)
+        self._csv = earlier.get("csv", "").encode()  # all of metrics.csv
         self._csv_saved = 0  # bytes of it that are on disk
         self._csv_lost_from: int | None = None  # iteration of the first row that could not be written
-        self._columns: list[str] = []
+        rows = self.metrics()
+        self._columns = list(rows)
         self._last = {"iteration": 0, "walltime": 0.0, "env_steps": 0}  # the newest row
+        self._last |= {key: _number(column[-1]) for key, column in rows.items()}
+        self._last |= {key: int(self._last[key]) for key in ("iteration", "env_steps")}
         self._seconds_per_iteration: float | None = None  # between the last two rows
         self._lines = 0
         self._transient = False  # the cursor stands behind a progress line
         self._wandb = None
         self._wandb_path = ""  # what `wandb sync` takes
-        self.directory = _make_directory(script, config.hp, config_yaml)
+        self._wandb_id: str | None = earlier.get("wandb_id")
+        self._failed: set[str] = set()  # kinds of files that could not be written
+        self.stop_signal: int | None = None
+        self._handlers: dict[int, Any] = {}  # of the signals that it hears, from before
+        self.directory = resumed.directory if resumed else _make_directory(config.hp)
+        self._lock = _lock(self.directory)
+        _write_config(self.directory, config_yaml, config.hp)
         self.settings = settings = yaml.safe_load(config_yaml)
         self.script = script
         self.say(f"LOQA {loqa.__version__}, {script}, seed {config.hp.seed}: {_short_path(self.directory)}")
         self.say(hyperparameter_table(settings["hp"]))
+        if resumed:
+            self._introduce_resumed()
         if config.wandb.state:
             self._start_wandb(config.wandb, settings)
 
+    def _introduce_resumed(self) -> None:
+        about = self.resumed.about
+        self.say(f"resumed: goes on from iteration {about.get('iteration', 0)}")
+        now = versions()
+        for name, before in about.get("versions", {}).items():
+            if before != now.get(name):
+                self.say(f"{name} was {before} and is {now.get(name)}: the bits may differ from now on")
+
     def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # Python lets no other one hear signals
+            for number in SIGNALS:
+                # One that the process was started to ignore, as by nohup, stays ignored.
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._handlers[number] = signal.signal(number, self._hear)
         return self
 
+    def _hear(self, number: int, frame) -> None:
+        self.stop_signal = number
+        self._restore_handlers()  # the next one does what it always does
+        # Not print: the signal may have come in the middle of one.
+        with contextlib.suppress(OSError):
+            name = signal.Signals(number).name
+            os.write(1, f"\n{name}: stopping soon, with a checkpoint (once more: at once)\n".encode())
+
+    def _restore_handlers(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def stop(self, checkpoint: int | None) -> NoReturn:
+        """Ends the process after `stop_signal`, and says how to go on from the iteration of its checkpoint.
+
+        Raises:
+          SystemExit: 128 + the signal's number; not an Exception, so that a multirun ends, too.
+        """
+        words = [word for word in sys.argv if not word.startswith(("resume=", "+resume="))]
+        if multirun_name() is None:  # a multirun goes on by itself when it is started again
+            words.append(f"resume={_short_path(self.directory)}")
+        where = (
+            "from the beginning (there is no checkpoint)" if checkpoint is None else f"from iteration {checkpoint}"
+        )
+        name = signal.Signals(self.stop_signal).name
+        self.say(f"stopped by {name}. To go on {where}:\n  python {shlex.join(words)}")
+        raise SystemExit(128 + self.stop_signal)
+
+    def snapshot(self) -> dict:
+        """What a checkpoint keeps of the run itself; JSON."""
+        return {"csv": self._csv.decode(), "walltime": self._elapsed(), "wandb_id": self._wandb_id}
+
     def __exit__(self, exception_type, exception, traceback) -> None:
+        self._restore_handlers()
         self._write_rows()
         if self._csv_lost_from is not None:
             self.say(f"metrics.csv: the rows from iteration {self._csv_lost_from} on are LOST")
@@ -82,6 +156,8 @@ class Run:
             problem = _attempt(lambda: wandb_run.finish(exit_code=0 if exception_type is None else 1))
             if problem:
                 self.say(f"W&B did not finish ({problem}). To upload the rest: wandb sync {self._wandb_path}")
+        if self._lock is not None:
+            os.close(self._lock)
 
     # The terminal
 
@@ -161,7 +237,7 @@ class Run:
 
     def metrics(self) -> dict[str, np.ndarray]:
         """All that was logged, a column a key: what metrics.csv holds, or would hold if it could be written."""
-        return read_metrics(io.StringIO(self._csv.decode()))
+        return read_metrics(io.StringIO(self._csv.decode())) if self._csv else {}
 
     def _write_rows(self) -> None:
         """Brings metrics.csv up to date, with all rows that earlier calls could not write."""
@@ -191,27 +267,35 @@ class Run:
     def write(self, name: str, function: Callable[[Path], object]) -> bool:
         """Writes the file `name` of the run's directory by `function(path)`: all of it or nothing.
 
-        Returns whether it was written; an OSError is said in one line.
+        Returns whether it was written; an OSError is said in one line, once for the files of a subdirectory.
         """
         path = self.directory / name
         temporary = path.with_name(f".{path.stem}.unfinished{path.suffix}")
+        kind = name.split("/")[0]
         try:
             if path.parent != self.directory:
                 path.parent.mkdir(exist_ok=True)
             function(temporary)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())  # before the name is given: a machine that dies leaves all or nothing, too
             os.replace(temporary, path)
-            return True
         except OSError as error:
-            self.say(f"{name} could not be written ({_reason(error)}); the run goes on without it")
+            if kind not in self._failed:
+                self._failed.add(kind)
+                self.say(f"{name} could not be written ({_reason(error)}); the run goes on without it")
             return False
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+        if kind in self._failed:
+            self._failed.remove(kind)
+            self.say(f"{name} could be written again")
+        return True
 
-    def finish(self, summary: dict) -> None:
-        """Writes summary.json (`summary`, where the run ended, versions, command) and prints the summary."""
+    def finish(self) -> None:
+        """Writes summary.json (the last row, versions, the command) and prints the summary."""
         where = {key: self._last[key] for key in ("iteration", "env_steps")} | {"walltime": self._elapsed()}
-        summary = {key: _number(value) for key, value in (summary | where).items()}
+        summary = {key: value for key, value in self._last.items() if key not in where} | where
         record = summary | {"versions": versions(), "argv": sys.argv}
         record = {key: None if _is_nan(value) else value for key, value in record.items()}  # JSON has no NaN
         text = json.dumps(record, indent=2, default=str) + "\n"
@@ -243,6 +327,7 @@ class Run:
 
         def introduce(wandb_run) -> None:
             wandb_run.define_metric("*", step_metric="iteration")
+            self._wandb_id = wandb_run.id
             self._wandb_path = _short_path(Path(wandb_run.dir).parent)
             offline = f"offline ({why_offline}). To upload this run later: wandb sync {self._wandb_path}"
             self.say(f"W&B: {offline if why_offline else wandb_run.url}")
@@ -262,12 +347,14 @@ class Run:
         self._wandb = wandb.init(
             project=options.project,
             entity=options.entity,
-            group=options.group,
+            group=options.group or multirun_name(),
             name=options.name or self.directory.name,
             tags=list(options.tags),
             dir=str(options.dir or self.directory),
             config=settings,
             mode=mode,
+            id=self._wandb_id,
+            resume="allow" if self._wandb_id else None,
             settings=wandb.Settings(
                 silent=True,
                 console="off",
@@ -294,22 +381,52 @@ class Run:
             _attempt(lambda: wandb_run.finish(exit_code=1))  # nothing of it may reach the process's next run
 
 
-def _make_directory(script: str, hp, config_yaml: str) -> Path:
-    """Makes the run's own directory with its config.yaml; raises ConfigError."""
+def _make_directory(hp) -> Path:
+    """Makes the run's own directory; raises ConfigError."""
     try:
         save_dir = Path(hp.save_dir).expanduser().absolute()
         save_dir.mkdir(parents=True, exist_ok=True)
-        name = f"{script}_seed{hp.seed}_{time.strftime('%Y%m%d-%H%M%S')}"
+        name = f"{hp.run_name}_{time.strftime('%Y%m%d-%H%M%S')}"
         for number in itertools.count():
             directory = save_dir / (f"{name}_{number}" if number else name)
             with contextlib.suppress(FileExistsError):
                 directory.mkdir()
-                break
-        (directory / "config.yaml").write_text(config_yaml, encoding="utf-8")
+                return directory
     except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name; the home of nobody
-        message = f"hp.save_dir is {str(hp.save_dir)!r}, where no run can be written: {_reason(error)}"
-        raise ConfigError(message) from error
-    return directory
+        raise _cannot_write(hp, error) from error
+
+
+def _write_config(directory: Path, config_yaml: str, hp) -> None:
+    """Writes config.yaml, which makes the directory that of a run; raises ConfigError."""
+    try:
+        temporary = directory / ".config.unfinished.yaml"
+        temporary.write_text(config_yaml, encoding="utf-8")
+        os.replace(temporary, directory / "config.yaml")
+    except OSError as error:
+        raise _cannot_write(hp, error) from error
+
+
+def _cannot_write(hp, error: Exception) -> ConfigError:
+    return ConfigError(f"hp.save_dir is {str(hp.save_dir)!r}, where no run can be written: {_reason(error)}")
+
+
+def _lock(directory: Path) -> int | None:
+    """Locks the run's directory until the process ends, however it ends; raises ConfigError if another one has."""
+    if fcntl is None:
+        return None
+    try:
+        lock = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise ConfigError(f"{_short_path(directory)} cannot be written: {_reason(error)}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise ConfigError(f"{_short_path(directory)} is in use: another process trains in it") from error
+    except OSError:  # a file system without locks
+        os.close(lock)
+        return None
+    return lock
 
 
 def _attempt(action: Callable[[], object]) -> str:
@@ -415,6 +532,6 @@ def _short_path(path: Path) -> str:
 
 def _files(directory: Path) -> list[str]:
     try:
-        return sorted(path.name + "/" * path.is_dir() for path in directory.iterdir())
+        return sorted(path.name + "/" * path.is_dir() for path in directory.glob("[!.]*"))
     except OSError:
         return []

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from loqa import buffers, learner
 from loqa.agent import Agent, AgentParams
@@ -73,14 +74,57 @@ def replay_episodes(key: jax.Array, ring: buffers.Ring, new: QEpisodes) -> tuple
 def repeat(iteration: Callable[[TrainState], TrainState]) -> Callable[[TrainState, int], TrainState]:
     """Jits `n` iterations in a row, n at run time: (state, n) -> state.
 
-    One program serves every n, so that where a run is cut to evaluate or to save changes no bit of it. The
-    state is donated: it is updated in place, and must not be used again.
+    One program serves every n, so that where a run is cut to evaluate, to save or to resume changes no bit of
+    it. After an iteration with a parameter that is not finite no more follow: `state.iteration` tells which one
+    it was (see `require_finite`). The state is donated: it is updated in place, and must not be used again.
     """
 
     def run(state, n):
-        return jax.lax.fori_loop(0, n, lambda _, state: iteration(state), state)
+        stop = state.iteration + n
 
+        def goes_on(state):
+            finite = [jnp.isfinite(x).all() for x in jax.tree.leaves(_params(state))]
+            return (state.iteration < stop) & jnp.stack(finite).all()
+
+        return jax.lax.while_loop(goes_on, iteration, state)
+
+    def run_one_by_one(state, n):
+        for _ in range(n):
+            with jax.debug_nans(True):  # again, because logsumexp turns it off and leaves it off (JAX 0.10)
+                state = one(state)
+        return state
+
+    if jax.config.jax_debug_nans:  # JAX names the operation that gives a NaN, but not within a loop of its own
+        one = jax.jit(iteration)
+        return run_one_by_one
     return jax.jit(run, donate_argnums=0)
+
+
+class NonFiniteError(RuntimeError):
+    """A parameter or a loss became infinite or NaN; the message is one sentence, for the user."""
+
+    def __init__(self, iteration: int, what: str):
+        super().__init__(
+            f"in iteration {iteration} {what}; the checkpoints before it are kept, and jax.jax_debug_nans=true "
+            "names the operation"
+        )
+
+
+def require_finite(state: TrainState, metrics: dict[str, float] | None = None) -> None:
+    """Raises NonFiniteError, with the name of what is not finite: a parameter, or a loss among the metrics."""
+    if jax.config.jax_debug_nans:
+        return  # JAX looks, and names the operation
+    for path, x in jax.tree_util.tree_leaves_with_path(_params(state)):
+        if not np.isfinite(x).all():
+            agent, name = jax.tree_util.keystr(path, simple=True, separator="/").split("/", 1)
+            raise NonFiniteError(state.iteration, f"{name} of agent {agent} became infinite or NaN")
+    for name, value in (metrics or {}).items():
+        if name.startswith("loss_") and not np.isfinite(value):
+            raise NonFiniteError(state.iteration, f"{name} became {value}")
+
+
+def _params(state: TrainState) -> tuple[AgentParams, ...]:
+    return tuple(learner.params for learner in state.learners)
 
 
 def next_stop(iteration: int, last: int, *periods: int) -> int:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -235,10 +236,10 @@ def test_write_is_all_or_nothing(tmp_path, capsys):
 
 def test_summary(tmp_path, capsys):
     with make_run(tmp_path) as run:
-        log(run, 700)
-        run.finish({"reward": np.float32(0.5), "nothing": float("nan"), "threshold": "strong"})
+        run.log({"iteration": 700, "env_steps": 700_000, "reward": np.float32(0.5), "nothing": math.nan}, {})
+        run.finish()
     summary = json.loads((run.directory / "summary.json").read_text())
-    assert (summary["reward"], summary["nothing"], summary["threshold"]) == (0.5, None, "strong")
+    assert (summary["reward"], summary["nothing"]) == (0.5, None)
     assert (summary["iteration"], summary["env_steps"]) == (700, 700_000)
     assert summary["walltime"] > 0 and summary["argv"] == sys.argv
     assert summary["versions"].keys() >= {"loqa", "jax", "flax", "optax", "numpy", "python"}
@@ -260,7 +261,7 @@ class FakeRun:
     """A W&B run that fails where it is told to."""
 
     def __init__(self, fail):
-        self.fail, self.rows, self.exit_codes = fail, [], []
+        self.fail, self.rows, self.exit_codes, self.id = fail, [], [], "abc"
         self.dir, self.url, self.summary = "/w/run/files", "https://wandb.test/run", {}
 
     def define_metric(self, name, step_metric):
@@ -315,7 +316,7 @@ def test_wandb_trouble_is_said_once_and_does_not_end_the_run(tmp_path, fake_wand
     with make_run(tmp_path, wandb_state=True) as run:
         for iteration in range(3):
             log(run, iteration)
-        run.finish({})
+        run.finish()
     assert len(read(run)) == 3
     assert capsys.readouterr().out.count("boom") == 1
 
@@ -324,13 +325,13 @@ def test_wandb_gets_all_keys_in_one_row_and_the_exit_code(tmp_path, fake_wandb):
     wandb = fake_wandb()
     with make_run(tmp_path, wandb_state=True) as run:
         log(run, 7)
-        run.finish({"reward": 1.0})
+        run.finish()
     with pytest.raises(ZeroDivisionError), make_run(tmp_path, wandb_state=True):
         raise ZeroDivisionError
     first, second = wandb.runs
     [(step, row)] = first.rows
     assert step == 7 and row.keys() == {"iteration", "walltime", "env_steps", "reward"}
-    assert first.summary["reward"] == 1.0
+    assert first.summary["reward"] == row["reward"]
     assert (first.exit_codes, second.exit_codes) == ([0], [1])
 
 
@@ -407,7 +408,7 @@ def test_without_an_account_each_run_of_a_process_is_an_offline_wandb_run(tmp_pa
             with make_run("runs", wandb_state=True, seed=seed) as run:
                 log(run, 0)
                 log(run, 100)
-                run.finish({"reward": 1.0})
+                run.finish()
         """,
     )
     offline = [line for line in done.stdout.splitlines() if line.startswith("W&B")]

@@ -135,7 +135,7 @@ def test_a_short_run_leaves_everything(name, tmp_path):
 
 def test_saving_and_evaluating_change_no_bit(tmp_path):
     often, seldom = tmp_path / "often", tmp_path / "seldom"
-    run("ipd.py", often, "hp.num_iterations=4", "hp.eval_every=1", "hp.save_every=1")
+    run("ipd.py", often, "hp.num_iterations=4", "hp.eval_every=1", "hp.save_every=1", "hp.checkpoint_every=1")
     run("ipd.py", seldom, "hp.num_iterations=4", "hp.eval_every=3", "hp.save_every=100")
     files = [only_run(save_dir) / "agents" / "agent_0_000004.npz" for save_dir in (often, seldom)]
     first, second = (load_agent(file)[0] for file in files)

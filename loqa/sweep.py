@@ -1,0 +1,117 @@
+"""Multiruns (`-m`, or `experiment=...`): each job leaves a note, and the sweep ends with a table and figures.
+
+Hydra's launchers run the jobs. This is the callback that they call, in whatever process a job runs.
+"""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from loqa.run_logging import read_metrics, short
+from loqa.saved_runs import group_runs, read_runs
+
+# The columns of metrics.csv that the table shows, by their title there.
+SHOWN = {
+    "START": "p_0_START_C",
+    "CC": "p_0_CC_C",
+    "CD": "p_0_CD_C",
+    "DC": "p_0_DC_C",
+    "DD": "p_0_DD_C",
+    "self": "mean_rewards_0",
+    "vs AC": "always_cooperate_0_mean_rewards_a",
+    "AC's": "always_cooperate_0_mean_rewards_d",
+    "vs AD": "always_defect_0_mean_rewards_a",
+}
+
+_begun: Path | None = None  # the directory of the multirun that this process began
+
+
+class Sweep(Callback):
+    """Hydra's callback: notes the jobs of a multirun in `jobs/` of its directory."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        global _begun
+        _begun = Path(config.hydra.sweep.dir)
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _note(config, {"status": "killed"})  # so it stays if the job has no chance to say more
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        if job_return.status is JobStatus.COMPLETED:
+            _note(config, {"status": "finished", "directory": str(job_return.return_value)})
+        else:  # the attribute, since the property raises the exception again
+            _note(config, {"status": f"failed: {job_return._return_value}"})
+
+
+def _note(config: DictConfig, note: dict[str, str]) -> None:
+    if config.hydra.mode is not RunMode.MULTIRUN:
+        return
+    jobs = Path(config.hydra.sweep.dir) / "jobs"
+    jobs.mkdir(parents=True, exist_ok=True)
+    note = {"job": config.hydra.job.override_dirname or "-"} | note
+    (jobs / f"{int(config.hydra.job.num):04d}.json").write_text(json.dumps(note))
+
+
+def finish() -> None:
+    """Prints and writes the table of the multirun that this process began, if it did, and draws its figures."""
+    if _begun is None or not (_begun / "jobs").is_dir():
+        return
+    notes = [json.loads(path.read_text()) for path in sorted((_begun / "jobs").iterdir())]
+    rows = [_row(note) for note in notes]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    with open(_begun / "summary.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    shown = [column for column in columns if column != "directory"]
+    table = [shown] + [[short(row.get(column, "")) for column in shown] for row in rows]
+    widths = [max(len(line[i]) for line in table) for i in range(len(shown))]
+    print(f"\n{len(rows)} jobs, {sum(row['status'] == 'finished' for row in rows)} finished:")
+    for line in table:
+        print("  " + "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    directories = [row["directory"] for row in rows if row["status"] == "finished"]
+    pictures = _draw(directories, _begun) if directories else []
+    print(f"Files in {_begun}: {', '.join(['summary.csv', *pictures])}", flush=True)
+
+
+def _draw(directories: list[str], out: Path) -> list[str]:
+    """Draws what the jobs have in common: the names of the pictures."""
+    from loqa import plot  # here, because matplotlib is slow to import and jobs do without
+
+    try:
+        runs = read_runs(directories)
+        groups = group_runs(runs)
+        plot.seed_curves(groups, plot.SHOWN[runs[0].game], "iteration", [out / "curves.png", out / "curves.pdf"])
+        pictures = ["curves.png", "curves.pdf"]
+        if runs[0].game == "ipd":
+            plot.group_bars(groups, 0, [out / "tit_for_tat.png", out / "tit_for_tat.pdf"])
+            pictures += ["tit_for_tat.png", "tit_for_tat.pdf"]
+        elif len({run.grid for run in runs}) > 1:
+            files = [out / "thresholds.png", out / "thresholds.pdf"]
+            plot.threshold_figure(group_runs(runs, split_grids=False), list(plot.UNITS), files)
+            pictures += ["thresholds.png", "thresholds.pdf"]
+    except (OSError, ValueError) as error:
+        print(f"no figures of the sweep: {error}")
+        return []
+    return pictures
+
+
+def _row(note: dict[str, str]) -> dict[str, Any]:
+    """A job's line of the table: its overrides, how it ended, and the last row of its metrics."""
+    row = {"job": note["job"], "status": note["status"]}
+    if "directory" not in note:
+        return row
+    try:
+        with open(Path(note["directory"]) / "metrics.csv", newline="") as file:
+            metrics = read_metrics(file)
+    except (OSError, ValueError) as error:
+        return row | {"status": f"no metrics: {error}", "directory": note["directory"]}
+    last = {key: float(column[-1]) for key, column in metrics.items()}
+    row |= {"iteration": int(last["iteration"]), "seconds": round(last["walltime"])}
+    return row | {title: last[key] for title, key in SHOWN.items() if key in last} | {"directory": note["directory"]}
