@@ -114,4 +114,6 @@ def _row(note: dict[str, str]) -> dict[str, Any]:
         return row | {"status": f"no metrics: {error}", "directory": note["directory"]}
     last = {key: float(column[-1]) for key, column in metrics.items()}
     row |= {"iteration": int(last["iteration"]), "seconds": round(last["walltime"])}
-    return row | {title: last[key] for title, key in SHOWN.items() if key in last} | {"directory": note["directory"]}
+    return (
+        row | {title: last[key] for title, key in SHOWN.items() if key in last} | {"directory": note["directory"]}
+    )
