@@ -748,7 +748,7 @@ def multirun_name() -> str | None:
 
 
 def cores_for_each(jobs: int) -> int:
-    """How many cores each of so many jobs gets, at least one; -1 stands for as many jobs as cores, as in joblib."""
+    """How many cores each of so many jobs gets, at least one; -1 stands for as many jobs as cores (joblib)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, cores // jobs) if jobs > 0 else 1
 
