@@ -1,0 +1,1 @@
+"""Presets that both scripts find; Hydra looks for configuration in packages only."""
