@@ -55,7 +55,7 @@ def heat_map(
     else:
         colors = {"cmap": "cividis"}
     side = 1.2 + max(0.42 * number, 2.4) + 0.055 * max(map(len, names))
-    figure = Figure(figsize=(side + 0.9, side), dpi=160, layout="constrained")
+    figure = Figure(figsize=(side + 0.9, side), dpi=150, layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(rewards, **colors)
     if number <= MOST_NUMBERS:

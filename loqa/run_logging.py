@@ -111,7 +111,7 @@ class Run:
             for number in SIGNALS:
                 handler = signal.getsignal(number)
                 # Not one that the process was started to ignore, as by nohup, nor one that is somebody else's. But
-                # a scheduler's own, as of submitit to put a job in the queue again, is called after the checkpoint.
+                # a scheduler's own, as of submitit to put a job in the queue again, follows after the checkpoint.
                 if handler in (signal.SIG_DFL, signal.default_int_handler) or _is_schedulers(number, handler):
                     self._handlers[number] = signal.signal(number, self._hear)
         return self

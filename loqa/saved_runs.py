@@ -19,8 +19,8 @@ COLUMNS = ("iteration", "walltime", "env_steps", "mean_rewards_0", "mean_rewards
 GAMES = {"coin": "always_defect_0_mean_rewards_a", "ipd": "p_0_START_C"}
 
 # Settings in which the runs of a group may differ.
-NOT_COMPARED = {"seed", "save_dir", "save_every", "eval_every", "eval_episodes", "num_iterations"}
-NOT_COMPARED |= {"max_env_steps", "game.height", "game.width"}
+NOT_COMPARED = {"seed", "save_dir", "save_every", "checkpoint_every", "eval_every", "eval_episodes"}
+NOT_COMPARED |= {"num_iterations", "max_env_steps", "game.height", "game.width"}
 
 
 class SavedRun(NamedTuple):
@@ -69,7 +69,8 @@ def group_runs(runs: Sequence[SavedRun], split_grids: bool = True) -> dict[str, 
     """
     unlabelled = [run.settings for run in runs if not run.label and run.settings]
     keys = sorted({key for settings in unlabelled for key in settings} - NOT_COMPARED)
-    differing = [key for key in keys if len({str(settings.get(key)) for settings in unlabelled}) > 1]
+    values = {key: {str(settings[key]) for settings in unlabelled if key in settings} for key in keys}
+    differing = [key for key in keys if len(values[key]) > 1]  # a key that only newer runs have tells nothing
     grids = {run.grid for run in runs} if split_grids else set()
     groups: dict[str, list[SavedRun]] = {}
     for run in runs:

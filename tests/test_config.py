@@ -530,7 +530,8 @@ def test_a_bug_keeps_its_traceback(run):
 
 
 def test_multirun(run):
-    assert run("-m", "hp.seed=1,2")[:2] == (0, "seed 1\nseed 2\n")
+    code, out, _ = run("-m", "hp.seed=1,2")
+    assert code == 0 and out.startswith("seed 1\nseed 2\n")
     code, stdout, stderr = run("-m", "hp.seed=1,-2")
     assert (code, stdout) == (2, "seed 1\n")
     assert "error: hp.seed is -2, but must be" in stderr

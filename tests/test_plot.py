@@ -211,6 +211,7 @@ def test_groups_differ_in_label_settings_and_board_not_in_seed(sweep):
         "gamma=0.9": 4,
     }
     same = [run for run in runs if run.settings["qvalue.gamma"] == 0.9 and run.grid == (3, 3)]
+    same[0].settings["new_key"] = 1
     assert list(group_runs(same)) == [""]
     assert list(group_runs([same[0]._replace(label="x"), same[1]._replace(label="y")])) == ["x", "y"]
     with pytest.raises(ValueError, match="both seed 42"):
