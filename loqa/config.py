@@ -735,9 +735,8 @@ def run_script(main: Callable[[], Any]) -> None:
         print(f"error: {sentence}", file=sys.stderr)
         sys.exit(2)
     finally:
-        from loqa import sweep  # here, because it needs much that a bad configuration does without
-
-        sweep.finish()
+        if sweep := sys.modules.get("loqa.sweep"):  # Hydra imports it, unless the configuration is broken
+            sweep.finish()
 
 
 def multirun_name() -> str | None:
