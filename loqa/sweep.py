@@ -5,6 +5,7 @@ Hydra's launchers run the jobs. This is the callback that they call, in whatever
 
 import csv
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ class Sweep(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if job_return.status is JobStatus.COMPLETED:
-            _note(config, {"status": "finished", "directory": str(job_return.return_value)})
+            directory = job_return.return_value  # of the run, where the script returns it
+            _note(config, {"status": "finished"} | ({"directory": str(directory)} if directory else {}))
         else:  # the attribute, since the property raises the exception again
             _note(config, {"status": f"failed: {job_return._return_value}"})
 
@@ -73,12 +75,13 @@ def finish() -> None:
         writer.writeheader()
         writer.writerows(rows)
     shown = [column for column in columns if column != "directory"]
-    table = [shown] + [[short(row.get(column, "")) for column in shown] for row in rows]
+    cell = lambda value: textwrap.shorten(short(value), 80, placeholder=" ...")
+    table = [shown] + [[cell(row.get(column, "")) for column in shown] for row in rows]
     widths = [max(len(line[i]) for line in table) for i in range(len(shown))]
     print(f"\n{len(rows)} jobs, {sum(row['status'] == 'finished' for row in rows)} finished:")
     for line in table:
         print("  " + "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
-    directories = [row["directory"] for row in rows if row["status"] == "finished"]
+    directories = [row["directory"] for row in rows if row["status"] == "finished" and "directory" in row]
     pictures = _draw(directories, _begun) if directories else []
     print(f"Files in {_begun}: {', '.join(['summary.csv', *pictures])}", flush=True)
 

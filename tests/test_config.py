@@ -533,7 +533,7 @@ def test_multirun(run):
     code, out, _ = run("-m", "hp.seed=1,2")
     assert code == 0 and out.startswith("seed 1\nseed 2\n")
     code, stdout, stderr = run("-m", "hp.seed=1,-2")
-    assert code == 2 and stdout.startswith("seed 1\n") and "1 finished" in stdout
+    assert code == 2 and stdout.startswith("seed 1\n") and "2 jobs, 1 finished" in stdout
     assert "error: hp.seed is -2, but must be" in stderr
     assert "Traceback" not in stderr
 

@@ -1,0 +1,87 @@
+"""Multiruns: the presets of the paper's experiments, in small, and what a sweep leaves behind."""
+
+import csv
+import json
+
+import pytest
+from test_scripts import ROOT, compilation_cache, run  # noqa: F401 (a fixture)
+
+from loqa.config import CoinConfig, IPDConfig, compose, parse
+
+CONFIGS = {"ipd": IPDConfig, "coin": CoinConfig}
+EXPERIMENTS = [
+    (script, path.stem) for script in CONFIGS for path in sorted((ROOT / "conf" / script / "experiment").iterdir())
+]
+
+
+def hp_of(script, *overrides):
+    return parse(compose(script, list(overrides)), CONFIGS[script]).hp
+
+
+def table(save_dir):
+    (path,) = save_dir.glob("multirun/*/summary.csv")
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_presets_are_the_papers_experiments():
+    assert len(EXPERIMENTS) == 7
+    paper = hp_of("coin")
+    changed = {
+        ("coin", "coin_3x3"): lambda hp: hp == paper,
+        ("coin", "scaling"): lambda hp: hp.batch_size == 2048,
+        ("coin", "no_agent_buffer"): lambda hp: not hp.agent_replay_buffer.enabled and hp.just_self_play,
+        ("coin", "no_self_play"): lambda hp: hp.num_learners == 2 and hp.agent_0 == hp.agent_1 == "loqa",
+        ("coin", "naive"): lambda hp: hp.num_learners == 2 and hp.agent_0 == hp.agent_1 == "naive",
+        ("ipd", "figure"): lambda hp: hp == hp_of("ipd"),
+        ("ipd", "naive"): lambda hp: hp.num_learners == 2 and hp.agent_0 == hp.agent_1 == "naive",
+    }
+    assert set(changed) == set(EXPERIMENTS)
+    for (script, name), holds in changed.items():
+        assert holds(hp_of(script, f"experiment={name}")), name
+    five = hp_of("coin", "experiment=scaling", "hp.game.height=5")
+    assert (five.game.height, five.game.width) == (5, 5)
+
+
+# The others run in .ci/run: they compile for a long time.
+@pytest.mark.parametrize("script, name", [("ipd", "figure"), ("coin", "scaling")])
+def test_a_preset_runs_in_small(tmp_path, script, name):
+    file = {"ipd": "ipd.py", "coin": "coin_train.py"}[script]
+    grids = ["hp.game.height=3,5"] if name == "scaling" else []
+    overrides = [f"experiment={name}", "smoke=on", "hp.num_iterations=2", *grids]
+    result = run(file, tmp_path, *overrides)
+    jobs = table(tmp_path)
+    assert len(jobs) == (2 if script == "ipd" or grids else 1)
+    assert {(job["status"], job["iteration"]) for job in jobs} == {("finished", "2")}
+    assert f"{len(jobs)} jobs, {len(jobs)} finished" in result.stdout
+    (place,) = (tmp_path / "multirun").iterdir()
+    pictures = {"curves.png", "tit_for_tat.png" if script == "ipd" else "curves.pdf"}
+    pictures |= {"thresholds.png"} if grids else set()
+    assert pictures <= {path.name for path in place.iterdir()}
+    if grids:
+        assert sorted(path.name.split("_seed")[0] for path in tmp_path.glob("coin_*")) == ["coin_3x3", "coin_5x5"]
+
+
+def test_a_sweep_goes_on_where_it_was(tmp_path):
+    """Two jobs of four fail; the others end, and the same sweep again skips them, or goes on with more to do."""
+    sweep = ["-m", "hp.seed=1,2", "hp.qvalue.train.lr_loss_qvalue=0.01,1e38", "hp.checkpoint_every=2"]
+    first = run("ipd.py", tmp_path, *sweep, "hp.num_iterations=5", check=False)
+    assert first.returncode == 1 and "became infinite or NaN" in first.stderr.splitlines()[-1]
+    assert "4 jobs, 2 finished" in first.stdout
+    jobs = table(tmp_path)
+    assert [job["status"][:6] for job in jobs] == ["finish", "failed", "finish", "failed"]
+    assert set(jobs[0]["job"].split()) == {"hp.seed=1", "hp.qvalue.train.lr_loss_qvalue=0.01"}
+    (place,) = (tmp_path / "multirun").iterdir()
+    notes = [json.loads(path.read_text()) for path in sorted((place / "jobs").iterdir())]
+    finished = [note["directory"] for note in notes if note["status"] == "finished"]
+    second = run("ipd.py", tmp_path, *sweep, "hp.num_iterations=5", check=False)
+    assert [f"finished already: {directory}" in second.stdout for directory in finished] == [True, True]
+    more = run("ipd.py", tmp_path, "-m", "hp.seed=1,2", "hp.num_iterations=7", "hp.checkpoint_every=2")
+    assert more.stdout.count("resumed: goes on from iteration 5") == 2
+    assert {path.parent for path in tmp_path.glob("ipd_*/summary.json")} == {ROOT / d for d in finished}
+
+
+def test_jobs_side_by_side_share_the_cores(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    run("ipd.py", tmp_path, "experiment=figure", "smoke=on", "launcher=joblib")
+    assert [job["status"] for job in table(tmp_path)] == ["finished", "finished"]
