@@ -321,6 +321,7 @@ class Hyperparameters:
     save_every: int = integer(low=1)
     checkpoint_every: int = integer(low=1)
     save_dir: str = text()
+    init_from: str | None = text(optional=True)
     differentiable_opponent: DifferentiableOpponent
     agent_replay_buffer: AgentReplayBuffer
 
@@ -419,6 +420,7 @@ class CoinConfig:
 
 
 Config = TypeVar("Config", IPDConfig, CoinConfig)
+SCRIPTS = {"ipd": IPDHyperparameters, "coin": CoinHyperparameters}
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -451,10 +453,26 @@ def parse(cfg: DictConfig | Mapping, config_class: type[Config]) -> Config:
 def parse_hp(script: str, hp: Mapping) -> Hyperparameters:
     """The `hp` part alone, such as that of a saved agent's description, for script "ipd" or "coin".
 
+    Keys that it lacks, since an earlier version did not have them, have their defaults.
+
     Raises:
-        ConfigError: as `parse`.
+        ConfigError: as `parse`, but for missing keys.
     """
-    return _parse_section(hp, {"ipd": IPDHyperparameters, "coin": CoinHyperparameters}[script], path="hp")
+    if script not in SCRIPTS:
+        raise ConfigError(f"the game is {_show(script)}, but must be {_either(list(SCRIPTS))}")
+    defaults = OmegaConf.to_container(compose(script, []).hp, resolve=True)
+    return _parse_section(_filled(hp, defaults), SCRIPTS[script], path="hp")
+
+
+def _filled(values: Any, defaults: Mapping) -> Any:
+    """`values` with the keys of `defaults` that they lack, level by level."""
+    if not isinstance(values, Mapping):
+        return values
+    filled = {
+        key: _filled(values[key], default) if key in values and isinstance(default, Mapping) else default
+        for key, default in defaults.items()
+    }
+    return filled | {key: value for key, value in values.items() if not isinstance(defaults.get(key), Mapping)}
 
 
 def rule_of(field: dataclasses.Field) -> Rule | None:

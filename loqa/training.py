@@ -10,6 +10,8 @@ import numpy as np
 
 from loqa import buffers, learner
 from loqa.agent import Agent, AgentParams
+from loqa.checkpoint import load_agent
+from loqa.config import ConfigError
 from loqa.learner import LearnerState, QEpisodes, Settings
 from loqa.rollout import Opponents
 
@@ -25,10 +27,18 @@ class TrainState(NamedTuple):
 
 
 def init(agent: Agent, settings: tuple[Settings, ...], hp: Any, key: jax.Array) -> TrainState:
-    """The state before the first iteration, for one learner for each of `settings`."""
+    """The state before the first iteration, for one learner for each of `settings`.
+
+    Raises:
+      ConfigError: `hp.init_from` is not a saved agent with these networks.
+    """
     key_train, *keys = jax.random.split(key, 1 + len(settings))
-    # Jitted, because a network's initialisation is hundreds of small programs otherwise.
-    learners = tuple(jax.jit(partial(learner.init, agent, s))(k) for s, k in zip(settings, keys, strict=True))
+    if hp.init_from is None:
+        # Jitted, because a network's initialisation is hundreds of small programs otherwise.
+        learners = tuple(jax.jit(partial(learner.init, agent, s))(k) for s, k in zip(settings, keys, strict=True))
+    else:
+        params = load_params(hp.init_from, agent)
+        learners = tuple(learner.from_params(jax.tree.map(jnp.array, params), s) for s in settings)
     past, replay = (), ()
     if hp.agent_replay_buffer.enabled:
         # A slot that no iteration of this run would write is memory for nothing.
@@ -40,6 +50,27 @@ def init(agent: Agent, settings: tuple[Settings, ...], hp: Any, key: jax.Array) 
         episode = QEpisodes(jnp.zeros((hp.game_length + 1, agent.observation_size)), steps.astype(int), steps)
         replay = tuple(buffers.init(episode, hp.qvalue.replay_buffer.capacity) for _ in learners)
     return TrainState(key_train, jnp.zeros((), jnp.int32), learners, past, replay)
+
+
+def load_params(path: str, agent: Agent) -> AgentParams:
+    """The parameters of a saved agent that has the networks of `agent`; raises ConfigError."""
+    try:
+        params, _ = load_agent(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"hp.init_from is {path!r}, but must be a saved agent: {error}") from error
+    found, expected = (_shapes(tree) for tree in (params, jax.eval_shape(agent.init, jax.random.key(0))))
+    for place in sorted(found.keys() | expected.keys()):
+        if found.get(place) != expected.get(place):
+            raise ConfigError(
+                f"hp.init_from is {path!r}, an agent with other networks: the shape of {place} is "
+                f"{found.get(place)} there and {expected.get(place)} here"
+            )
+    return params
+
+
+def _shapes(params: AgentParams) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {jax.tree_util.keystr(place, simple=True, separator="/"): x.shape for place, x in leaves}
 
 
 def remember_agents(state: TrainState, hp: Any) -> TrainState:

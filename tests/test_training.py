@@ -5,12 +5,14 @@ from functools import cache
 import jax
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 import ipd
 from loqa import training
 from loqa.builders import ipd_game_and_agent
-from loqa.config import IPDConfig, compose, parse
-from loqa.learner import Settings
+from loqa.checkpoint import save_agent
+from loqa.config import ConfigError, IPDConfig, compose, parse
+from loqa.learner import Settings, settings_of_all
 
 # The Q replay buffer keeps the episodes, so that a test can look at them.
 OPTIONS = ["hp.batch_size=8", "hp.game_length=6", "hp.qvalue.replay_buffer.mode=enabled", "hp.num_iterations=4"]
@@ -85,3 +87,42 @@ def test_next_stop():
     assert training.next_stop(0, 1000, 100, 250) == 100
     assert training.next_stop(200, 1000, 100, 250) == 250
     assert training.next_stop(950, 970, 100, 250) == 970
+
+
+# ------------------------------------------------------------------------------- a saved agent to start from
+
+
+@pytest.fixture
+def saved(tmp_path):
+    state = run(7, 4)
+    path = tmp_path / "agent.npz"
+    hp = OmegaConf.to_container(compose("ipd", OPTIONS).hp)
+    save_agent(path, state.learners[0].params, {"game": "ipd", "iteration": 4, "hp": hp})
+    return path, state.learners[0].params
+
+
+def start_from(path, *overrides):
+    hp = parse(compose("ipd", [*OPTIONS, f"hp.init_from={path}", *overrides]), IPDConfig).hp
+    _, agent = ipd_game_and_agent(hp)
+    return training.init(agent, settings_of_all(hp), hp, jax.random.key(0))
+
+
+def test_learners_start_from_a_saved_agent(saved):
+    path, params = saved
+    state = start_from(path, "hp.just_self_play=false")
+    for one in state.learners:
+        assert_same_bits(one.params, params)
+        assert_same_bits(one.target_params, params)
+        assert all(not np.any(x) for x in jax.tree.leaves((one.actor_optimizer, one.qvalue_optimizer)))
+
+
+def test_what_is_no_agent_with_these_networks_is_refused(saved, tmp_path):
+    path, _ = saved
+    with pytest.raises(ConfigError, match=r"qvalue/params/Dense_0/bias is \(16,\) there and \(8,\) here"):
+        start_from(path, "hp.qvalue.hidden_size=8")
+    with pytest.raises(ConfigError, match=r"actor/params/bias_hidden is None there and \(32,\) here"):
+        start_from(path, "hp=gru")
+    (tmp_path / "text.npz").write_text("nothing")
+    for name in ("text.npz", "nowhere.npz"):
+        with pytest.raises(ConfigError, match="hp.init_from is '.*', but must be a saved agent"):
+            start_from(tmp_path / name)
