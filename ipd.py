@@ -1,7 +1,8 @@
 """LOQA on the iterated prisoner's dilemma: the paper's algorithm from top to bottom.
 
-    python ipd.py                      # the paper's figure, one seed
-    python ipd.py hp=gru hp.seed=7     # another preset, another seed; all keys: conf/ipd
+    python ipd.py                        # the paper's figure, one seed
+    python ipd.py hp=gru hp.seed=7       # another preset, another seed; all keys: conf/ipd
+    python ipd.py hp.game_name=chicken   # another game of two players and two actions
 
 LOQA (Aghajohari et al., ICLR 2024, arXiv 2405.01035) is an actor-critic whose policy has a second loss. It
 assumes that the opponent plays a softmax of its Q-values, and that these follow the returns the opponent gets
@@ -22,7 +23,7 @@ from loqa.agent import Agent
 from loqa.builders import ipd_game_and_agent
 from loqa.checkpoint import save_agents
 from loqa.config import IPDConfig, IPDHyperparameters, apply_jax_options, parse, run_script
-from loqa.games.ipd import STATES, IteratedPrisonersDilemma
+from loqa.games.ipd import STATES, MatrixGame
 from loqa.learner import Settings
 from loqa.metrics import Metrics, cooperation, learning_metrics, mean_rewards
 from loqa.resume import Checkpoints
@@ -35,9 +36,10 @@ PROGRESS_EVERY = 100
 
 
 def make_iteration(
-    hp: IPDHyperparameters, game: IteratedPrisonersDilemma, agent: Agent, settings: tuple[Settings, ...]
+    hp: IPDHyperparameters, game: MatrixGame, agent: Agent, settings: tuple[Settings, ...]
 ) -> Callable[[TrainState], TrainState]:
     """One iteration of LOQA (Algorithm 1), a pure function of the state."""
+    seats = game, game.swapped()
 
     def iteration(state: TrainState) -> TrainState:
         key = jax.random.fold_in(state.key, state.iteration)
@@ -54,9 +56,9 @@ def make_iteration(
             past = state.past[-1 - i] if state.past else None
             opponents = training.draw_opponents(key_opponents, other.params, past, hp)
 
-            # 2. Roll out a batch of episodes; the learner is player 0.
+            # 2. Roll out a batch of episodes; the learner is player 0, of the game as it is from its seat.
             noise = draw_noise(key_rollout, hp.game_length, hp.batch_size)
-            episodes = play(game, agent, me.params, opponents, noise, hp.epsilon_greedy)
+            episodes = play(seats[i], agent, me.params, opponents, noise, hp.epsilon_greedy)
 
             # 3. One step on the policy's loss (actor + entropy + shaping), one on the Q-network's loss with the
             # same episodes or replayed ones, and the target network follows.
@@ -70,9 +72,10 @@ def make_iteration(
 
 
 def make_evaluation(
-    hp: IPDHyperparameters, game: IteratedPrisonersDilemma, agent: Agent, settings: tuple[Settings, ...]
+    hp: IPDHyperparameters, game: MatrixGame, agent: Agent, settings: tuple[Settings, ...]
 ) -> Callable[[jax.Array, TrainState], Metrics]:
     """What is logged: how the agents play, and how they learn. It has keys of its own: training ignores it."""
+    seats = game, game.swapped()
 
     def evaluation(key: jax.Array, state: TrainState) -> Metrics:
         key_play, key_learn = jax.random.split(jax.random.fold_in(key, state.iteration))
@@ -82,7 +85,7 @@ def make_evaluation(
         for i, me in enumerate(state.learners):
             opponents = Opponents.now(state.learners[-1 - i].params)
             noise = draw_noise(jax.random.fold_in(key_learn, i), hp.game_length, hp.eval_episodes)
-            episodes = play(game, agent, me.params, opponents, noise, hp.epsilon_greedy)
+            episodes = play(seats[i], agent, me.params, opponents, noise, hp.epsilon_greedy)
             metrics |= cooperation(agent, me, episodes.observations, i)
             metrics |= learning_metrics(agent, me, episodes, settings[i], i)
         return metrics
@@ -132,11 +135,11 @@ def train(config: IPDConfig, run: Run) -> None:
             checkpoints.save(state)
         if run.stop_signal and iteration < last:
             run.stop(checkpoints.iteration)
-    draw(hp, run)
+    draw(hp, game, run)
     run.finish()
 
 
-def draw(hp: IPDHyperparameters, run: Run) -> None:
+def draw(hp: IPDHyperparameters, game: MatrixGame, run: Run) -> None:
     """The bar chart of P(C) and the training curves."""
     from loqa import plot  # here, because matplotlib is slow to import and only needed now
 
@@ -144,17 +147,30 @@ def draw(hp: IPDHyperparameters, run: Run) -> None:
     panels = []
     for i in range(hp.num_learners):
         final = [metrics[f"p_{i}_{state}_C"][-1] for state in STATES]
-        title = f"IPD, agent {i}, iteration {int(metrics['iteration'][-1])}"
+        title = f"{game.title}, agent {i}, iteration {int(metrics['iteration'][-1])}"
         bars = partial(plot.state_probability_bars, final, title=title)
         run.write(f"tit_for_tat_{i}.png", bars)
         curves = {state: f"p_{i}_{state}_C" for state in STATES}
         panels.append(plot.Panel(f"P(cooperate | state), agent {i}", "probability", curves, ylim=(-0.02, 1.02)))
     rewards = {f"player {i}": f"mean_rewards_{i}" for i in range(2)}
     panels += [
-        plot.Panel("Mean reward", "reward a step", rewards, {"both cooperate": -1, "both defect": -2}),
+        plot.Panel(f"Mean reward, {game.title}", "reward a step", rewards, mutual_outcomes(game)),
         plot.Panel("Q-values", "Q", {"mean error of Q": "qvalue_0_bias", "mean Q": "qvalue_0_mean"}),
     ]
     run.write("curves.png", lambda path: plot.training_curves(metrics, panels, path))
+
+
+def mutual_outcomes(game: MatrixGame) -> dict[str, float]:
+    """What the players get when both choose the same, by name: the reference lines of the rewards."""
+    names: dict[float, list[str]] = {}  # those of the same height are one line
+    for outcome, place in (("both cooperate", 0), ("both defect", 3)):
+        first, second = (payoff[place] for payoff in game.payoffs)
+        if first == second:
+            names.setdefault(first, []).append(outcome)
+        else:
+            names.setdefault(first, []).append(f"{outcome}: player 0")
+            names.setdefault(second, []).append(f"{outcome}: player 1")
+    return {", ".join(outcomes): height for height, outcomes in names.items()}
 
 
 @hydra.main(version_base="1.3", config_path="conf/ipd", config_name="config")

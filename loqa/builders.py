@@ -8,12 +8,14 @@ from loqa.agent import Agent
 from loqa.config import parse_hp
 from loqa.games import ipd
 from loqa.games.coin import CoinGame
+from loqa.games.ipd import MatrixGame
+from loqa.games.payoffs import TITLES
 from loqa.networks import MLP, GRUNetwork, LogitsTable
 
 
-def ipd_game_and_agent(hp: Any) -> tuple[ipd.IteratedPrisonersDilemma, Agent]:
-    """The iterated prisoner's dilemma and its agent."""
-    game = ipd.IteratedPrisonersDilemma()
+def ipd_game_and_agent(hp: Any) -> tuple[MatrixGame, Agent]:
+    """The iterated prisoner's dilemma, or another game of `hp.game_name`, and its agent."""
+    game = MatrixGame(TITLES[hp.game_name], hp.matrix_payoffs)
     if hp.actor.network == "logits":
         actor = LogitsTable(game.num_actions, len(ipd.STATES), ipd.read_table)
     else:
@@ -45,12 +47,12 @@ def coin_game_and_agent(hp: Any) -> tuple[CoinGame, Agent]:
     return game, agent
 
 
-def game_and_agent(script: str, hp: Any) -> tuple[ipd.IteratedPrisonersDilemma | CoinGame, Agent]:
+def game_and_agent(script: str, hp: Any) -> tuple[MatrixGame | CoinGame, Agent]:
     """The game and the agent of script "ipd" or "coin"."""
     return {"ipd": ipd_game_and_agent, "coin": coin_game_and_agent}[script](hp)
 
 
-def rebuild(description: dict[str, Any]) -> tuple[ipd.IteratedPrisonersDilemma | CoinGame, Agent]:
+def rebuild(description: dict[str, Any]) -> tuple[MatrixGame | CoinGame, Agent]:
     """The game and the agent of a saved agent, from its description (see `loqa.checkpoint.load_agent`).
 
     Raises:

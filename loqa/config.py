@@ -30,6 +30,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from loqa.games.payoffs import PAYOFFS, TITLES, Payoffs, is_symmetric
+
 CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
 MISSING = "???"  # how OmegaConf writes a value that has to be given
 
@@ -169,6 +171,25 @@ def texts(**options: Any) -> Any:
         return tuple(value)
 
     return _field("a list of strings such as [coin,test]", read, **options)
+
+
+PAYOFFS_ALLOWED = "two lists of four finite numbers (a player's rewards in CC, CD, DC, DD, its own action first)"
+
+
+def payoffs(**options: Any) -> Any:
+    """A list of four finite numbers for each of two players, read as tuples."""
+
+    def read(value: Any) -> Payoffs:
+        if not isinstance(value, list | tuple) or len(value) != 2:
+            raise ValueError
+        for row in value:
+            if not isinstance(row, list | tuple) or len(row) != 4:
+                raise ValueError
+            if any(type(x) not in (int, float) or not abs(x) <= sys.float_info.max for x in row):  # NaN fails, too
+                raise ValueError
+        return tuple(tuple(map(float, row)) for row in value)
+
+    return _field(PAYOFFS_ALLOWED, read, **options)
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -347,6 +368,8 @@ class Hyperparameters:
 class IPDHyperparameters(Hyperparameters):
     """hp of ipd.py"""
 
+    game_name: str = choice(*TITLES)
+    payoffs: Payoffs | None = payoffs(optional=True)
     game_length: int = integer(low=1)
     epsilon_greedy: float = real(low=0, high=1)
     actor: IPDActor
@@ -355,7 +378,12 @@ class IPDHyperparameters(Hyperparameters):
     @property
     def run_name(self) -> str:
         """The first words of the name of a run's directory."""
-        return f"ipd_seed{self.seed}"
+        return f"{self.game_name}_seed{self.seed}"
+
+    @property
+    def matrix_payoffs(self) -> Payoffs:
+        """The payoffs of the game, named or custom."""
+        return self.payoffs or PAYOFFS[self.game_name]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -553,6 +581,8 @@ def _contradictions(hp: Hyperparameters) -> Iterator[str]:
     q_buffer = hp.qvalue.replay_buffer
     agent_buffer = hp.agent_replay_buffer
 
+    if isinstance(hp, IPDHyperparameters):
+        yield from _contradictions_of_the_payoffs(hp)
     if isinstance(hp, CoinHyperparameters) and hp.game.height * hp.game.width < 3:
         yield (
             f"hp.game.height is {hp.game.height} and hp.game.width is {hp.game.width}, but the board must "
@@ -604,6 +634,20 @@ def _contradictions(hp: Hyperparameters) -> Iterator[str]:
         yield (
             f"{subject}, so that each plays {episodes_each} episodes, but the {against_current} episodes of "
             f"hp.agent_replay_buffer.cur_agent_frac={agent_buffer.cur_agent_frac} must be a multiple of that"
+        )
+
+
+def _contradictions_of_the_payoffs(hp: IPDHyperparameters) -> Iterator[str]:
+    name, shown = hp.game_name, _show([list(row) for row in hp.payoffs or ()])
+    if name == "custom" and hp.payoffs is None:
+        yield f"hp.payoffs is null, but must be {PAYOFFS_ALLOWED} where hp.game_name is custom"
+    elif name != "custom" and hp.payoffs is not None:
+        yield f"hp.payoffs is {shown}, but must be null where hp.game_name is {name}: only custom takes them"
+    elif hp.just_self_play and not is_symmetric(hp.matrix_payoffs):
+        game = f"hp.payoffs is {shown}" if name == "custom" else f"hp.game_name is {name}"
+        yield (
+            f"hp.just_self_play is true, but must be false where {game}: this game is not symmetric between the "
+            "players (their rows of payoffs differ), so it needs two learners, one for each seat"
         )
 
 

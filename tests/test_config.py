@@ -289,6 +289,14 @@ ipd   hp.max_env_steps=102399           | at least 102400
 ipd   hp.max_env_steps=102400 hp.just_self_play=false | at least 204800
 ipd   hp.batch_size=0                   | hp.batch_size is 0, but must be an integer of at least 1
 ipd   hp.batch_size=big                 | an integer of at least 1
+ipd   hp.game_name=chess                | ipd, chicken, stag_hunt, battle_of_the_sexes, matching_pennies or custom
+ipd   hp.game_name=null                 | ipd, chicken, stag_hunt
+ipd   hp.game_name=custom               | hp.payoffs is null, but must be two lists of four finite numbers
+ipd   hp.game_name=matching_pennies     | hp.just_self_play is true, but must be false where hp.game_name is
+ipd   hp.game_name=battle_of_the_sexes  | hp.just_self_play is true, but must be false where hp.game_name is
+coin  hp.game_name=chicken              | there is no such key
+ipd   hp.payoffs=3                      | two lists of four finite numbers
+ipd   hp.payoffs=chicken                | two lists of four finite numbers
 ipd   hp.game_length=0                  | an integer of at least 1
 ipd   hp.reward_discount=1.01           | a number from 0 to 1
 ipd   hp.reward_discount=-0.1           | a number from 0 to 1
@@ -417,6 +425,38 @@ def test_refused(script, overrides, expected):
     assert expected in sentence
     assert (key if not key.startswith("reset") else "reset") in sentence
     assert value.strip("'[]") in sentence
+
+
+CUSTOM = "hp.game_name=custom"
+
+
+@pytest.mark.parametrize(
+    "payoffs",
+    ["[]", "[1,2,3,4]", "[[1,2,3,4]]", "[[1,2,3,4],[1,2,3]]", "[[1,2,3,4],[1,2,3,4,5]]", "[[1,2,3,4],null]"]
+    + ["[[1,2],[3,4],[1,2],[3,4]]", "[[1,2,3,nan],[1,2,3,nan]]", "[[1,2,3,4],[1,2,3,-inf]]"]
+    + ["[[1,2,3,4],[1,2,3,x]]", "[[1,2,3,4],[1,2,3,true]]", "[[1,2,3,4],[1,2,3,null]]", "[[1,2,3,4],[1,2,3,'4']]"]
+    + ["{C:[1,2],D:[3,4]}"],
+)
+def test_refused_payoffs(payoffs):
+    with pytest.raises(ConfigError, match="^hp.payoffs is .*, but must be two lists of four finite .*null$"):
+        load("ipd", CUSTOM, f"hp.payoffs={payoffs}")
+
+
+def test_payoffs_are_for_custom_games_only():
+    rows = "[[1,2,3,4],[1,2,3,4]]"
+    for name in ("ipd", "chicken", "matching_pennies"):
+        with pytest.raises(ConfigError, match=f"^hp.payoffs is .*, but must be null where hp.game_name is {name}"):
+            load("ipd", f"hp.game_name={name}", f"hp.payoffs={rows}")
+    assert load("ipd", CUSTOM, f"hp.payoffs={rows}").hp.matrix_payoffs == ((1.0, 2.0, 3.0, 4.0),) * 2
+    assert load("ipd").hp.matrix_payoffs == ((-1.0, -3.0, 0.0, -2.0),) * 2
+
+
+def test_a_game_that_is_not_symmetric_needs_two_learners():
+    rows = "hp.payoffs=[[1,2,3,4],[1,3,2,4]]"
+    with pytest.raises(ConfigError, match="^hp.just_self_play is true, but must be false where hp.payoffs is"):
+        load("ipd", CUSTOM, rows)
+    assert load("ipd", CUSTOM, rows, "hp.just_self_play=false").hp.num_learners == 2
+    assert load("ipd", "hp.game_name=matching_pennies", "hp.just_self_play=false").hp.num_learners == 2
 
 
 def test_a_key_that_is_not_there():

@@ -12,7 +12,8 @@ import pytest
 from loqa.games import ipd
 from loqa.games.coin import CoinGame, CoinState, coins_taken
 from loqa.games.coin_players import always_cooperate, always_defect
-from loqa.games.ipd import COOPERATE, DEFECT, IteratedPrisonersDilemma
+from loqa.games.ipd import COOPERATE, DEFECT, IteratedPrisonersDilemma, MatrixGame
+from loqa.games.payoffs import PAYOFFS, is_symmetric
 from loqa.metrics import mean_rewards
 
 KEY = jax.random.key(0)
@@ -69,6 +70,49 @@ def test_ipd_treats_both_players_alike(state, actions):
     assert swapped_state == IPD_OF_THE_OTHER[next_state]
     np.testing.assert_array_equal(swapped_rewards, rewards[::-1])
     np.testing.assert_array_equal(IPD.observe(jnp.array(other_state)), IPD.observe(jnp.array(state))[::-1])
+
+
+# The rewards of players 0 and 1 by both actions, as tables of games are printed.
+TABLES = {
+    "ipd": REWARDS,
+    "chicken": {(C, C): (3, 3), (C, D): (1, 4), (D, C): (4, 1), (D, D): (0, 0)},
+    "stag_hunt": {(C, C): (4, 4), (C, D): (0, 3), (D, C): (3, 0), (D, D): (1, 1)},
+    "battle_of_the_sexes": {(C, C): (2, 1), (C, D): (0, 0), (D, C): (0, 0), (D, D): (1, 2)},
+    "matching_pennies": {(C, C): (1, -1), (C, D): (-1, 1), (D, C): (-1, 1), (D, D): (1, -1)},
+    "custom": {(C, C): (0.1, 5), (C, D): (-0.3, -1e-3), (D, C): (1e7, 6), (D, D): (7.7, 8)},
+}
+GAMES = {name: MatrixGame(name, payoffs) for name, payoffs in PAYOFFS.items()}
+GAMES["custom"] = MatrixGame("custom", ((0.1, -0.3, 1e7, 7.7), (5.0, 6.0, -1e-3, 8.0)))
+
+
+@pytest.mark.parametrize("actions", REWARDS)
+@pytest.mark.parametrize("name", TABLES)
+def test_matrix_games_pay_each_player_by_the_table(name, actions):
+    next_state, got = GAMES[name].step(DRAW, IPD.reset(KEY), jnp.array(actions))
+    np.testing.assert_array_equal(got, np.array(TABLES[name][actions], np.float32))
+    assert ipd.STATES[int(next_state)] == "".join("CD"[a] for a in actions)
+
+
+@pytest.mark.parametrize("actions", REWARDS)
+@pytest.mark.parametrize("name", TABLES)
+def test_a_game_with_its_players_exchanged_is_the_same_from_the_other_seat(name, actions):
+    game, swapped = GAMES[name], GAMES[name].swapped()
+    state, rewards = game.step(DRAW, IPD.reset(KEY), jnp.array(actions))
+    swapped_state, swapped_rewards = swapped.step(DRAW, IPD.reset(KEY), jnp.array(actions[::-1]))
+    np.testing.assert_array_equal(swapped_rewards, rewards[::-1])
+    np.testing.assert_array_equal(swapped.observe(swapped_state), game.observe(state)[::-1])
+    assert swapped.swapped() == game
+
+
+def test_only_symmetric_games_are_the_same_from_both_seats():
+    symmetric = {name for name, game in GAMES.items() if game == game.swapped()}
+    assert symmetric == {"ipd", "chicken", "stag_hunt"}
+    assert symmetric == {name for name, game in GAMES.items() if is_symmetric(game.payoffs)}
+
+
+def test_the_prisoners_dilemma_is_the_default():
+    assert GAMES["ipd"].payoffs == IPD.payoffs
+    np.testing.assert_array_equal(np.ravel(ipd.PAYOFF), IPD.payoffs[0])
 
 
 def test_a_table_by_state_is_read_at_the_state_that_is_seen():
@@ -193,6 +237,7 @@ RESPAWNS = {
     "players on neighbouring cells": (CoinGame(3, 3), place((1, 1), (1, 0), (1, 2), 0), (RIGHT, RIGHT), 7),
     "players on the first and last cell": (CoinGame(3, 3), place((0, 1), (1, 2), (0, 0), 0), (LEFT, DOWN), 7),
     "players on the last and first cell": (CoinGame(3, 3), place((2, 1), (1, 0), (2, 2), 1), (RIGHT, UP), 7),
+    "a board of 10x10": (CoinGame(10, 10), place((0, 1), (9, 8), (0, 0), 0), (LEFT, UP), 98),
     "one free cell": (CoinGame(1, 3), place((0, 0), (0, 1), (0, 2), 0), (LEFT, UP), 1),
     "two free cells": (CoinGame(1, 3), place((0, 0), (0, 1), (0, 2), 0), (LEFT, RIGHT), 2),
 }

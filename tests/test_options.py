@@ -109,6 +109,14 @@ BOTH = [
 ]
 CASES = [("ipd", *case) for case in BOTH]
 CASES += [
+    ("ipd", "actor", "hp.game_name=chicken"),
+    (
+        "ipd",
+        "actor",
+        "hp.payoffs=[[1,0,2,-1],[1,0,2,-1]]",
+        "hp.game_name=custom",
+        "hp.payoffs=[[1,2,3,4],[1,2,3,4]]",
+    ),
     ("ipd", "actor", "hp.game_length=5"),
     ("ipd", "actor", "hp.epsilon_greedy=1.0"),
     ("ipd", "qvalue", "hp.qvalue.td_lambda=0.1"),

@@ -65,6 +65,11 @@ RUNS = {
         + ["hp.actor.train.advantage=MC", "hp.qvalue.replay_buffer.mode=enabled", "hp.qvalue.mode=argmax"]
         + ["hp.agent_replay_buffer.cur_agent_frac=0.5", "hp.differentiable_opponent.exclude_after_step=1"],
     ),
+    "ipd two seats": (
+        "ipd.py",
+        ["hp.game_name=custom", "hp.payoffs=[[-1,-3,0,-2],[0,-2,-1,-3]]", "hp.just_self_play=false"]
+        + ["hp.num_iterations=2"],
+    ),
     "ipd mlp": ("ipd.py", ["hp=mlp", "hp.num_iterations=2", "hp.eval_episodes=6"]),
     "ipd published": ("ipd.py", ["hp=logits_published", "hp.num_iterations=2", "jax.jax_debug_nans=true"]),
     "coin": (
@@ -75,6 +80,7 @@ RUNS = {
         "coin_train.py",
         ["hp.num_iterations=2", "hp.just_self_play=false", "hp.agent_0=naive", "hp.actor.layers_before_gru=1"]
         + ["hp.agent_replay_buffer.opponents_per_batch=2", "hp.actor.train.clip_grad.mode=disabled"]
+        + ["hp.game.height=10", "hp.game.width=10"]
         + ["hp.differentiable_opponent.differentiable_current_reward=true"]
         + ["hp.differentiable_opponent.stop_grad_normalizing_constant=enabled"],
     ),
@@ -82,6 +88,7 @@ RUNS = {
 ITERATIONS = {
     "ipd": [0, 2, 3],
     "ipd two gru learners": [0, 2],
+    "ipd two seats": [0, 2],
     "ipd mlp": [0, 2],
     "ipd published": [0, 2],
     "coin": [0, 1, 2],

@@ -1,4 +1,4 @@
-"""What the loop promises about randomness: same seed, same bits; new noise in each iteration; seeds differ."""
+"""What the loop promises: same seed, same bits, and new noise in each iteration; two learners in two seats."""
 
 from functools import cache
 
@@ -12,6 +12,8 @@ from loqa import training
 from loqa.builders import ipd_game_and_agent
 from loqa.checkpoint import save_agent
 from loqa.config import ConfigError, IPDConfig, compose, parse
+from loqa.games.ipd import MatrixGame
+from loqa.games.payoffs import PAYOFFS
 from loqa.learner import Settings, settings_of_all
 
 # The Q replay buffer keeps the episodes, so that a test can look at them.
@@ -81,6 +83,68 @@ def test_two_learners_start_from_different_parameters():
     first, second = training.init(agent, settings, hp, jax.random.key(0)).learners
     pairs = zip(jax.tree.leaves(first.params.qvalue), jax.tree.leaves(second.params.qvalue), strict=True)
     assert any((x != y).any() for x, y in pairs)
+
+
+def two_learners(*options):
+    """The game, the jitted loop, the evaluation and the first state of two learners."""
+    hp = parse(compose("ipd", [*OPTIONS, "hp.just_self_play=false", *options]), IPDConfig).hp
+    game, agent = ipd_game_and_agent(hp)
+    settings = (Settings.from_hp(hp, "loqa"),) * 2
+    parts = hp, game, agent, settings
+    state = training.init(agent, settings, hp, jax.random.key(0))
+    return game, training.repeat(ipd.make_iteration(*parts)), jax.jit(ipd.make_evaluation(*parts)), state
+
+
+def test_each_learner_is_paid_for_its_own_seat():
+    game, iterate, _, state = two_learners("hp.game_name=custom", "hp.payoffs=[[1,2,3,4],[5,6,7,8]]")
+    state = iterate(state, 2)
+    for payoff, ring in zip(game.payoffs, state.replay, strict=True):
+        mine = np.asarray(ring.items.actions)[:16]
+        after = np.asarray(ring.items.observations)[:16, 1:]
+        np.testing.assert_array_equal(after[..., 1], mine)  # it sees itself first
+        theirs = after[..., 3].astype(int)
+        np.testing.assert_array_equal(np.asarray(ring.items.rewards)[:16], np.array(payoff)[2 * mine + theirs])
+        assert len(set(zip(mine.ravel(), theirs.ravel(), strict=True))) == 4
+
+
+@pytest.mark.parametrize("rows", ["[[1,1,0,0],[0,0,1,1]]", "[[0,0,1,1],[1,1,0,0]]"])
+def test_each_learner_learns_what_is_good_in_its_own_seat(rows):
+    """One player is paid for C and the other for D, whatever the other does; and the other way round."""
+    game, iterate, evaluate, state = two_learners(
+        "hp.game_name=custom", f"hp.payoffs={rows}", "hp.actor.train.lr_loss_actor=0.1", "hp.batch_size=64"
+    )
+    metrics = evaluate(jax.random.key(1), iterate(state, 40))
+    for i, payoff in enumerate(game.payoffs):
+        likes_c = payoff[0] == 1
+        assert abs(metrics[f"p_{i}_START_C"] - likes_c) < 0.2
+        assert metrics[f"mean_rewards_{i}"] > 0.8
+
+
+def test_the_evaluation_knows_both_seats():
+    """Player 0 always cooperates and player 1 always defects, and then the other way round."""
+    options = "hp.game_name=custom", "hp.payoffs=[[2,0.5,0,1],[1,0.25,0,2]]", "hp.epsilon_greedy=0"
+    _, _, evaluate, state = two_learners(*options)
+    always = [jax.tree.map(lambda x, d=d: x.at[..., d].set(100.0), state.learners[0].params.actor) for d in (0, 1)]
+    for actors, rewards in ((always, (0.5, 0.0)), (always[::-1], (0.0, 0.25))):
+        pairs = zip(state.learners, actors, strict=True)
+        learners = tuple(one._replace(params=one.params._replace(actor=actor)) for one, actor in pairs)
+        metrics = evaluate(jax.random.key(1), state._replace(learners=learners))
+        for i in range(2):
+            assert metrics[f"mean_rewards_{i}"] == rewards[i]
+            assert metrics[f"p_{i}_DC_C"] == (actors[i] is always[0])
+            returns = np.mean([rewards[i] * (1 - 0.96**k) / 0.04 for k in range(1, 7)])
+            got = metrics[f"qvalue_{i}_mean"] - metrics[f"qvalue_{i}_bias"]
+            np.testing.assert_allclose(got, returns, atol=1e-4)
+
+
+def test_reference_lines_come_from_the_payoffs():
+    lines = {name: ipd.mutual_outcomes(MatrixGame(name, payoffs)) for name, payoffs in PAYOFFS.items()}
+    assert lines["ipd"] == {"both cooperate": -1, "both defect": -2}
+    assert lines["chicken"] == {"both cooperate": 3, "both defect": 0}
+    assert lines["battle_of_the_sexes"] == {
+        "both cooperate: player 0, both defect: player 1": 2,
+        "both cooperate: player 1, both defect: player 0": 1,
+    }
 
 
 def test_next_stop():

@@ -1,10 +1,12 @@
-"""The iterated prisoner's dilemma (LOQA section 5.1; the payoffs of LOLA, Foerster et al. 2018)."""
+"""Repeated games of two players and two actions: the iterated prisoner's dilemma (LOQA section 5.1) and others."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from loqa.games.payoffs import PAYOFFS, TITLES, Payoffs
 
 COOPERATE, DEFECT = 0, 1
 
@@ -14,8 +16,8 @@ STATES = ("START", "CC", "CD", "DC", "DD")
 # What a player observes in each of STATES: [I cooperated, I defected, they cooperated, they defected].
 OBSERVATIONS = np.array([[0, 0, 0, 0], [1, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0], [0, 1, 0, 1]], np.float32)
 
-# A player's reward by (its action, the other's action).
-PAYOFF = ((-1.0, -3.0), (0.0, -2.0))
+# The prisoner's dilemma: a player's reward by [its action, the other's action].
+PAYOFF = np.reshape(PAYOFFS["ipd"][0], (2, 2))
 
 
 def visits(observation: jax.Array) -> list[jax.Array]:
@@ -34,14 +36,21 @@ def read_table(table: jax.Array, observation: jax.Array) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class IteratedPrisonersDilemma:
+class MatrixGame:
     """Two players choose at once, again and again; each sees both last actions.
 
-    The state is the index in STATES of what player 0 sees, int [].
+    The state is the index in STATES of what player 0 sees, int []. `payoffs` has for each player its reward in
+    CC, CD, DC and DD, its own action first.
     """
 
+    title: str = TITLES["ipd"]
+    payoffs: Payoffs = PAYOFFS["ipd"]
     num_actions: int = 2
     observation_size: int = 4
+
+    def swapped(self) -> "MatrixGame":
+        """The game as player 1 sees it: the same with the players exchanged."""
+        return dataclasses.replace(self, payoffs=self.payoffs[::-1])
 
     def reset(self, key: jax.Array) -> jax.Array:
         """The state before the first step; nothing in it is random."""
@@ -51,8 +60,9 @@ class IteratedPrisonersDilemma:
     def step(self, uniform: jax.Array, state: jax.Array, actions: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Plays `actions` [2], int; returns the next state and the rewards [2]. Nothing in it is random."""
         del uniform, state
-        rewards = jnp.stack([_payoff(actions[0], actions[1]), _payoff(actions[1], actions[0])])
-        return 1 + 2 * actions[0] + actions[1], rewards
+        first, second = actions
+        rewards = [_reward(self.payoffs[0], first, second), _reward(self.payoffs[1], second, first)]
+        return 1 + 2 * first + second, jnp.stack(rewards)
 
     def observe(self, state: jax.Array) -> jax.Array:
         """What each player sees, itself first: [2, 4]."""
@@ -61,7 +71,12 @@ class IteratedPrisonersDilemma:
         return jnp.stack([played, jnp.roll(played, 2)]).astype(jnp.float32)
 
 
-def _payoff(mine: jax.Array, theirs: jax.Array) -> jax.Array:
-    """PAYOFF[mine][theirs], by the polynomial through its four numbers: no gather."""
-    (cc, cd), (dc, dd) = PAYOFF
-    return cc + (dc - cc) * mine + (cd - cc) * theirs + (cc - cd - dc + dd) * mine * theirs
+# The matrix game with the payoffs that it has by default.
+IteratedPrisonersDilemma = MatrixGame
+
+
+def _reward(payoff: tuple[float, ...], mine: jax.Array, theirs: jax.Array) -> jax.Array:
+    """A player's reward by both actions: exactly one of its four numbers, and no gather."""
+    cc, cd, dc, dd = payoff
+    if_they_cooperate, if_not = jnp.where(mine == COOPERATE, cc, dc), jnp.where(mine == COOPERATE, cd, dd)
+    return jnp.where(theirs == COOPERATE, if_they_cooperate, if_not)
