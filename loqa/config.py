@@ -8,6 +8,7 @@ its value and what is allowed.
 
 import dataclasses
 import difflib
+import functools
 import math
 import os
 import re
@@ -488,8 +489,12 @@ def parse_hp(script: str, hp: Mapping) -> Hyperparameters:
     """
     if script not in SCRIPTS:
         raise ConfigError(f"the game is {_show(script)}, but must be {_either(list(SCRIPTS))}")
-    defaults = OmegaConf.to_container(compose(script, []).hp, resolve=True)
-    return _parse_section(_filled(hp, defaults), SCRIPTS[script], path="hp")
+    return _parse_section(_filled(hp, _default_hp(script)), SCRIPTS[script], path="hp")
+
+
+@functools.cache
+def _default_hp(script: str) -> Mapping:
+    return OmegaConf.to_container(compose(script, []).hp, resolve=True)
 
 
 def _filled(values: Any, defaults: Mapping) -> Any:

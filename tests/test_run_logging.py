@@ -360,6 +360,20 @@ def test_wandb_gets_the_names_of_the_configuration(tmp_path, fake_wandb):
     assert asked["config"]["hp"]["seed"] == 1
 
 
+def test_a_multirun_is_a_group_in_wandb_and_a_resumed_run_is_the_same_one(tmp_path, fake_wandb, monkeypatch):
+    monkeypatch.setattr(run_logging, "multirun_name", lambda: "20261123-120000")
+    wandb = fake_wandb()
+    with make_run(tmp_path, wandb_state=True) as run:
+        about = {"run": run.snapshot()}
+    resumed = SimpleNamespace(directory=run.directory, about=about)
+    with Run("ipd", make_config(tmp_path, wandb_state=True), CONFIG_YAML, resumed):
+        pass
+    first, second = wandb.asked
+    assert first["group"] == second["group"] == "20261123-120000"
+    assert first["name"] == second["name"] == run.directory.name
+    assert (first["id"], second["id"], second["resume"]) == (None, "abc", "allow")
+
+
 def test_an_unreachable_server_means_offline(tmp_path, fake_wandb, capsys):
     wandb = fake_wandb(fail="online")
     with make_run(tmp_path, wandb_state=True):
