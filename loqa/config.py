@@ -494,7 +494,10 @@ def parse_hp(script: str, hp: Mapping) -> Hyperparameters:
 
 @functools.cache
 def _default_hp(script: str) -> Mapping:
-    return OmegaConf.to_container(compose(script, []).hp, resolve=True)
+    preset = {"ipd": "logits", "coin": "loqa_iclr"}[
+        script
+    ]  # has all keys; read without Hydra, which may be running
+    return OmegaConf.to_container(OmegaConf.load(CONF_DIR / script / "hp" / f"{preset}.yaml"))
 
 
 def _filled(values: Any, defaults: Mapping) -> Any:
@@ -790,8 +793,8 @@ def run_script(main: Callable[[], Any]) -> None:
     try:
         main()
     except Exception as error:
-        if isinstance(error, OSError) and str(error.filename).endswith("/multirun"):  # Hydra makes it for -m
-            save_dir, reason = str(error.filename).removesuffix("/multirun"), error.strerror
+        if isinstance(error, OSError) and "/multirun" in str(error.filename):  # Hydra makes it for -m
+            save_dir, reason = str(error.filename).rpartition("/multirun")[0], error.strerror
             error = ConfigError(f"hp.save_dir is {save_dir!r}, where no run can be written: {reason}")
         if type(error).__name__ == "NonFiniteError":  # of loqa.training, which needs JAX
             print(f"error: {error}", file=sys.stderr)
