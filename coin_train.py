@@ -119,7 +119,7 @@ def train(config: CoinConfig, run: Run) -> None:
     periods = hp.eval_every, hp.save_every, hp.checkpoint_every, PROGRESS_EVERY
     if iteration < last:
         run.say("compiling the evaluation and the training step ...")
-    if iteration == 0:
+    if iteration in (0, last) and run.last_iteration != iteration:  # the last one: of a run that was made shorter
         measure(state)
     while iteration < last:
         stop = training.next_stop(iteration, last, *periods)

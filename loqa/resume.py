@@ -42,7 +42,11 @@ class Checkpoint(NamedTuple):
 
     def is_finished(self, hp: Any) -> bool:
         """Whether there is nothing left to do."""
-        return self.about.get("iteration") == hp.total_iterations and (self.directory / "summary.json").exists()
+        try:
+            ended = json.loads((self.directory / "summary.json").read_text(encoding="utf-8"))["iteration"]
+        except (OSError, ValueError, TypeError, KeyError):
+            return False
+        return ended == hp.total_iterations == self.about.get("iteration", ended)
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -68,34 +72,47 @@ def find(resume: str | None, script: str, hp: Any, say: Callable[[str], object] 
         return None
     if resume in (None, "auto"):
         return _find_newest(script, hp, say)
-    directory = Path(resume).expanduser().absolute()
+    directory = _absolute(resume)
     different = list(_differences(_config_hp(directory), script, hp))
     if different:
         raise ConfigError(f"resume is {resume!r}, a run with other settings: {'; '.join(different[:5])}")
     paths = _checkpoints(directory)
-    return read(paths[0], script, hp) if paths else Checkpoint(directory, {}, None)
+    if paths:
+        return read(paths[0], script, hp)
+    begun = Checkpoint(directory, {}, None)
+    if (directory / "summary.json").exists() and not begun.is_finished(hp):
+        raise ConfigError(f"resume is {resume!r}, a run that ended and has no checkpoint to go on from")
+    return begun
 
 
 def _find_newest(script: str, hp: Any, say: Callable[[str], object]) -> Checkpoint | None:
     directories = []
-    for directory in sorted(Path(hp.save_dir).expanduser().absolute().glob(f"{hp.run_name}_*")):
+    for directory in sorted(_absolute(hp.save_dir).glob(f"{hp.run_name}_*")):
         try:
             different = list(_differences(_config_hp(directory), script, hp))
         except ConfigError:
             continue  # not a run, or not a whole one
-        if not different:
-            directories.append(directory)
+        if not different and all(_iteration(path) <= hp.total_iterations for path in _checkpoints(directory)):
+            directories.append(directory)  # a longer run is left alone
     paths = [path for directory in directories for path in _checkpoints(directory)]
     for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             return read(path, script, hp)
         except ConfigError as error:
             say(f"resume=auto: {error}; going back to an earlier one")
-    begun = [directory for directory in directories if not _checkpoints(directory)]
-    if begun:  # ended before its first checkpoint
-        return Checkpoint(begun[-1], {}, None)
+    begun = [Checkpoint(directory, {}, None) for directory in directories if not _checkpoints(directory)]
+    for one in reversed(begun):  # ended before its first checkpoint, or its checkpoints were deleted
+        if one.is_finished(hp) or not (one.directory / "summary.json").exists():
+            return one
     say("resume=auto: nothing to go on from, so this is a new run")
     return None
+
+
+def _absolute(path: str) -> Path:
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:  # the home of nobody
+        raise ConfigError(f"the path {path!r} cannot be used: {error}") from error
 
 
 def _checkpoints(directory: Path) -> list[Path]:
@@ -103,9 +120,18 @@ def _checkpoints(directory: Path) -> list[Path]:
     return sorted((directory / "checkpoints").glob("state_*.npz"), reverse=True)
 
 
-def _segment(first: int) -> str:
-    """The file of the past agents from the `first` one that was added."""
-    return f"past_{max(first, 0):09d}.npz"
+def _iteration(path: Path) -> int:
+    """The iteration of a checkpoint, by its name."""
+    return int(path.stem.removeprefix("state_"))
+
+
+def _segment(first: int, end: int) -> str:
+    """The file of the past agents from the `first` one that was added up to `end`, which is not in it."""
+    return f"past_{first:09d}_{end:09d}.npz"
+
+
+def _first(segment: str) -> int:
+    return int(segment.split("_")[1].removesuffix(".npz"))
 
 
 def _config_hp(directory: Path) -> Mapping:
@@ -166,13 +192,14 @@ def read(path: Path, script: str, hp: Any) -> Checkpoint:
         for name in segments[0] if segments else ():
             arrays[name] = np.concatenate([segment[name] for segment in segments])
         state = _state_of(arrays, jax.eval_shape(lambda: _new_state(script, hp)))
-    except (OSError, KeyError, TypeError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged zip file can raise anything
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"the checkpoint {path} cannot be used: {reason}") from error
     return Checkpoint(path.parent.parent, about, state)
 
 
 def _new_state(script: str, hp: Any) -> TrainState:
+    hp = dataclasses.replace(hp, init_from=None)  # which gave the first parameters only, and may be gone
     _, agent = builders.game_and_agent(script, hp)
     return training.init(agent, learner.settings_of_all(hp), hp, jax.random.key(hp.seed))
 
@@ -258,8 +285,8 @@ class Checkpoints:
         if added > self._added:
             oldest = added - buffers.capacity(state.past[0])  # that the ring still holds
             first = max(self._added, oldest)
-            segments.append(_segment(first))
-            while len(segments) > 1 and segments[1] <= _segment(oldest):
+            segments.append(_segment(first, added))
+            while len(segments) > 1 and _first(segments[1]) <= oldest:
                 del segments[0]
             agents = {}
 
@@ -298,12 +325,14 @@ class Checkpoints:
 
     def _delete_old(self) -> None:
         """Keeps the last KEEP checkpoints, and the past agents that they refer to."""
-        paths = _checkpoints(self._run.directory)
+        paths = [path for path in _checkpoints(self._run.directory) if _iteration(path) <= self.iteration]
+        # Later ones could not be used, or the run would have gone on from them.
+        broken = [path for path in _checkpoints(self._run.directory) if _iteration(path) > self.iteration]
         needed = set(self._segments)
         for path in paths[:KEEP]:
             with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(path) as file:
                 needed |= set(json.loads(str(file["about"]))["segments"])
         segments = (self._run.directory / "checkpoints").glob("past_*.npz")
-        for path in paths[KEEP:] + [path for path in segments if path.name not in needed]:
+        for path in broken + paths[KEEP:] + [path for path in segments if path.name not in needed]:
             with contextlib.suppress(OSError):
                 path.unlink()

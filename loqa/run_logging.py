@@ -13,6 +13,7 @@ import json
 import math
 import os
 import platform
+import re
 import shlex
 import signal
 import sys
@@ -88,7 +89,11 @@ class Run:
         self._handlers: dict[int, Any] = {}  # of the signals that it hears, from before
         self.directory = resumed.directory if resumed else _make_directory(config.hp)
         self._lock = _lock(self.directory)
-        _write_config(self.directory, config_yaml, config.hp)
+        try:
+            _write_config(self.directory, config_yaml, config.hp)
+        except ConfigError:
+            self._unlock()  # the process may have other jobs
+            raise
         self.settings = settings = yaml.safe_load(config_yaml)
         self.script = script
         self.say(f"LOQA {loqa.__version__}, {script}, seed {config.hp.seed}: {_short_path(self.directory)}")
@@ -97,6 +102,10 @@ class Run:
             self._introduce_resumed()
         if config.wandb.state:
             self._start_wandb(config.wandb, settings)
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
 
     def _introduce_resumed(self) -> None:
         about = self.resumed.about
@@ -136,7 +145,10 @@ class Run:
         """
         words = [word for word in sys.argv if not word.startswith(("resume=", "+resume="))]
         if multirun_name() is None:  # a multirun goes on by itself when it is started again
-            words.append(f"resume={_short_path(self.directory)}")
+            path = _short_path(self.directory)
+            if not re.fullmatch(r"[A-Za-z0-9_./-]+", path):  # else Hydra would read more than a path in it
+                path = "'" + path.replace("'", "\\'") + "'"
+            words.append(f"resume={path}")
         where = (
             "from the beginning (there is no checkpoint)" if checkpoint is None else f"from iteration {checkpoint}"
         )
@@ -162,8 +174,12 @@ class Run:
             problem = _attempt(lambda: wandb_run.finish(exit_code=0 if exception_type is None else 1))
             if problem:
                 self.say(f"W&B did not finish ({problem}). To upload the rest: wandb sync {self._wandb_path}")
-        if self._lock is not None:
-            os.close(self._lock)
+        self._unlock()
+        number = self.stop_signal if exception_type is None and multirun_name() is not None else None
+        if number is not None and not _is_schedulers(number, self._handlers.get(number)):
+            raise SystemExit(
+                128 + number
+            )  # it came when all was done here; the jobs that follow have not heard it
 
     # The terminal
 
@@ -183,7 +199,10 @@ class Run:
         try:
             print(text, end="", flush=True)
         except BrokenPipeError:
-            raise  # the reader has gone: `python ipd.py | head` ends as any program does
+            if self.stop_signal is None:
+                raise  # the reader has gone: `python ipd.py | head` ends as any program does
+            # `python ipd.py | tee log`: the Ctrl-C was also tee's. The checkpoint is still to be written.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except OSError:
             pass  # output that goes to a file on a full disk, or a terminal that was closed
 
@@ -241,6 +260,11 @@ class Run:
         self.say("  ".join(position + values))
         self._lines += 1
 
+    @property
+    def last_iteration(self) -> int | None:
+        """The iteration of the newest row, or None before the first."""
+        return self._last["iteration"] if self._columns else None
+
     def metrics(self) -> dict[str, np.ndarray]:
         """All that was logged, a column a key: what metrics.csv holds, or would hold if it could be written."""
         return read_metrics(io.StringIO(self._csv.decode())) if self._csv else {}
@@ -254,6 +278,9 @@ class Run:
             with open(self.directory / "metrics.csv", "ab") as file:
                 if file.tell() < self._csv_saved:
                     self._csv_saved = 0  # not the file that had the earlier rows
+                if self._csv_saved == 0:  # a resumed run: what stands there stays
+                    with open(self.directory / "metrics.csv", "rb") as before:
+                        self._csv_saved = len(os.path.commonprefix([before.read(len(self._csv)), self._csv]))
                 if file.tell() > self._csv_saved:
                     file.truncate(self._csv_saved)  # half a row, from when the disk was full
                 file.write(self._csv[self._csv_saved :])
@@ -337,6 +364,10 @@ class Run:
             self._wandb_path = _short_path(Path(wandb_run.dir).parent)
             offline = f"offline ({why_offline}). To upload this run later: wandb sync {self._wandb_path}"
             self.say(f"W&B: {offline if why_offline else wandb_run.url}")
+            if why_offline and self.resumed:  # the files of before may have lost rows: these have them all
+                rows = self.metrics()
+                for i, iteration in enumerate(rows.get("iteration", ())):
+                    wandb_run.log({key: float(column[i]) for key, column in rows.items()}, step=int(iteration))
 
         self._wandb_do("start", introduce)
 

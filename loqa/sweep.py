@@ -55,25 +55,35 @@ def _note(config: DictConfig, note: dict[str, Any]) -> None:
     if config.hydra.mode is not RunMode.MULTIRUN:
         return
     jobs = Path(config.hydra.sweep.dir) / "jobs"
-    jobs.mkdir(parents=True, exist_ok=True)
     note = {"overrides": list(config.hydra.overrides.task)} | note
-    (jobs / f"{int(config.hydra.job.num):04d}.json").write_text(json.dumps(note))
+    path = jobs / f"{int(config.hydra.job.num):04d}.json"
+    try:
+        jobs.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".unfinished").write_text(json.dumps(note))
+        path.with_suffix(".unfinished").replace(path)
+    except OSError as error:
+        print(f"{path} could not be written ({error.strerror}): this job will not be in the table")
 
 
 def finish() -> None:
     """Prints and writes the table of the multirun that this process began, if it did, and draws its figures."""
     if _begun is None or not (_begun / "jobs").is_dir():
         return
-    notes = [json.loads(path.read_text()) for path in sorted((_begun / "jobs").iterdir())]
+    notes = [json.loads(path.read_text()) for path in sorted((_begun / "jobs").glob("*.json"))]
+    if not notes:
+        return
     common = set.intersection(*(set(note["overrides"]) for note in notes)) if len(notes) > 1 else set()
     rows = [
         {"job": " ".join(word for word in note["overrides"] if word not in common)} | _row(note) for note in notes
     ]
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    with open(_begun / "summary.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+    try:
+        with open(_begun / "summary.csv", "w", newline="") as file:
+            writer = csv.DictWriter(file, columns, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        print(f"summary.csv could not be written ({error.strerror})")
     shown = [column for column in columns if column != "directory"]
     cell = lambda value: textwrap.shorten(short(value), 80, placeholder=" ...")
     table = [shown] + [[cell(row.get(column, "")) for column in shown] for row in rows]
@@ -115,10 +125,9 @@ def _row(note: dict[str, Any]) -> dict[str, Any]:
         return row
     try:
         with open(Path(note["directory"]) / "metrics.csv", newline="") as file:
-            metrics = read_metrics(file)
-    except (OSError, ValueError) as error:
+            last = {key: float(column[-1]) for key, column in read_metrics(file).items()}
+        row |= {"iteration": int(last["iteration"]), "seconds": round(last["walltime"])}
+    except (OSError, ValueError, IndexError, KeyError) as error:
         return row | {"status": f"no metrics: {error}", "directory": note["directory"]}
-    last = {key: float(column[-1]) for key, column in metrics.items()}
-    row |= {"iteration": int(last["iteration"]), "seconds": round(last["walltime"])}
     row |= {title: last[key] for title, key in SHOWN.items() if key in last}
     return row | {"directory": note["directory"]}

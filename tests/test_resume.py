@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -16,6 +17,7 @@ from omegaconf import OmegaConf
 import ipd
 from loqa import buffers, learner, resume, run_logging, training
 from loqa.builders import ipd_game_and_agent
+from loqa.checkpoint import save_agent
 from loqa.config import ConfigError, IPDConfig, compose, parse
 from loqa.resume import Checkpoints
 from loqa.run_logging import Run
@@ -133,7 +135,7 @@ def test_past_agents_are_written_once(finished):
     # Of 20 agents the last 4 are held: the 5 that each checkpoint adds make all earlier ones superfluous.
     assert [name for name in files if name.startswith("state")] == [f"state_0000000{i}0.npz" for i in (2, 3, 4)]
     assert [name for name in files if name.startswith("past")] == [
-        f"past_0000000{i}.npz" for i in ("06", "11", "16")
+        f"past_0000000{i}.npz" for i in ("06_000000010", "11_000000015", "16_000000020")
     ]
     for path in states(finished):
         with np.load(path) as file:
@@ -144,8 +146,8 @@ def test_past_agents_are_written_once(finished):
         checkpoints.save(trained(2, checkpoints.resumed_state))
     after = {path.name: path.stat().st_mtime_ns for path in (finished / "checkpoints").iterdir()}
     new = {name for name in after if after[name] != before.get(name)}
-    assert new == {"state_000000042.npz", "past_000000020.npz"}
-    with np.load(finished / "checkpoints" / "past_000000020.npz") as file:
+    assert new == {"state_000000042.npz", "past_000000020_000000021.npz"}
+    with np.load(finished / "checkpoints" / "past_000000020_000000021.npz") as file:
         assert {x.shape[0] for x in file.values()} == {1}
 
 
@@ -213,8 +215,8 @@ BROKEN = {
         lambda path: rewrite(path, lambda arrays: arrays.update({LOGITS: np.array([print], object)})),
         "allow_pickle=False",
     ),
-    "no past agents": (lambda path: (path.parent / "past_000000016.npz").unlink(), "No such file"),
-    "broken past agents": (lambda path: flip(path.parent / "past_000000016.npz", 0.3), ""),
+    "no past agents": (lambda path: (path.parent / "past_000000016_000000020.npz").unlink(), "No such file"),
+    "broken past agents": (lambda path: flip(path.parent / "past_000000016_000000020.npz", 0.3), ""),
 }
 
 
@@ -286,7 +288,99 @@ def test_auto_takes_the_newest_run_of_the_same_settings(finished, capsys):
         assert again.directory == run.directory and Checkpoints(again).resumed_state is None
 
 
+def test_a_longer_run_is_left_alone(finished, capsys):
+    """Its checkpoints are whole, but of iterations that this run does not have."""
+    with new_run(finished.parent, "hp.num_iterations=35", "resume=auto") as run:
+        assert run.directory != finished and run.resumed is None
+    assert len(states(finished)) == 3
+
+
+def test_a_run_that_ended_without_checkpoints_is_not_trained_over(finished):
+    with new_run(finished.parent, f"resume={finished}") as run:
+        log(run, 100)
+        run.finish()
+    shutil.rmtree(finished / "checkpoints")
+    hp = composed(finished.parent)[0].hp
+    for word in ("auto", str(finished)):
+        assert resume.find(word, "ipd", hp).is_finished(hp)
+    longer = composed(finished.parent, "hp.num_iterations=200")[0].hp
+    assert resume.find("auto", "ipd", longer) is None
+    with pytest.raises(ConfigError, match="ended and has no checkpoint to go on from"):
+        resume.find(str(finished), "ipd", longer)
+
+
+def test_after_going_back_the_unusable_ones_are_gone(finished):
+    os.truncate(states(finished)[-1], 100)
+    with new_run(finished.parent, "resume=auto") as run:
+        checkpoints = Checkpoints(run)
+        assert checkpoints.save(trained(2, checkpoints.resumed_state))
+    assert [path.stem for path in states(finished)] == [f"state_0000000{i}" for i in (20, 30, 32)]
+    with new_run(finished.parent, f"resume={finished}") as run:
+        assert_same_bits(Checkpoints(run).resumed_state, trained(32))
+
+
+def test_a_saved_agent_that_it_began_with_may_be_gone(tmp_path):
+    agent = tmp_path / "agent.npz"
+    save_agent(agent, trained(1).learners[0].params, {"game": "ipd"})
+    with new_run(tmp_path, f"hp.init_from={agent}") as run:
+        Checkpoints(run).save(trained(3))
+    agent.unlink()
+    with new_run(tmp_path, f"hp.init_from={agent}", "resume=auto") as run:
+        assert_same_bits(Checkpoints(run).resumed_state, trained(3))
+
+
 # ----------------------------------------------------------------------------------------------- the surroundings
+
+
+def test_a_reader_that_has_gone_does_not_lose_the_checkpoint(tmp_path, monkeypatch):
+    """`python ipd.py | tee log`, and Ctrl-C, which is tee's, too."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe, new_run(tmp_path) as run:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        with pytest.raises(BrokenPipeError):
+            run.say("nobody reads this")
+        run.stop_signal = signal.SIGINT
+        run.say("nor this")
+        run.stop_signal = None
+
+
+def test_a_signal_at_the_very_end_of_a_job_ends_the_multirun(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_logging, "multirun_name", lambda: "20261123-120000")
+    with pytest.raises(SystemExit) as end, new_run(tmp_path) as run:
+        run.stop_signal = signal.SIGTERM
+    assert end.value.code == 143
+
+
+def test_a_full_disk_at_the_resume_does_not_cut_the_table(finished, monkeypatch):
+    text = (finished / "metrics.csv").read_text()
+    with new_run(finished.parent, "resume=auto") as run:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", lambda *_: None)
+            open_file = open
+
+            def full(path, mode="r", **options):
+                file = open_file(path, mode, **options)
+                if mode == "ab":
+                    file.close()
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                return file
+
+            patch.setattr("builtins.open", full)
+            log(run, 50)
+        assert (finished / "metrics.csv").read_text() == text
+
+
+@pytest.mark.parametrize("path, shown", [("a/b-1.c", "a/b-1.c"), ("a,b=[c] 'd'", r"'a,b=[c] \'d\''")])
+def test_the_command_to_go_on_can_be_read_by_hydra(tmp_path, monkeypatch, capsys, path, shown):
+    monkeypatch.setattr(run_logging, "_short_path", lambda _: path)
+    monkeypatch.setattr(sys, "argv", ["ipd.py"])
+    with pytest.raises(SystemExit), new_run(tmp_path) as run:
+        run.stop_signal = signal.SIGTERM
+        run.stop(3)
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert command == ["python", "ipd.py", f"resume={shown}"]
+    assert compose("ipd", command[2:]).resume == path
 
 
 def test_a_full_disk_is_said_once_and_the_next_checkpoint_has_everything(tmp_path, monkeypatch, capsys):
