@@ -207,9 +207,9 @@ def matches():
     return Matches(params, Opponents(current, past, jnp.array(SLOTS)), noise, alone)
 
 
-@pytest.mark.parametrize("in_cache, blocks", [(8, 3), (12, 1), (1, 6)])
-def test_episodes_do_not_depend_on_which_others_are_played_with_them(monkeypatch, matches, in_cache, blocks):
-    monkeypatch.setattr(rollout_module, "EPISODES_IN_CACHE", in_cache)
+@pytest.mark.parametrize("in_block", [1, 2, 6])
+def test_episodes_do_not_depend_on_which_others_are_played_with_them(monkeypatch, matches, in_block):
+    monkeypatch.setattr(rollout_module, "opponents_in_block", lambda num_opponents: in_block)
     block_sizes = []
     opponents_params = Opponents.params
 
@@ -221,7 +221,7 @@ def test_episodes_do_not_depend_on_which_others_are_played_with_them(monkeypatch
     episodes = jax.jit(lambda *args: play(COIN, COIN_AGENT, *args))(
         matches.params, matches.opponents, matches.noise
     )
-    assert set(block_sizes) == {len(SLOTS) // blocks}
+    assert set(block_sizes) == {in_block}
 
     played = jax.tree.map(lambda *x: np.concatenate(x, 2), *(both for both, _ in matches.alone))
     q_values = np.concatenate([q for _, q in matches.alone], 1)
@@ -234,10 +234,9 @@ def test_episodes_do_not_depend_on_which_others_are_played_with_them(monkeypatch
 
 
 def test_all_opponents_play_at_once_where_there_is_no_cache_to_keep_them_in(monkeypatch):
-    assert rollout_module.opponents_in_block(512, 512) == rollout_module.EPISODES_IN_CACHE
-    assert rollout_module.opponents_in_block(64, 512) == 1
+    assert rollout_module.opponents_in_block(512) == 1
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert rollout_module.opponents_in_block(512, 512) == 512
+    assert rollout_module.opponents_in_block(512) == 512
 
 
 def test_these_opponents_do_play_differently(matches):
