@@ -26,7 +26,7 @@ import jax.numpy as jnp
 
 from loqa import learner, training
 from loqa.buffers import Ring
-from loqa.builders import coin_game_and_agent, ipd_game_and_agent
+from loqa.builders import game_and_agent
 from loqa.config import CoinConfig, IPDConfig, compose, parse
 from loqa.learner import Settings
 from loqa.networks import gru
@@ -154,11 +154,8 @@ def peak_memory(pid: int) -> float:
 
 def phases(script: str, overrides: list[str]) -> dict[str, float]:
     """Seconds of each phase of an iteration of a script's settings, each jitted alone."""
-    config_class, build = {"ipd": (IPDConfig, ipd_game_and_agent), "coin": (CoinConfig, coin_game_and_agent)}[
-        script
-    ]
-    hp = parse(compose(script, overrides), config_class).hp
-    game, agent = build(hp)
+    hp = parse(compose(script, overrides), {"ipd": IPDConfig, "coin": CoinConfig}[script]).hp
+    game, agent = game_and_agent(script, hp)
     settings = Settings.from_hp(hp, "loqa")
     state = training.init(agent, (settings,), hp, jax.random.key(0))
     me = state.learners[0]

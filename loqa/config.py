@@ -45,6 +45,10 @@ DROPPED_KEYS = {
 DROPPED_METHODS = {"loaded-ios": "that method of the published code is not part of this one"}
 
 
+class RunError(RuntimeError):
+    """Why a run cannot go on; the message is one sentence, for the user."""
+
+
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message is one sentence, in one line, for the user."""
 
@@ -494,9 +498,8 @@ def parse_hp(script: str, hp: Mapping) -> Hyperparameters:
 
 @functools.cache
 def _default_hp(script: str) -> Mapping:
-    preset = {"ipd": "logits", "coin": "loqa_iclr"}[
-        script
-    ]  # has all keys; read without Hydra, which may be running
+    # A preset with all keys; read without Hydra, which may be running.
+    preset = {"ipd": "logits", "coin": "loqa_iclr"}[script]
     return OmegaConf.to_container(OmegaConf.load(CONF_DIR / script / "hp" / f"{preset}.yaml"))
 
 
@@ -509,6 +512,14 @@ def _filled(values: Any, defaults: Mapping) -> Any:
         for key, default in defaults.items()
     }
     return filled | {key: value for key, value in values.items() if not isinstance(defaults.get(key), Mapping)}
+
+
+def flat(tree: Mapping, prefix: str = "") -> dict[str, Any]:
+    """A configuration in one level, its keys joined by dots."""
+    keys = {}
+    for key, value in tree.items():
+        keys |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return keys
 
 
 def rule_of(field: dataclasses.Field) -> Rule | None:
@@ -772,7 +783,7 @@ def compose(script: str, overrides: list[str]) -> DictConfig:
     Raises:
         ConfigError: Hydra cannot compose it.
     """
-    if script not in ("ipd", "coin"):
+    if script not in SCRIPTS:
         raise ConfigError(f"script is {_show(script)}, but must be ipd or coin")
     try:
         with hydra.initialize_config_dir(config_dir=str(CONF_DIR / script), version_base="1.3"):
@@ -787,7 +798,7 @@ def run_script(main: Callable[[], Any]) -> None:
     """Runs a script's `@hydra.main` function; an error that a user can understand ends it with one sentence.
 
     The sentence goes to stderr. The exit code is 2 for a configuration that cannot be used, and 1 for numbers that
-    are not finite any more (`NonFiniteError`). Any other exception keeps its traceback.
+    are not finite any more (`RunError`). Any other exception keeps its traceback.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints what it catches in its own way
     try:
@@ -796,7 +807,7 @@ def run_script(main: Callable[[], Any]) -> None:
         if isinstance(error, OSError) and "/multirun" in str(error.filename):  # Hydra makes it for -m
             save_dir, reason = str(error.filename).rpartition("/multirun")[0], error.strerror
             error = ConfigError(f"hp.save_dir is {save_dir!r}, where no run can be written: {reason}")
-        if type(error).__name__ == "NonFiniteError":  # of loqa.training, which needs JAX
+        if isinstance(error, RunError):
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)
         if not _is_about_the_config(error):

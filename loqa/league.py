@@ -22,13 +22,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from loqa.aggregate import RESAMPLES
 from loqa.command_line import refuse, run_tool, tool_parser, whole
 from loqa.games.coin import CoinGame, coins_taken
 from loqa.players import Entrant, Game, choose_players, title
 from loqa.rollout import Player, Trajectories, draw_noise, rollout
 
 PAIRS_AT_ONCE = 16  # enough to fill the processor, few enough for its memory
-RESAMPLES = 1000  # of the bootstrap
 GROUPS = SELF, WITHIN, BETWEEN = "self", "within a kind", "between kinds"
 
 

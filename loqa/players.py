@@ -15,10 +15,10 @@ from loqa.checkpoint import load_agent
 from loqa.command_line import split_label
 from loqa.games import coin_players, ipd_players
 from loqa.games.coin import CoinGame
-from loqa.games.ipd import IteratedPrisonersDilemma
+from loqa.games.ipd import MatrixGame
 from loqa.rollout import Player
 
-Game = CoinGame | IteratedPrisonersDilemma
+Game = CoinGame | MatrixGame
 
 TRAINED = re.compile(r"agent_([01])_(\d+)\.npz")  # how training names its agents: which, and when
 
@@ -126,7 +126,7 @@ def choose_players(
       OSError, ValueError: in one sentence, what cannot play.
     """
     game = _game(game_name, grid)
-    names = {name for each in (CoinGame(), IteratedPrisonersDilemma()) for name in scripted(each)}
+    names = {name for each in (CoinGame(), MatrixGame()) for name in scripted(each)}
     entrants: list[Entrant | str] = []  # a scripted player is its name until the game is known
     for word in words:
         if word in names:
@@ -161,7 +161,7 @@ def _game(game_name: str | None, grid: str | None) -> Game | None:
         raise ValueError("the iterated prisoner's dilemma has no grid")
     if board:
         return CoinGame(int(board[1]), int(board[2]))
-    return IteratedPrisonersDilemma() if game_name == "ipd" else None
+    return MatrixGame() if game_name == "ipd" else None
 
 
 def title(game: Game) -> str:

@@ -2,7 +2,7 @@
 
 A checkpoint is `checkpoints/state_<iteration>.npz` in the run's directory: everything that the next iteration
 depends on, as arrays, and a JSON text. The past agents of the replay buffer are not in it. Each checkpoint writes
-those that are new to `past_<first>.npz`, which the later ones refer to, so that nothing is written twice. Files
+those that are new to `past_<first>_<end>.npz`, which later ones refer to, so that nothing is written twice. Files
 are whole or not there (they are renamed into place), zip's checksums tell whether they still are, and nothing in
 them is executed.
 """
@@ -11,8 +11,7 @@ import contextlib
 import dataclasses
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +21,7 @@ import numpy as np
 import yaml
 
 from loqa import buffers, builders, learner, training
-from loqa.config import ConfigError, multirun_name, parse_hp
+from loqa.config import ConfigError, flat, multirun_name, parse_hp
 from loqa.run_logging import Run, versions
 from loqa.training import TrainState
 
@@ -73,9 +72,8 @@ def find(resume: str | None, script: str, hp: Any, say: Callable[[str], object] 
     if resume in (None, "auto"):
         return _find_newest(script, hp, say)
     directory = _absolute(resume)
-    different = list(_differences(_config_hp(directory), script, hp))
-    if different:
-        raise ConfigError(f"resume is {resume!r}, a run with other settings: {'; '.join(different[:5])}")
+    if different := _difference(_config_hp(directory), script, hp):
+        raise ConfigError(f"resume is {resume!r}, a run with other settings: {different}")
     paths = _checkpoints(directory)
     if paths:
         return read(paths[0], script, hp)
@@ -89,7 +87,7 @@ def _find_newest(script: str, hp: Any, say: Callable[[str], object]) -> Checkpoi
     directories = []
     for directory in sorted(_absolute(hp.save_dir).glob(f"{hp.run_name}_*")):
         try:
-            different = list(_differences(_config_hp(directory), script, hp))
+            different = _difference(_config_hp(directory), script, hp)
         except ConfigError:
             continue  # not a run, or not a whole one
         if not different and all(_iteration(path) <= hp.total_iterations for path in _checkpoints(directory)):
@@ -131,7 +129,7 @@ def _segment(first: int, end: int) -> str:
 
 
 def _first(segment: str) -> int:
-    return int(segment.split("_")[1].removesuffix(".npz"))
+    return int(segment.split("_")[1])
 
 
 def _config_hp(directory: Path) -> Mapping:
@@ -145,24 +143,15 @@ def _config_hp(directory: Path) -> Mapping:
     raise ConfigError(f"resume is {str(directory)!r}, which is not a run: config.yaml: {reason}")
 
 
-def _differences(saved: Mapping, script: str, hp: Any) -> Iterator[str]:
-    """What differs between the `hp` of a run and this one, as sentences."""
+def _difference(saved: Mapping, script: str, hp: Any) -> str:
+    """What differs between the `hp` of a run and this one, five keys at most; "" if nothing that matters does."""
     try:
-        there = _flat(dataclasses.asdict(parse_hp(script, saved)))
+        there = flat(dataclasses.asdict(parse_hp(script, saved)), "hp.")
     except ConfigError as error:
-        yield f"its {error}"
-        return
-    here = _flat(dataclasses.asdict(hp))
-    for key in here:
-        if here[key] != there[key] and key not in FREE:
-            yield f"{key} is {there[key]} there and {here[key]} here"
-
-
-def _flat(tree: Mapping, path: str = "hp") -> dict[str, Any]:
-    flat = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{path}.{key}") if isinstance(value, Mapping) else {f"{path}.{key}": value}
-    return flat
+        return f"its {error}"
+    here = flat(dataclasses.asdict(hp), "hp.")
+    different = [key for key in here if here[key] != there[key] and key not in FREE]
+    return "; ".join(f"{key} is {there[key]} there and {here[key]} here" for key in different[:5])
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -181,11 +170,10 @@ def read(path: Path, script: str, hp: Any) -> Checkpoint:
         about = json.loads(str(arrays.pop("about")))
         if about["format"] != FORMAT:
             raise ValueError(f"its format is {about['format']!r}, but must be {FORMAT!r}")
-        different = list(_differences(about["hp"], about["script"], hp)) if about["script"] == script else []
         if about["script"] != script:
-            different = [f"it is one of {about['script']}.py"]
-        if different:
-            raise ValueError(f"it is of a run with other settings: {'; '.join(different[:5])}")
+            raise ValueError(f"it is of a run with other settings: it is one of {about['script']}.py")
+        if different := _difference(about["hp"], script, hp):
+            raise ValueError(f"it is of a run with other settings: {different}")
         if about["iteration"] > hp.total_iterations:
             raise ValueError(f"it is at iteration {about['iteration']}, but this run has {hp.total_iterations}")
         segments = [_read_npz(path.parent / name) for name in about["segments"]]
@@ -258,9 +246,10 @@ def _without_items(state: TrainState) -> TrainState:
 
 
 def _map_named(function: Callable[[str, Any], Any], tree: Any, prefix: str = "") -> Any:
-    """Maps each leaf with its name, such as `learners/0/params/actor/params/dense_0/kernel`."""
-    name = partial(jax.tree_util.keystr, simple=True, separator="/")
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: function(prefix + name(path), leaf), tree)
+    """Maps each leaf with its name."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: function(prefix + training.leaf_name(path), leaf), tree
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -288,23 +277,16 @@ class Checkpoints:
             segments.append(_segment(first, added))
             while len(segments) > 1 and _first(segments[1]) <= oldest:
                 del segments[0]
-            agents = {}
-
-            def collect(name: str, items: jax.Array) -> None:
-                agents[name] = np.asarray(items[np.arange(first, added) % items.shape[0]])
-
-            for i, ring in enumerate(state.past):
-                _map_named(collect, ring.items, prefix=f"past/{i}/")
+            agents = {
+                f"past/{i}/{training.leaf_name(path)}": np.asarray(x[np.arange(first, added) % x.shape[0]])
+                for i, ring in enumerate(state.past)
+                for path, x in jax.tree_util.tree_leaves_with_path(ring.items)
+            }
             if not self._run.write(f"checkpoints/{segments[-1]}", lambda path: np.savez(path, **agents)):
                 return False
-        arrays = {}
-
-        def flatten(name: str, leaf: jax.Array) -> None:
-            if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-                leaf = jax.random.key_data(leaf)
-            arrays[name] = np.asarray(leaf)
-
-        _map_named(flatten, _without_items(state))
+        rest = _without_items(state._replace(key=jax.random.key_data(state.key)))
+        leaves = jax.tree_util.tree_leaves_with_path(rest)
+        arrays = {training.leaf_name(path): np.asarray(x) for path, x in leaves}
         iteration = int(state.iteration)
         about = {
             "format": FORMAT,

@@ -177,9 +177,8 @@ class Run:
         self._unlock()
         number = self.stop_signal if exception_type is None and multirun_name() is not None else None
         if number is not None and not _is_schedulers(number, self._handlers.get(number)):
-            raise SystemExit(
-                128 + number
-            )  # it came when all was done here; the jobs that follow have not heard it
+            # It came when all was done here. The jobs that follow have not heard it.
+            raise SystemExit(128 + number)
 
     # The terminal
 

@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from loqa.command_line import split_label
+from loqa.config import flat
 from loqa.run_logging import read_metrics
 
 # Every evaluation has the first; the others tell the game.
@@ -123,7 +124,7 @@ def _read_run(path: Path, label: str) -> SavedRun:
     config = path.with_name("config.yaml")
     if path.name == "metrics.csv" and config.exists():
         try:
-            settings = _flat(yaml.safe_load(config.read_text(encoding="utf-8"))["hp"])
+            settings = flat(yaml.safe_load(config.read_text(encoding="utf-8"))["hp"])
             seed = settings["seed"]
             grid = (settings["game.height"], settings["game.width"]) if game == "coin" else None
         except (KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
@@ -133,10 +134,3 @@ def _read_run(path: Path, label: str) -> SavedRun:
     seed, board = re.search(r"seed_?(\d+)", name), re.search(r"(\d+)x(\d+)", name)
     grid = (int(board[1]), int(board[2])) if board and game == "coin" else None
     return SavedRun(path, label, game, int(seed[1]) if seed else None, grid, {}, metrics)
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

@@ -11,7 +11,7 @@ import numpy as np
 from loqa import buffers, learner
 from loqa.agent import Agent, AgentParams
 from loqa.checkpoint import load_agent
-from loqa.config import ConfigError
+from loqa.config import ConfigError, RunError
 from loqa.learner import LearnerState, QEpisodes, Settings
 from loqa.rollout import Opponents
 
@@ -69,8 +69,12 @@ def load_params(path: str, agent: Agent) -> AgentParams:
 
 
 def _shapes(params: AgentParams) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {jax.tree_util.keystr(place, simple=True, separator="/"): x.shape for place, x in leaves}
+    return {leaf_name(place): x.shape for place, x in jax.tree_util.tree_leaves_with_path(params)}
+
+
+def leaf_name(path: tuple) -> str:
+    """The name of a leaf of a pytree by its path, such as `learners/0/params/actor/params/dense_0/kernel`."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def remember_agents(state: TrainState, hp: Any) -> TrainState:
@@ -131,7 +135,7 @@ def repeat(iteration: Callable[[TrainState], TrainState]) -> Callable[[TrainStat
     return jax.jit(run, donate_argnums=0)
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(RunError):
     """A parameter or a loss became infinite or NaN; the message is one sentence, for the user."""
 
     def __init__(self, iteration: int, what: str):
@@ -147,7 +151,7 @@ def require_finite(state: TrainState, metrics: dict[str, float] | None = None) -
         return  # JAX looks, and names the operation
     for path, x in jax.tree_util.tree_leaves_with_path(_params(state)):
         if not np.isfinite(x).all():
-            agent, name = jax.tree_util.keystr(path, simple=True, separator="/").split("/", 1)
+            agent, name = leaf_name(path).split("/", 1)
             raise NonFiniteError(state.iteration, f"{name} of agent {agent} became infinite or NaN")
     for name, value in (metrics or {}).items():
         if name.startswith("loss_") and not np.isfinite(value):

@@ -12,7 +12,7 @@ import pytest
 from loqa.games import ipd
 from loqa.games.coin import CoinGame, CoinState, coins_taken
 from loqa.games.coin_players import always_cooperate, always_defect
-from loqa.games.ipd import COOPERATE, DEFECT, IteratedPrisonersDilemma, MatrixGame
+from loqa.games.ipd import COOPERATE, DEFECT, MatrixGame
 from loqa.games.payoffs import PAYOFFS, is_symmetric
 from loqa.metrics import mean_rewards
 
@@ -34,7 +34,7 @@ def assert_uniform(counts, probabilities=None):
 # ------------------------------------------------------------------------------ iterated prisoner's dilemma
 
 
-IPD = IteratedPrisonersDilemma()
+IPD = MatrixGame()
 IPD_OF_THE_OTHER = np.array([0, 1, 3, 2, 4])  # the state as player 1 sees it
 REWARDS = {(C, C): (-1, -1), (C, D): (-3, 0), (D, C): (0, -3), (D, D): (-2, -2)}
 SEEN = {"START": [0, 0, 0, 0], "CC": [1, 0, 1, 0], "CD": [1, 0, 0, 1], "DC": [0, 1, 1, 0], "DD": [0, 1, 0, 1]}

@@ -19,12 +19,12 @@ from loqa.builders import coin_game_and_agent, ipd_game_and_agent
 from loqa.checkpoint import save_agent
 from loqa.config import CoinConfig, IPDConfig, compose, parse
 from loqa.games.coin import CoinGame
-from loqa.games.ipd import IteratedPrisonersDilemma
+from loqa.games.ipd import MatrixGame
 from loqa.league import Measures, bootstrap_interval, group_rows, play_league
 from loqa.players import Entrant, choose_players, load_player, scripted
 from loqa.rollout import draw_noise, rollout
 
-IPD = IteratedPrisonersDilemma()
+IPD = MatrixGame()
 SMALL = ["hp.actor.hidden_size=4", "hp.qvalue.hidden_size=3"]
 
 

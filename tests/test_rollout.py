@@ -75,7 +75,7 @@ def test_actions_are_drawn_for_any_batch_axes():
 # ------------------------------------------------------------------------- the iterated prisoner's dilemma
 
 
-IPD = ipd.IteratedPrisonersDilemma()
+IPD = ipd.MatrixGame()
 IPD_AGENT = Agent(
     LogitsTable(2, 5, ipd.read_table),
     MLP(2, 4),

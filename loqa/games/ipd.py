@@ -71,10 +71,6 @@ class MatrixGame:
         return jnp.stack([played, jnp.roll(played, 2)]).astype(jnp.float32)
 
 
-# The matrix game with the payoffs that it has by default.
-IteratedPrisonersDilemma = MatrixGame
-
-
 def _reward(payoff: tuple[float, ...], mine: jax.Array, theirs: jax.Array) -> jax.Array:
     """A player's reward by both actions: exactly one of its four numbers, and no gather."""
     cc, cd, dc, dd = payoff
