@@ -14,7 +14,7 @@ import hydra
 import jax
 from omegaconf import DictConfig, OmegaConf
 
-from loqa import learner, resume, training
+from loqa import learner, resume, thresholds, training
 from loqa.agent import Agent
 from loqa.builders import coin_game_and_agent
 from loqa.checkpoint import save_agents
@@ -96,7 +96,7 @@ def make_evaluation(
 
 
 def train(config: CoinConfig, run: Run) -> None:
-    """Trains, evaluates and saves until the last iteration; then draws the figures."""
+    """Trains, evaluates and saves until the last iteration, or until `stop_at`; then draws the figures."""
     hp = config.hp
     game, agent = coin_game_and_agent(hp)
     settings = learner.settings_of_all(hp)
@@ -115,7 +115,12 @@ def train(config: CoinConfig, run: Run) -> None:
         )
         training.require_finite(state, metrics)
 
+    def is_there() -> bool:
+        return hp.stop_at is not None and thresholds.is_held(run.metrics(), hp.game.height, hp.stop_at)
+
     iteration, last = int(state.iteration), hp.total_iterations
+    if iteration > 0 and is_there():
+        last = iteration
     periods = hp.eval_every, hp.save_every, hp.checkpoint_every, PROGRESS_EVERY
     if iteration < last:
         run.say("compiling the evaluation and the training step ...")
@@ -129,6 +134,9 @@ def train(config: CoinConfig, run: Run) -> None:
         run.progress(iteration)
         if iteration % hp.eval_every == 0 or iteration == last:
             measure(state)
+            if is_there():
+                run.say(f"{thresholds.HELD} evaluations in a row passed the {hp.stop_at} threshold: done")
+                last = iteration
         if iteration % hp.save_every == 0 or iteration == last:
             save_agents(run, iteration, [me.params for me in state.learners])
         if iteration % hp.checkpoint_every == 0 or iteration == last or run.stop_signal:
@@ -136,7 +144,7 @@ def train(config: CoinConfig, run: Run) -> None:
         if run.stop_signal and iteration < last:
             run.stop(checkpoints.iteration)
     draw(run)
-    run.finish()
+    run.finish(reached=hp.stop_at if is_there() else None)
 
 
 def draw(run: Run) -> None:

@@ -396,6 +396,7 @@ class CoinHyperparameters(Hyperparameters):
     """hp of coin_train.py"""
 
     game: Game
+    stop_at: str | None = choice("weak", "medium", "strong", optional=True)
     actor: CoinActor
     qvalue: CoinQValue
 
@@ -606,6 +607,11 @@ def _contradictions(hp: Hyperparameters) -> Iterator[str]:
         yield (
             f"hp.game.height is {hp.game.height} and hp.game.width is {hp.game.width}, but the board must "
             "have at least 3 cells, for two players and a coin"
+        )
+    if isinstance(hp, CoinHyperparameters) and hp.stop_at and hp.game.height != hp.game.width:
+        yield (
+            f"hp.stop_at is {hp.stop_at!r}, but must be null on a {hp.game.height}x{hp.game.width} board: the "
+            "thresholds are of square ones"
         )
     if hp.max_env_steps is not None and hp.max_env_steps < hp.env_steps_per_iteration:
         yield (

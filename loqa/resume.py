@@ -29,7 +29,8 @@ FORMAT = "loqa-checkpoint-1"
 KEEP = 3  # checkpoints of a run
 
 # A run may go on with another value of these: they change no bit of an iteration or an evaluation.
-FREE = {"hp.num_iterations", "hp.max_env_steps", "hp.save_every", "hp.checkpoint_every", "hp.save_dir"}
+FREE = {"hp.num_iterations", "hp.max_env_steps", "hp.stop_at"}
+FREE |= {"hp.save_every", "hp.checkpoint_every", "hp.save_dir"}
 
 
 class Checkpoint(NamedTuple):
@@ -40,12 +41,15 @@ class Checkpoint(NamedTuple):
     state: TrainState | None
 
     def is_finished(self, hp: Any) -> bool:
-        """Whether there is nothing left to do."""
+        """Whether there is nothing left to do: all iterations are done, or `hp.stop_at` was reached."""
         try:
-            ended = json.loads((self.directory / "summary.json").read_text(encoding="utf-8"))["iteration"]
-        except (OSError, ValueError, TypeError, KeyError):
+            summary = json.loads((self.directory / "summary.json").read_text(encoding="utf-8"))
+            ended, reached = summary["iteration"], summary.get("reached")
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return False
-        return ended == hp.total_iterations == self.about.get("iteration", ended)
+        if ended != self.about.get("iteration", ended):
+            return False
+        return ended == hp.total_iterations or (reached is not None and reached == getattr(hp, "stop_at", None))
 
 
 # ----------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import platform
 import re
 import shlex
 import signal
+import subprocess
 import sys
 import textwrap
 import threading
@@ -324,11 +325,12 @@ class Run:
             self.say(f"{name} could be written again")
         return True
 
-    def finish(self) -> None:
-        """Writes summary.json (the last row, versions, the command) and prints the summary."""
+    def finish(self, **facts: Any) -> None:
+        """Writes summary.json (the last row, what it ran on, the command, `facts`) and prints the summary."""
         where = {key: self._last[key] for key in ("iteration", "env_steps")} | {"walltime": self._elapsed()}
         summary = {key: value for key, value in self._last.items() if key not in where} | where
-        record = summary | {"versions": versions(), "argv": sys.argv}
+        record = summary | facts | {"versions": versions(), "commit": commit(), "machine": machine()}
+        record |= {"argv": sys.argv}
         record = {key: None if _is_nan(value) else value for key, value in record.items()}  # JSON has no NaN
         text = json.dumps(record, indent=2, default=str) + "\n"
         self.write("summary.json", lambda path: path.write_text(text, encoding="utf-8"))
@@ -518,6 +520,30 @@ def versions() -> dict[str, str | None]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = None
     return found
+
+
+def commit() -> str | None:
+    """The commit of this code, with -dirty where a file differs from it; None where it is no checkout."""
+    root = Path(loqa.__file__).parent.parent
+    if not (root / ".git").exists():  # else git would tell of a repository that this one is installed in
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def machine() -> dict[str, Any]:
+    """The processor, how many of its cores this process may use, and the device that JAX computes on, if it does."""
+    try:
+        models = re.findall(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
+    except OSError:  # not a Linux
+        models = []
+    model = [*models, platform.processor(), platform.machine()][0]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    jax = sys.modules.get("jax")  # not imported: a run without JAX is none of the scripts'
+    return {"processor": model, "cores": cores, "device": jax.devices()[0].device_kind if jax else None}
 
 
 def human(number: float) -> str:

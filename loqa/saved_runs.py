@@ -21,7 +21,7 @@ GAMES = {"coin": "always_defect_0_mean_rewards_a", "ipd": "p_0_START_C"}
 
 # Settings in which the runs of a group may differ.
 NOT_COMPARED = {"seed", "save_dir", "save_every", "checkpoint_every", "eval_every", "eval_episodes"}
-NOT_COMPARED |= {"num_iterations", "max_env_steps", "game.height", "game.width"}
+NOT_COMPARED |= {"num_iterations", "max_env_steps", "stop_at", "game.height", "game.width"}
 
 
 class SavedRun(NamedTuple):

@@ -1,6 +1,6 @@
 """How long training takes to learn to cooperate, and not to be exploited: the paper's scaling experiment."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +11,8 @@ from loqa.saved_runs import SavedRun
 # Both rewards a step, times n = 2 (size // 2), must exceed these in one evaluation: in self-play, the mean of
 # both players, and of the agent against always-defect.
 THRESHOLDS = {"weak": (0.05, -1.2), "medium": (0.1, -0.5), "strong": (0.2, -0.2)}
+
+HELD = 5  # evaluations in a row that pass a threshold: it is held
 
 # What is counted until then.
 UNITS = {"walltime": "wall time (s)", "env_steps": "environment steps", "iteration": "iterations"}
@@ -48,6 +50,20 @@ class Summary(NamedTuple):
     at_least: float  # the interquartile mean of `ends`: a lower bound of `mean`, and equal if that is finite
 
 
+def passes(self_play: np.ndarray, against_defect: np.ndarray, size: int, threshold: str) -> np.ndarray:
+    """Which evaluations pass a threshold: mean rewards a step [...] on a `size` x `size` board -> bool [...]."""
+    scale = 2 * (size // 2)
+    need_self_play, need_against_defect = THRESHOLDS[threshold]
+    return (scale * self_play > need_self_play) & (scale * against_defect > need_against_defect)
+
+
+def is_held(metrics: Mapping[str, np.ndarray], size: int, threshold: str) -> bool:
+    """Whether the last HELD evaluations all pass a threshold; `metrics` are the columns of metrics.csv."""
+    self_play = (metrics["mean_rewards_0"] + metrics["mean_rewards_1"]) / 2
+    passed = passes(self_play, metrics["always_defect_0_mean_rewards_a"], size, threshold)
+    return len(passed) >= HELD and bool(passed[-HELD:].all())
+
+
 def first_passing(run: SavedRun, threshold: str) -> int | None:
     """The row of the first evaluation that passes a threshold.
 
@@ -59,11 +75,9 @@ def first_passing(run: SavedRun, threshold: str) -> int | None:
     if run.grid is None or run.grid[0] != run.grid[1]:
         board = f"a {run.grid[0]}x{run.grid[1]} board" if run.grid else "no known board (such as 3x3, in its name)"
         raise ValueError(f"{run.path} has {board}, but the thresholds are of square ones")
-    scale = 2 * (run.grid[0] // 2)
-    self_play, against_defect = THRESHOLDS[threshold]
-    passes = scale * run.metrics["self_play"] > self_play
-    passes &= scale * run.metrics["always_defect_0_mean_rewards_a"] > against_defect
-    return int(passes.argmax()) if passes.any() else None
+    metrics = run.metrics
+    passed = passes(metrics["self_play"], metrics["always_defect_0_mean_rewards_a"], run.grid[0], threshold)
+    return int(passed.argmax()) if passed.any() else None
 
 
 def summarise(runs: Sequence[SavedRun], threshold: str, unit: str) -> Summary:

@@ -294,6 +294,8 @@ ipd   hp.game_name=null                 | ipd, chicken, stag_hunt
 ipd   hp.game_name=custom               | hp.payoffs is null, but must be two lists of four finite numbers
 ipd   hp.game_name=matching_pennies     | hp.just_self_play is true, but must be false where hp.game_name is
 ipd   hp.game_name=battle_of_the_sexes  | hp.just_self_play is true, but must be false where hp.game_name is
+coin  hp.stop_at=best                   | weak, medium or strong or null
+coin  hp.stop_at=weak hp.game.width=4   | hp.stop_at is 'weak', but must be null on a 3x4 board
 coin  hp.game_name=chicken              | there is no such key
 ipd   hp.payoffs=3                      | two lists of four finite numbers
 ipd   hp.payoffs=chicken                | two lists of four finite numbers

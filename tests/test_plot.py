@@ -15,7 +15,15 @@ from loqa.games.ipd import STATES
 from loqa.group_figures import over_seeds
 from loqa.plot import Panel, state_probability_bars, training_curves
 from loqa.saved_runs import SavedRun, group_runs, read_runs
-from loqa.thresholds import PUBLISHED_SECONDS, PUBLISHED_SIZES, first_passing, markdown, summarise, threshold_rows
+from loqa.thresholds import (
+    PUBLISHED_SECONDS,
+    PUBLISHED_SIZES,
+    first_passing,
+    is_held,
+    markdown,
+    summarise,
+    threshold_rows,
+)
 
 
 @pytest.fixture
@@ -117,6 +125,13 @@ def test_both_rewards_must_pass_in_one_evaluation():
     # n is 2, 4, 4, 6, 6: the first is too little in self-play, the last too little against always-defect.
     runs = [made_up(size=s, self_play=[0.013], always_defect_0_mean_rewards_a=[-0.29]) for s in range(3, 8)]
     assert [first_passing(run, "weak") for run in runs] == [None, 0, 0, None, None]
+
+
+def test_a_threshold_is_held_by_the_last_five_evaluations():
+    rewards = np.array([1.0, -1.0, 1.0, 1.0, 1.0, 1.0, 1.0, -1.0])
+    metrics = {name: rewards for name in ("mean_rewards_0", "mean_rewards_1", "always_defect_0_mean_rewards_a")}
+    until = lambda row: {name: column[:row] for name, column in metrics.items()}
+    assert [is_held(until(row), 3, "strong") for row in range(9)] == [False] * 7 + [True, False]
 
 
 def passing_at(*rows):

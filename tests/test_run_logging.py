@@ -8,9 +8,11 @@ import os
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
@@ -249,8 +251,26 @@ def test_summary(tmp_path, capsys):
     assert (summary["iteration"], summary["env_steps"]) == (700, 700_000)
     assert summary["walltime"] > 0 and summary["argv"] == sys.argv
     assert summary["versions"].keys() >= {"loqa", "jax", "flax", "optax", "numpy", "python"}
+    assert summary["machine"]["cores"] >= 1 and summary["machine"]["device"] == jax.devices()[0].device_kind
     out = capsys.readouterr().out
     assert "config.yaml, metrics.csv, summary.json" in out and "  reward     0.500" in out
+
+
+def test_the_commit_of_a_checkout_and_of_none(tmp_path, monkeypatch):
+    package = tmp_path / "loqa"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    monkeypatch.setattr(run_logging.loqa, "__file__", str(package / "__init__.py"))
+    git = partial(subprocess.run, cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert run_logging.commit() is None
+    git(["git", "init"])
+    assert run_logging.commit() is None  # nothing is committed yet
+    git(["git", "add", "."])
+    git(["git", "-c", "user.name=me", "-c", "user.email=me@example.org", "commit", "-m", "first"])
+    head = git(["git", "rev-parse", "HEAD"]).stdout.strip()
+    assert run_logging.commit() == head
+    (package / "__init__.py").write_text("changed = True")
+    assert run_logging.commit() == f"{head}-dirty"
 
 
 def test_an_exception_leaves_readable_files(tmp_path):

@@ -10,9 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
+import coin_train
+from loqa import resume, thresholds
 from loqa.checkpoint import load_agent
+from loqa.config import CoinConfig, compose, parse
+from loqa.run_logging import Run
 
 ROOT = Path(__file__).parent.parent
 TINY = {
@@ -157,6 +162,27 @@ def test_saving_and_evaluating_change_no_bit(tmp_path):
 def flat(params, network):
     tree = getattr(params, network)["params"]
     return [x for part in tree.values() for x in (part.values() if isinstance(part, dict) else [part])]
+
+
+def test_a_coin_run_stops_at_its_threshold_and_goes_on_without_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(thresholds.THRESHOLDS, "weak", (-10.0, -10.0))  # every evaluation passes
+
+    def trained(*overrides):
+        cfg = compose("coin", [*TINY["coin_train.py"], f"hp.save_dir={tmp_path}", "hp.eval_every=1", *overrides])
+        config = parse(cfg, CoinConfig)
+        resumed = resume.find(config.resume, "coin", config.hp)
+        if not (resumed and resumed.is_finished(config.hp)):
+            with Run("coin", config, OmegaConf.to_yaml(cfg, resolve=True), resumed) as run:
+                coin_train.train(config, run)
+        return json.loads((only_run(tmp_path) / "summary.json").read_text())
+
+    for _ in range(2):  # the second time there is nothing left to do
+        summary = trained("hp.stop_at=weak", "hp.num_iterations=9", "resume=auto")
+        assert (summary["iteration"], summary["reached"]) == (4, "weak")  # five rows, from iteration 0 on
+        assert (only_run(tmp_path) / "agents" / "agent_0_000004.npz").exists()
+    summary = trained("hp.num_iterations=6", "resume=auto")
+    assert (summary["iteration"], summary["reached"]) == (6, None)
+    assert [int(row["iteration"]) for row in rows(only_run(tmp_path))] == [*range(7)]
 
 
 def test_a_directory_that_vanishes_does_not_end_the_run(tmp_path):
