@@ -535,15 +535,16 @@ def commit() -> str | None:
 
 
 def machine() -> dict[str, Any]:
-    """The processor, how many of its cores this process may use, and the device that JAX computes on, if it does."""
+    """The processor, the number of its cores that this process may use, and the device that JAX computes on."""
+    import jax  # here, because reading metrics does without
+
     try:
         models = re.findall(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
     except OSError:  # not a Linux
         models = []
     model = [*models, platform.processor(), platform.machine()][0]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    jax = sys.modules.get("jax")  # not imported: a run without JAX is none of the scripts'
-    return {"processor": model, "cores": cores, "device": jax.devices()[0].device_kind if jax else None}
+    return {"processor": model, "cores": cores, "device": jax.devices()[0].device_kind}
 
 
 def human(number: float) -> str:

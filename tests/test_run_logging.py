@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-import jax
 import numpy as np
 import pytest
 
@@ -251,7 +250,7 @@ def test_summary(tmp_path, capsys):
     assert (summary["iteration"], summary["env_steps"]) == (700, 700_000)
     assert summary["walltime"] > 0 and summary["argv"] == sys.argv
     assert summary["versions"].keys() >= {"loqa", "jax", "flax", "optax", "numpy", "python"}
-    assert summary["machine"]["cores"] >= 1 and summary["machine"]["device"] == jax.devices()[0].device_kind
+    assert summary["machine"]["cores"] >= 1 and summary["machine"]["device"]
     out = capsys.readouterr().out
     assert "config.yaml, metrics.csv, summary.json" in out and "  reward     0.500" in out
 
