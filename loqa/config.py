@@ -12,6 +12,7 @@ import functools
 import math
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -831,6 +832,15 @@ def multirun_name() -> str | None:
     if HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN:
         return Path(HydraConfig.get().sweep.dir).name
     return None
+
+
+def command() -> str:
+    """The command that runs this job again: of a multirun's job, it alone."""
+    words = sys.argv
+    if HydraConfig.initialized():
+        job = HydraConfig.get()
+        words = [f"{job.job.name}.py", *job.overrides.task]
+    return shlex.join(["python", *(word for word in words if not word.startswith(("resume=", "+resume=")))])
 
 
 def _is_about_the_config(error: Exception) -> bool:

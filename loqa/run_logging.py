@@ -29,7 +29,7 @@ import numpy as np
 import yaml
 
 import loqa
-from loqa.config import ConfigError, multirun_name
+from loqa.config import ConfigError, command, multirun_name
 
 try:
     import fcntl
@@ -330,7 +330,7 @@ class Run:
         where = {key: self._last[key] for key in ("iteration", "env_steps")} | {"walltime": self._elapsed()}
         summary = {key: value for key, value in self._last.items() if key not in where} | where
         record = summary | facts | {"versions": versions(), "commit": commit(), "machine": machine()}
-        record |= {"argv": sys.argv}
+        record |= {"command": command()}
         record = {key: None if _is_nan(value) else value for key, value in record.items()}  # JSON has no NaN
         text = json.dumps(record, indent=2, default=str) + "\n"
         self.write("summary.json", lambda path: path.write_text(text, encoding="utf-8"))

@@ -19,6 +19,22 @@ from loqa.run_logging import read_metrics
 COLUMNS = ("iteration", "walltime", "env_steps", "mean_rewards_0", "mean_rewards_1")
 GAMES = {"coin": "always_defect_0_mean_rewards_a", "ipd": "p_0_START_C"}
 
+# The columns that tables show, by their heads there.
+IN_TABLES = {
+    "START": "p_0_START_C",
+    "CC": "p_0_CC_C",
+    "CD": "p_0_CD_C",
+    "DC": "p_0_DC_C",
+    "DD": "p_0_DD_C",
+    "self": "mean_rewards_0",
+    "vs AC": "always_cooperate_0_mean_rewards_a",
+    "AC's": "always_cooperate_0_mean_rewards_d",
+    "vs AD": "always_defect_0_mean_rewards_a",
+    "AD's": "always_defect_0_mean_rewards_d",
+    "own": "own_coins_0",
+    "other's": "other_coins_0",
+}
+
 # Settings in which the runs of a group may differ.
 NOT_COMPARED = {"seed", "save_dir", "save_every", "checkpoint_every", "eval_every", "eval_episodes"}
 NOT_COMPARED |= {"num_iterations", "max_env_steps", "stop_at", "game.height", "game.width"}

@@ -15,20 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from loqa.run_logging import read_metrics, short
-from loqa.saved_runs import group_runs, read_runs
-
-# The columns of metrics.csv that the table shows, by their title there.
-SHOWN = {
-    "START": "p_0_START_C",
-    "CC": "p_0_CC_C",
-    "CD": "p_0_CD_C",
-    "DC": "p_0_DC_C",
-    "DD": "p_0_DD_C",
-    "self": "mean_rewards_0",
-    "vs AC": "always_cooperate_0_mean_rewards_a",
-    "AC's": "always_cooperate_0_mean_rewards_d",
-    "vs AD": "always_defect_0_mean_rewards_a",
-}
+from loqa.saved_runs import IN_TABLES, group_runs, read_runs
 
 _begun: Path | None = None  # the directory of the multirun that this process began
 
@@ -129,5 +116,5 @@ def _row(note: dict[str, Any]) -> dict[str, Any]:
         row |= {"iteration": int(last["iteration"]), "seconds": round(last["walltime"])}
     except (OSError, ValueError, IndexError, KeyError) as error:
         return row | {"status": f"no metrics: {error}", "directory": note["directory"]}
-    row |= {title: last[key] for title, key in SHOWN.items() if key in last}
+    row |= {title: last[key] for title, key in IN_TABLES.items() if key in last}
     return row | {"directory": note["directory"]}

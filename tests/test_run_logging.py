@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -248,7 +249,7 @@ def test_summary(tmp_path, capsys):
     summary = json.loads((run.directory / "summary.json").read_text())
     assert (summary["reward"], summary["nothing"]) == (0.5, None)
     assert (summary["iteration"], summary["env_steps"]) == (700, 700_000)
-    assert summary["walltime"] > 0 and summary["argv"] == sys.argv
+    assert summary["walltime"] > 0 and summary["command"] == shlex.join(["python", *sys.argv])
     assert summary["versions"].keys() >= {"loqa", "jax", "flax", "optax", "numpy", "python"}
     assert summary["machine"]["cores"] >= 1 and summary["machine"]["device"]
     out = capsys.readouterr().out

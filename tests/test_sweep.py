@@ -29,7 +29,7 @@ def test_presets_are_the_papers_experiments():
     paper = hp_of("coin")
     changed = {
         ("coin", "coin_3x3"): lambda hp: hp == paper,
-        ("coin", "scaling"): lambda hp: hp.batch_size == 2048,
+        ("coin", "scaling"): lambda hp: hp.batch_size == 2048 and hp.stop_at == "strong",
         ("coin", "no_agent_buffer"): lambda hp: not hp.agent_replay_buffer.enabled and hp.just_self_play,
         ("coin", "no_self_play"): lambda hp: hp.num_learners == 2 and hp.agent_0 == hp.agent_1 == "loqa",
         ("coin", "naive"): lambda hp: hp.num_learners == 2 and hp.agent_0 == hp.agent_1 == "naive",

@@ -1,0 +1,120 @@
+"""Runs that are kept, and the tables and figures that are built from them."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from loqa import report
+from loqa.config import compose
+
+STATES = ("START", "CC", "CD", "DC", "DD")
+
+
+def make_run(directory, script, seed, rewards):
+    """A finished run with two evaluations, as the scripts leave it; `rewards` are of the second one."""
+    (directory / "agents").mkdir(parents=True)
+    hp = compose(script, [f"hp.seed={seed}"])
+    (directory / "config.yaml").write_text(
+        yaml.safe_dump({"hp": json.loads(json.dumps(dict(hp.hp), default=dict))})
+    )
+    names = [f"p_0_{state}_C" for state in STATES] if script == "ipd" else ["always_defect_0_mean_rewards_a"]
+    head = ["iteration", "walltime", "env_steps", "mean_rewards_0", "mean_rewards_1", *names]
+    rows = [[0, 1, 0, 0, 0] + [0.5] * len(names), [100, 61, 2e6, *rewards] + [0.25 * seed] * len(names)]
+    lines = [head, *rows]
+    (directory / "metrics.csv").write_text("\n".join(",".join(map(str, line)) for line in lines) + "\n")
+    summary = {"iteration": 100, "commit": "0123456789abcdef", "command": f"python {script}.py hp.seed={seed}"}
+    summary["machine"] = {"processor": "Z80", "cores": 1, "device": "cpu"}
+    (directory / "summary.json").write_text(json.dumps(summary))
+    for iteration in (50, 100):
+        np.savez(directory / "agents" / f"agent_0_{iteration:06d}.npz", x=np.ones(iteration))
+    return directory
+
+
+def test_keep_copies_what_tells_of_a_run(tmp_path):
+    run = make_run(tmp_path / "ipd_seed1_20260101-120000", "ipd", 1, (-1, -1))
+    (run / "checkpoints").mkdir()
+    other = make_run(tmp_path / "ipd_seed2_20260101-120000_1", "ipd", 2, (-1, -1))
+    copies = report.keep([run, other], tmp_path / "out")
+    assert copies == [tmp_path / "out" / name for name in ("ipd_seed1", "ipd_seed2")]
+    kept = sorted(str(path.relative_to(copies[0])) for path in copies[0].rglob("*") if path.is_file())
+    assert kept == ["agents/agent_0_000100.npz", "config.yaml", "metrics.csv", "summary.json"]
+    assert (copies[0] / "metrics.csv").read_bytes() == (run / "metrics.csv").read_bytes()
+    with pytest.raises(ValueError, match="cannot be kept as .*, which is another run's"):
+        report.keep([run], tmp_path / "out")
+    (run / "summary.json").unlink()
+    with pytest.raises(ValueError, match="not a finished run: it has no summary.json"):
+        report.keep([run], tmp_path / "elsewhere")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def built(directory, sections):
+    (directory / "report.yaml").write_text(yaml.safe_dump(sections, sort_keys=False))
+    report.build(directory, say=lambda line: None)
+    for figure in directory.glob("*.png"):
+        with Image.open(figure) as image:
+            assert np.asarray(image.convert("L")).std() > 5
+    return (directory / "README.md").read_text()
+
+
+def test_tables_and_figures_of_groups(tmp_path):
+    for seed, rewards in ((1, (-1.0, -2.0)), (2, (-2.0, -3.0))):
+        make_run(tmp_path / f"ours/ipd_seed{seed}", "ipd", seed, rewards)
+    make_run(tmp_path / "theirs/ipd_seed1", "ipd", 1, (-1.25, -1.25))
+    runs = {"our critic": "ours", "their critic": "theirs"}
+    text = built(
+        tmp_path, {"ipd": {"title": "IPD", "text": "Read.", "runs": runs, "show": ["last", "bars", "curves"]}}
+    )
+    lines = text.splitlines()
+    assert "## IPD" in lines and "Read." in lines
+    # The mean of both players, for each seed; then mean and standard deviation over seeds.
+    assert f"| our critic | 1 | 100 | {'0.250 | ' * 5}-1.500 |" in lines
+    assert f"| **our critic** | **mean** (sd) of 2 |  | {'**0.375** (0.177) | ' * 5}**-2.000** (0.707) |" in lines
+    assert not any("**their critic**" in line for line in lines)  # a single seed has no spread
+    assert (
+        "| our critic | 2 | 100 | 2.0M | 1.0 | 0123456789 | Z80, 1 cores, cpu | `python ipd.py hp.seed=2` |"
+        in lines
+    )
+    assert {path.name for path in tmp_path.glob("*.png")} == {"ipd_bars.png", "ipd_curves.png"}
+    shutil.rmtree(tmp_path / "theirs")
+    with pytest.raises(ValueError, match="no file or directory"):
+        report.build(tmp_path)
+
+
+def test_thresholds_of_the_coin_game(tmp_path):
+    make_run(tmp_path / "runs/coin_3x3_seed0", "coin", 0, (0.2, 0.2))
+    text = built(tmp_path, {"coin": {"title": "Coin", "runs": {"ours": "runs"}, "show": ["thresholds"]}})
+    assert "| ours | 3x3 | strong | 1 of 1 | 61 | 2,000,000 | 100 |" in text.splitlines()
+
+
+def test_the_table_of_a_league(tmp_path):
+    """Two agents of a kind and a scripted player; a number stands for who plays whom in which seat."""
+    players = {"a": "ours", "b": "ours", "random": "random"}
+    lines = ["player_0,player_1,kind_0,kind_1,mean_reward_0,mean_reward_1"]
+    for i, first in enumerate(players):
+        for j, second in enumerate(players):
+            lines.append(f"{first},{second},{players[first]},{players[second]},{i + 0.1 * j},{-i - 0.1 * j}")
+    (tmp_path / "league.csv").write_text("\n".join(lines) + "\n")
+    text = built(tmp_path, {"all": {"title": "League", "league": "league.csv"}})
+    # Ours against random: 0.2 and 1.2 in seat 0, -2.0 and -2.1 in seat 1; random has the opposite.
+    assert "| ours (2) | 0.000 / 0.000 | 0.000 / 0.000 |  | -0.675 / 0.675 |" in text.splitlines()
+    assert "| random (1) | 0.000 / 0.000 |  | 0.675 / -0.675 |  |" in text.splitlines()
+    assert (tmp_path / "all.png").exists()
+
+
+@pytest.mark.parametrize(
+    "section, reason",
+    [
+        ({"title": "t", "runs": {}, "figures": []}, "the key 'figures', but may have title"),
+        ({"title": "t", "runs": {}, "show": ["pie"]}, "shows 'pie', but must show some of last, bars"),
+        ({"runs": {}, "show": []}, "has no title"),
+        ({"title": "t"}, "has no runs"),
+    ],
+)
+def test_a_wrong_section_is_refused(tmp_path, section, reason):
+    (tmp_path / "report.yaml").write_text(yaml.safe_dump({"name": section}))
+    with pytest.raises(ValueError, match=reason):
+        report.build(tmp_path)
