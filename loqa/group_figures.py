@@ -112,34 +112,43 @@ def seed_curves(
     groups: dict[str, list[SavedRun]], columns: Sequence[str], x_axis: str, paths: Sequence[str | Path]
 ) -> None:
     """Draws a panel for each column: each group's interquartile mean and interval, each seed thin behind it."""
-    legend = [
-        Line2D([], [], **group_style(i), label=f"{label or 'runs'} ({count(len(runs), 'seed')})")
-        for i, (label, runs) in enumerate(groups.items())
-    ]
     note = CURVES_NOTE if any(len(runs) > 1 for runs in groups.values()) else ""
     wide = min(len(columns), 3)
-    figure, grid = figure_of(-(-len(columns) // wide), wide, legend, note)
+    figure, grid = figure_of(-(-len(columns) // wide), wide, group_legend(groups), note)
     for axes, column in zip(grid.flat, columns, strict=False):
-        for i, runs in enumerate(groups.values()):
-            style = group_style(i)
-            for run in runs if len(runs) > 1 else ():
-                axes.plot(run.metrics[x_axis], run.metrics[column], **style, linewidth=0.4, alpha=0.45)
-            x, values = over_seeds(runs, x_axis, column)
-            axes.plot(x, interquartile_mean(values), **style, marker="o" * (x.size == 1) or None)
-            if len(runs) > 1 and x.size:
-                axes.fill_between(x, *bootstrap_interval(values), color=style["color"], alpha=0.25, linewidth=0)
+        draw_seed_curves(axes, groups, column, x_axis)
         title, ylabel = TITLES.get(column, (column, None))
         axes.set_title(title, fontsize=min(7, 220 / len(title)))
-        axes.set(xlabel=X_AXES[x_axis], ylabel=ylabel)
+        axes.set(ylabel=ylabel)
         if column.startswith("p_"):
             axes.set_ylim(-0.04, 1.04)
-        axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.grid(alpha=0.25, linewidth=0.5)
     for axes in grid.flat[len(columns) :]:
         axes.set_axis_off()
     for path in paths:
         figure.savefig(path)
+
+
+def group_legend(groups: dict[str, list[SavedRun]]) -> list[Line2D]:
+    return [
+        Line2D([], [], **group_style(i), label=f"{label or 'runs'} ({count(len(runs), 'seed')})")
+        for i, (label, runs) in enumerate(groups.items())
+    ]
+
+
+def draw_seed_curves(axes, groups: dict[str, list[SavedRun]], column: str, x_axis: str) -> None:
+    """One panel of `seed_curves`."""
+    for i, runs in enumerate(groups.values()):
+        style = group_style(i)
+        for run in runs if len(runs) > 1 else ():
+            axes.plot(run.metrics[x_axis], run.metrics[column], **style, linewidth=0.4, alpha=0.45)
+        x, values = over_seeds(runs, x_axis, column)
+        axes.plot(x, interquartile_mean(values), **style, marker="o" * (x.size == 1) or None)
+        if len(runs) > 1 and x.size:
+            axes.fill_between(x, *bootstrap_interval(values), color=style["color"], alpha=0.25, linewidth=0)
+    axes.set_xlabel(X_AXES[x_axis])
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.grid(alpha=0.25, linewidth=0.5)
 
 
 @matplotlib.rc_context(PAPER)

@@ -11,7 +11,8 @@ figure and writes every table into its README.md. A section of report.yaml:
       show: [last, curves, thresholds] # tables and figures, in this order
 
 `last` is a table of the last evaluations; `bars`, `curves` and `thresholds` are the figures of loqa.plot, and with
-the third comes its table; `league: DIR/league.csv` in place of `runs` is the heat map and the table of a league.
+the third comes its table; `critic_error` is that of loqa.critic_error. `league: DIR/league.csv` in place of `runs`
+is the heat map and the table of a league.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from loqa import critic_error
 from loqa.command_line import refuse, run_tool, tool_parser
 from loqa.group_figures import SHOWN, group_bars, seed_curves, threshold_figure
 from loqa.heatmap import heat_map, read_league
@@ -125,11 +127,19 @@ def _thresholds(groups: Groups, figure: Path) -> str:
     return f"{threshold_markdown(threshold_rows(groups))}\n![What the thresholds take]({figure.name})"
 
 
+def _critic_error(groups: Groups, figure: Path) -> str:
+    gradients, deviations = critic_error.measure()
+    critic_error.draw(gradients, critic_error.ERRORS, groups, [figure])
+    table = critic_error.table(gradients, deviations, critic_error.ERRORS)
+    return f"{table}\n\n![What an error of the critic does to the gradient]({figure.name})"
+
+
 PARTS: dict[str, Callable[[Groups, Path], str]] = {
     "last": _last,
     "bars": _bars,
     "curves": _curves,
     "thresholds": _thresholds,
+    "critic_error": _critic_error,
 }
 
 

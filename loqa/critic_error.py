@@ -1,0 +1,167 @@
+"""What an error of the critic does to LOQA's gradient: `python -m loqa.critic_error [RUNS] --out critic_error`.
+
+Where both players of the iterated prisoner's dilemma cooperate with probability 1/2 in every state, the Q-values
+are known exactly. With a constant added they take the place of the critic's here: the gradient that the losses then
+have in expectation says where the policy goes. Beside it stands the error of the critics of training runs.
+"""
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+from matplotlib.lines import Line2D
+
+from loqa.command_line import refuse, run_tool, tool_parser
+from loqa.games.ipd import PAYOFF, STATES, MatrixGame, read_table
+from loqa.games.ipd_players import TablePlayer
+from loqa.group_figures import COLORS, PAPER, draw_seed_curves, figure_of, group_legend
+from loqa.losses import agent_policy_loss
+from loqa.rollout import draw_noise, rollout
+from loqa.saved_runs import SavedRun, group_runs, read_runs
+
+GAME_LENGTH, DISCOUNT, LAMBDA = 50, 0.96, 0.9  # the paper's
+BATCH, BATCHES = 4096, 32
+ERRORS = tuple(range(-10, 26))
+
+# The states as the other player sees them.
+SWAPPED = np.array([0, 1, 3, 2, 4])
+
+
+def exact_q_values(
+    p_cooperate: np.ndarray, game_length: int = GAME_LENGTH, discount: float = DISCOUNT
+) -> np.ndarray:
+    """Q-values of the iterated prisoner's dilemma, when both players have the same policy, on the finite horizon.
+
+    Args:
+      p_cooperate: [5], P(cooperate) in each of `loqa.games.ipd.STATES`.
+      game_length: T.
+      discount: gamma.
+
+    Returns:
+      [T+1, 5, 2], by step, state and own action; 0 after the last step.
+    """
+    theirs = np.stack([p_cooperate[SWAPPED], 1 - p_cooperate[SWAPPED]], 1)  # [5, 2], P(their action | my state)
+    mine = np.stack([p_cooperate, 1 - p_cooperate], 1)
+    q_values = np.zeros((game_length + 1, 5, 2))
+    for t in reversed(range(game_length)):
+        values = (mine * q_values[t + 1]).sum(1)
+        after = PAYOFF + discount * values[1:].reshape(2, 2)  # [my action, theirs]; CC, CD, DC, DD come next
+        q_values[t] = theirs @ after.T
+    return q_values
+
+
+def expected_gradients(
+    key: jax.Array, errors: jax.Array, batch: int = BATCH, batches: int = BATCHES
+) -> tuple[jax.Array, jax.Array]:
+    """The direction in which the losses push each state's log-odds of cooperation, where P(cooperate) is 1/2.
+
+    Args:
+      key: of the episodes.
+      errors: [E], constants that are added to the exact Q-values of both players.
+      batch, batches: episodes of a batch, and batches.
+
+    Returns:
+      Means over all episodes of minus the gradients of the actor loss and of the shaping loss [E, 2, 5], and their
+      standard errors [E, 2, 5].
+    """
+    q_table = jnp.asarray(exact_q_values(np.full(5, 0.5)), jnp.float32)
+
+    def losses(log_odds: jax.Array, error: jax.Array, played) -> jax.Array:
+        """Actor and shaping loss [2], the means of a batch."""
+        table = jnp.stack([log_odds, jnp.zeros(5)], 1)
+        both = lambda table, i: jnp.moveaxis(read_table(table, played.observations[:, i]), -1, 1)  # [T+1, 2, B]
+        at_each_step = q_table[:, None] + error  # [T+1, 1, 5, 2]
+        terms = agent_policy_loss(
+            both(table, 0),
+            both(at_each_step, 0),
+            both(table, 1),
+            both(at_each_step, 1),
+            *(played.actions[:, i] for i in (0, 1)),
+            *(played.rewards[:, i] for i in (0, 1)),
+            discount=DISCOUNT,
+            lam=LAMBDA,
+            stop_grad_advantage=True,
+            terminal_value=False,
+        )
+        return jnp.stack([terms.actor.mean(), terms.shaping.mean()])
+
+    def of_a_batch(key: jax.Array) -> jax.Array:
+        half = (jnp.float32(0.5),) * 5
+        noise = draw_noise(key, GAME_LENGTH, batch)
+        played = rollout(MatrixGame(), (TablePlayer(), TablePlayer()), (half, half), noise)
+        return jax.lax.map(lambda error: -jax.jacobian(losses)(jnp.zeros(5), error, played), errors)
+
+    gradients = jax.jit(partial(jax.lax.map, of_a_batch))(jax.random.split(key, batches))
+    return gradients.mean(0), gradients.std(0, ddof=1) / batches**0.5
+
+
+@matplotlib.rc_context(PAPER)
+def draw(gradients: np.ndarray, errors: Sequence[float], groups: dict[str, list[SavedRun]], paths: Sequence[Path]):
+    """Draws the gradients against the error, and beside them the error of the critics of groups of runs.
+
+    Args:
+      gradients: [E, 2, 5], of `expected_gradients`.
+      errors: E of them.
+      groups: of runs of the IPD; may be empty.
+      paths: the files to write.
+    """
+    legend = [Line2D([], [], color=color, label=state) for state, color in zip(STATES, COLORS, strict=False)]
+    note = "Minus the gradient by the log-odds of cooperation, in thousandths, where P(cooperate) = 1/2."
+    figure, grid = figure_of(1, 2 + bool(groups), legend, note)
+    shaping, both = gradients[:, 1], gradients.sum(1)
+    for axes, values, title in zip(grid[0], (shaping, both), ("shaping", "actor + shaping"), strict=False):
+        for state, color in enumerate(COLORS[: len(STATES)]):
+            axes.plot(errors, 1e3 * values[:, state], color=color)
+        axes.axhline(0, color="0.3", linewidth=0.6)
+        axes.axvline(0, color="0.3", linewidth=0.6)
+        axes.set(title=title, xlabel="error of all Q-values", ylabel="push to cooperation")
+    if groups:
+        axes = grid[0][2]
+        draw_seed_curves(axes, groups, "qvalue_0_bias", "iteration")
+        axes.set(title="in training", ylabel="mean error of Q")
+        if "" not in groups:
+            axes.legend(handles=group_legend(groups), fontsize=5)
+    for path in paths:
+        figure.savefig(path)
+
+
+def table(gradients: np.ndarray, deviations: np.ndarray, errors: Sequence[float]) -> str:
+    """The gradients in thousandths as a Markdown table, a line for an error of -5, 0 and 5."""
+    lines = ["| error of Q | loss | " + " | ".join(STATES) + " |", "| --: | --- |" + " --: |" * len(STATES)]
+    for error in (-5, 0, 5):
+        i = list(errors).index(error)
+        for name, mean, sd in zip(("actor", "shaping"), 1e3 * gradients[i], 1e3 * deviations[i], strict=True):
+            cells = [f"{m:+.1f} ± {s:.1f}" for m, s in zip(mean, sd, strict=True)]
+            lines.append(f"| {error:+d} | {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def measure() -> tuple[np.ndarray, np.ndarray]:
+    """`expected_gradients` at ERRORS."""
+    return tuple(map(np.asarray, expected_gradients(jax.random.key(0), jnp.array(ERRORS, jnp.float32))))
+
+
+def main() -> None:
+    parser = tool_parser("critic_error", __doc__)
+    parser.add_argument("runs", nargs="*", metavar="RUNS", help="training runs; LABEL=RUNS names a group")
+    out = "experiments/plots/critic_error"
+    parser.add_argument("--out", default=out, help="the files to write, without suffix (%(default)s)")
+    options: argparse.Namespace = parser.parse_args()
+    try:
+        groups = group_runs(read_runs(options.runs)) if options.runs else {}
+        Path(options.out).parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        refuse(parser, error)
+    gradients, deviations = measure()
+    paths = [Path(f"{options.out}.{suffix}") for suffix in ("png", "pdf")]
+    draw(gradients, ERRORS, groups, paths)
+    print(table(gradients, deviations, ERRORS), *paths, sep="\n")
+
+
+if __name__ == "__main__":
+    run_tool(main)
