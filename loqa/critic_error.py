@@ -1,8 +1,8 @@
 """What an error of the critic does to LOQA's gradient: `python -m loqa.critic_error [RUNS] --out critic_error`.
 
 Where both players of the iterated prisoner's dilemma cooperate with probability 1/2 in every state, the Q-values
-are known exactly. With a constant added they take the place of the critic's here: the gradient that the losses then
-have in expectation says where the policy goes. Beside it stands the error of the critics of training runs.
+are known exactly. With a constant added they take the place of the critic's here, and the gradient that the losses
+then have in expectation says where the policy goes. Beside it stands the error of the critics of training runs.
 """
 
 import argparse
