@@ -119,13 +119,15 @@ def train(config: CoinConfig, run: Run) -> None:
         return hp.stop_at is not None and thresholds.is_held(run.metrics(), hp.game.height, hp.stop_at)
 
     iteration, last = int(state.iteration), hp.total_iterations
-    if iteration > 0 and is_there():
+    if run.last_iteration == iteration > 0 and is_there():
         last = iteration
     periods = hp.eval_every, hp.save_every, hp.checkpoint_every, PROGRESS_EVERY
     if iteration < last:
         run.say("compiling the evaluation and the training step ...")
     if iteration in (0, last) and run.last_iteration != iteration:  # the last one: of a run that was made shorter
         measure(state)
+    if iteration == last:
+        save_agents(run, iteration, [me.params for me in state.learners])
     while iteration < last:
         stop = training.next_stop(iteration, last, *periods)
         state = jax.block_until_ready(iterate(state, stop - iteration))

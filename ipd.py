@@ -121,6 +121,8 @@ def train(config: IPDConfig, run: Run) -> None:
         run.say("compiling the evaluation and the training step ...")
     if iteration in (0, last) and run.last_iteration != iteration:  # the last one: of a run that was made shorter
         measure(state)
+    if iteration == last:
+        save_agents(run, iteration, [me.params for me in state.learners])
     while iteration < last:
         stop = training.next_stop(iteration, last, *periods)
         state = jax.block_until_ready(iterate(state, stop - iteration))

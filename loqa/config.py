@@ -840,7 +840,12 @@ def command() -> str:
     if HydraConfig.initialized():
         job = HydraConfig.get()
         words = [f"{job.job.name}.py", *job.overrides.task]
-    return shlex.join(["python", *(word for word in words if not word.startswith(("resume=", "+resume=")))])
+    return shlex.join(["python", *without_resume(words)])
+
+
+def without_resume(words: list[str]) -> list[str]:
+    """The words of a command that say what to run, and not what to go on from."""
+    return [word for word in words if not word.startswith(("resume=", "+resume="))]
 
 
 def _is_about_the_config(error: Exception) -> bool:

@@ -2,7 +2,8 @@
 
 Where both players of the iterated prisoner's dilemma cooperate with probability 1/2 in every state, the Q-values
 are known exactly. With a constant added they take the place of the critic's here, and the gradient that the losses
-then have in expectation says where the policy goes. Beside it stands the error of the critics of training runs.
+then have in expectation says where the policy goes. The losses are those of hp=logits, with a finite horizon and
+constant advantages. Beside it stands the error of the critics of training runs.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from loqa.group_figures import COLORS, PAPER, draw_seed_curves, figure_of, group
 from loqa.losses import agent_policy_loss
 from loqa.rollout import draw_noise, rollout
 from loqa.saved_runs import SavedRun, group_runs, read_runs
+from loqa.tables import markdown_table
 
 GAME_LENGTH, DISCOUNT, LAMBDA = 50, 0.96, 0.9  # the paper's
 BATCH, BATCHES = 4096, 32
@@ -73,13 +75,13 @@ def expected_gradients(
 
     def losses(log_odds: jax.Array, error: jax.Array, played) -> jax.Array:
         """Actor and shaping loss [2], the means of a batch."""
-        table = jnp.stack([log_odds, jnp.zeros(5)], 1)
+        logits = jnp.stack([log_odds, jnp.zeros(5)], 1)
         both = lambda table, i: jnp.moveaxis(read_table(table, played.observations[:, i]), -1, 1)  # [T+1, 2, B]
         at_each_step = q_table[:, None] + error  # [T+1, 1, 5, 2]
         terms = agent_policy_loss(
-            both(table, 0),
+            both(logits, 0),
             both(at_each_step, 0),
-            both(table, 1),
+            both(logits, 1),
             both(at_each_step, 1),
             *(played.actions[:, i] for i in (0, 1)),
             *(played.rewards[:, i] for i in (0, 1)),
@@ -130,15 +132,24 @@ def draw(gradients: np.ndarray, errors: Sequence[float], groups: dict[str, list[
         figure.savefig(path)
 
 
-def table(gradients: np.ndarray, deviations: np.ndarray, errors: Sequence[float]) -> str:
+def table(gradients: np.ndarray, standard_errors: np.ndarray, errors: Sequence[float]) -> str:
     """The gradients in thousandths as a Markdown table, a line for an error of -5, 0 and 5."""
-    lines = ["| error of Q | loss | " + " | ".join(STATES) + " |", "| --: | --- |" + " --: |" * len(STATES)]
+    lines = []
     for error in (-5, 0, 5):
         i = list(errors).index(error)
-        for name, mean, sd in zip(("actor", "shaping"), 1e3 * gradients[i], 1e3 * deviations[i], strict=True):
-            cells = [f"{m:+.1f} ± {s:.1f}" for m, s in zip(mean, sd, strict=True)]
-            lines.append(f"| {error:+d} | {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        for name, mean, sem in zip(
+            ("actor", "shaping"), 1e3 * gradients[i], 1e3 * standard_errors[i], strict=True
+        ):
+            lines.append([name, f"{error:+d}", *(f"{m:+.1f} ± {s:.1f}" for m, s in zip(mean, sem, strict=True))])
+    note = "In thousandths, where P(cooperate) = 1/2, with the standard error of the mean over episodes."
+    return f"{markdown_table(['loss', 'error of Q', *STATES], lines)}\n\n{note}"
+
+
+def check(groups: dict[str, list[SavedRun]]) -> None:
+    """Raises ValueError if a run is not one of the iterated prisoner's dilemma."""
+    for run in (run for runs in groups.values() for run in runs):
+        if run.game != "ipd" or run.settings.get("game_name", "ipd") != "ipd":
+            raise ValueError(f"{run.path} is not a run of the iterated prisoner's dilemma")
 
 
 def measure() -> tuple[np.ndarray, np.ndarray]:
@@ -154,13 +165,14 @@ def main() -> None:
     options: argparse.Namespace = parser.parse_args()
     try:
         groups = group_runs(read_runs(options.runs)) if options.runs else {}
+        check(groups)
         Path(options.out).parent.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         refuse(parser, error)
-    gradients, deviations = measure()
+    gradients, standard_errors = measure()
     paths = [Path(f"{options.out}.{suffix}") for suffix in ("png", "pdf")]
     draw(gradients, ERRORS, groups, paths)
-    print(table(gradients, deviations, ERRORS), *paths, sep="\n")
+    print(table(gradients, standard_errors, ERRORS), *paths, sep="\n")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from loqa.command_line import refuse, run_tool, tool_parser, whole
 from loqa.games.coin import CoinGame, coins_taken
 from loqa.players import Entrant, Game, choose_players, title
 from loqa.rollout import Player, Trajectories, draw_noise, rollout
+from loqa.tables import decimal, markdown_table
 
 PAIRS_AT_ONCE = 16  # enough to fill the processor, few enough for its memory
 GROUPS = SELF, WITHIN, BETWEEN = "self", "within a kind", "between kinds"
@@ -186,15 +187,14 @@ def table(rows: list[dict[str, Any]]) -> tuple[list[str], dict[str, list[list[st
     heads = ["player", "opponent", "pairs", "reward", "sd", "opponent's reward", "sd", "return"]
     coins = "own_coins" in rows[0]
     groups: dict[str, list[list[str]]] = {}
-    number = lambda x: f"{round(x, 3) + 0.0:.3f}"  # and no -0.000
     for row in rows:
         cells = [row["player"], row["opponent"], str(row["pairs"])]
         for side in ("player", "opponent"):
-            mean, low, high = (number(row[f"{side}_{x}"]) for x in ("reward", "low", "high"))
+            mean, low, high = (decimal(row[f"{side}_{x}"]) for x in ("reward", "low", "high"))
             sd = row[f"{side}_sd"]
-            cells += [f"{mean} [{low}, {high}]", "" if sd is None else number(sd)]
+            cells += [f"{mean} [{low}, {high}]", "" if sd is None else decimal(sd)]
         cells.append(f"{row['discounted_return']:.2f}")
-        cells += [number(row["own_coins"]), number(row["other_coins"])] if coins else []
+        cells += [decimal(row["own_coins"]), decimal(row["other_coins"])] if coins else []
         groups.setdefault(row["group"], []).append(cells)
     return heads + (["own coins", "other's coins"] if coins else []), groups
 
@@ -202,11 +202,9 @@ def table(rows: list[dict[str, Any]]) -> tuple[list[str], dict[str, list[list[st
 def markdown(rows: list[dict[str, Any]], caption: str) -> str:
     """The tables as Markdown."""
     heads, groups = table(rows)
-    line = lambda cells: f"| {' | '.join(cells)} |"
     text = [caption]
     for group, lines in groups.items():
-        text += ["", f"### {group.capitalize()}", "", line(heads), "|---|---|" + "--:|" * (len(heads) - 2)]
-        text += map(line, lines)
+        text += ["", f"### {group.capitalize()}", "", markdown_table(heads, lines, text_columns=(0, 1))]
     return "\n".join(text) + "\n"
 
 

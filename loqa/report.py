@@ -1,7 +1,7 @@
 """Evidence that stays: `python -m loqa.report keep RUNS --out DIR` and `python -m loqa.report build results`.
 
 `keep` copies what tells of a finished run: its metrics, its configuration, summary.json with the command, the
-commit and the machine, and its last agents. `build` reads `report.yaml` of a directory of such runs, draws every
+commits and the machine, and its last agents. `build` reads `report.yaml` of a directory of such runs, draws every
 figure and writes every table into its README.md. A section of report.yaml:
 
     coin_3x3:                          # the first part of the names of its figures
@@ -29,89 +29,122 @@ import yaml
 
 from loqa import critic_error
 from loqa.command_line import refuse, run_tool, tool_parser
-from loqa.group_figures import SHOWN, group_bars, seed_curves, threshold_figure
+from loqa.group_figures import SHOWN, count, group_bars, seed_curves, threshold_figure
 from loqa.heatmap import heat_map, read_league
 from loqa.players import agent_files
-from loqa.saved_runs import IN_TABLES, SavedRun, read_runs
+from loqa.run_logging import read_metrics
+from loqa.saved_runs import IN_TABLES, SavedRun, group_runs, read_runs
+from loqa.tables import decimal, markdown_table
 from loqa.thresholds import UNITS, threshold_rows
 from loqa.thresholds import markdown as threshold_markdown
 
 KEPT = ("config.yaml", "metrics.csv", "summary.json")
+KEYS = {"title": str, "text": str, "runs": dict, "show": list, "league": str}  # of a section
 
-KEYS = dict.fromkeys(("title", "text", "runs", "show", "league"))
+COLUMNS_NOTE = {
+    "ipd": "START to DD: agent 0's P(cooperate) in each state; self: mean reward a step of both players.",
+    "coin": (
+        "Mean rewards a step. self: in self-play, of both players; vs AC, vs AD: agent 0 against always-cooperate"
+        " and always-defect; AC's, AD's: what these get; own, other's: agent 0's coins a step in self-play, of its"
+        " own and of the other's colour."
+    ),
+}
 
 Groups = dict[str, list[SavedRun]]
 
 
-def keep(runs: Sequence[Path], out: Path) -> list[Path]:
+def keep(runs: Sequence[Path], out: Path, with_agents: bool = True) -> list[Path]:
     """Copies finished runs to `out`, each to a directory of the run's name without the time.
 
     Raises:
-      OSError, ValueError: in one sentence, what is not a finished run or would be overwritten.
+      OSError, ValueError: in one sentence, what is not a finished run or is there already. Nothing is copied then.
     """
     copies = {run: out / re.sub(r"_\d{8}-\d{6}(_\d+)?$", "", run.absolute().name) for run in runs}
+    files = {}
     for run, copy in copies.items():
         if missing := [name for name in KEPT if not (run / name).exists()]:
             raise ValueError(f"{run} is not a finished run: it has no {missing[0]}")
+        with open(run / "metrics.csv", encoding="utf-8", newline="") as file:
+            last = int(read_metrics(file)["iteration"][-1])
+        if _summary(run).get("iteration") != last:
+            raise ValueError(f"{run} is not a finished run: it has gone on to iteration {last}")
         if copy.exists() or list(copies.values()).count(copy) > 1:
-            raise ValueError(f"{run} cannot be kept as {copy}, which is another run's")
+            raise ValueError(f"{run} cannot be kept as {copy}: that is there already")
+        files[run] = [run / name for name in KEPT] + (agent_files(run) if with_agents else [])
     for run, copy in copies.items():
-        (copy / "agents").mkdir(parents=True)
-        for file in [*(run / name for name in KEPT), *agent_files(run)]:
+        for file in files[run]:
+            (copy / file.relative_to(run)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy / file.relative_to(run))
     return list(copies.values())
 
 
 def build(directory: Path, say: Callable[[str], object] = print) -> None:
-    """Draws and writes everything that `report.yaml` of a directory names; `say` is told of each file.
+    """Draws and writes everything that `report.yaml` of a directory names; `say` is told how far it is.
 
     Raises:
       OSError, ValueError: in one sentence, what is wrong.
     """
-    sections = yaml.safe_load((directory / "report.yaml").read_text(encoding="utf-8"))
     text = ["# Results", "", "Written by `python -m loqa.report build` from the files beside it."]
-    for name, section in sections.items():
-        if unknown := section.keys() - KEYS:
-            raise ValueError(f"report.yaml: {name} has the key {min(unknown)!r}, but may have {', '.join(KEYS)}")
-        for key in ["title"] + ["runs", "show"] * ("league" not in section):
-            if key not in section:
-                raise ValueError(f"report.yaml: {name} has no {key}")
+    for name, section in _sections(directory / "report.yaml").items():
         text += ["", f"## {section['title']}"]
         text += ["", section["text"].strip()] if "text" in section else []
-        figure = lambda what, name=name: directory / f"{name}_{what}.png"
         if "league" in section:
             text += ["", _league(directory / section["league"], directory / f"{name}.png")]
+            say(name)
             continue
-        groups = {label: read_runs([str(directory / path)]) for label, path in section["runs"].items()}
-        for what in section["show"]:
-            if what not in PARTS:
-                raise ValueError(f"report.yaml: {name} shows {what!r}, but must show some of {', '.join(PARTS)}")
-            text += ["", PARTS[what](groups, figure(what))]
-            say(f"{name}: {what}")
-        text += ["", _origins(groups, directory)]
-    (directory / "README.md").write_text("\n".join(text).strip() + "\n", encoding="utf-8")
+        runs = read_runs([f"{label}={directory / path}" for label, path in section["runs"].items()])
+        for part in section["show"]:
+            groups = group_runs(runs, split_grids=part != "thresholds")
+            text += ["", PARTS[part](groups, directory / f"{name}_{part}.png")]
+            say(f"{name}: {part}")
+        text += ["", _origins(group_runs(runs))]
+    (directory / "README.md").write_text("\n".join(text) + "\n", encoding="utf-8")
     say(str(directory / "README.md"))
+
+
+def _sections(path: Path) -> dict[str, dict[str, Any]]:
+    """The sections of report.yaml, each with a title, and with a league or with runs and what to show of them."""
+    try:
+        sections = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    if not isinstance(sections, dict) or not all(isinstance(section, dict) for section in sections.values()):
+        raise ValueError(f"{path} must have sections, such as described by --help")
+    for name, section in sections.items():
+        for key, value in section.items():
+            if key not in KEYS:
+                raise ValueError(f"{path}: {name} has the key {key!r}, but may have {', '.join(KEYS)}")
+            if not isinstance(value, KEYS[key]) or not value:
+                raise ValueError(
+                    f"{path}: {name}.{key} is {value!r}, but must be a {KEYS[key].__name__} with something in it"
+                )
+        for key in ("title", "league") if "league" in section else ("title", "runs", "show"):
+            if key not in section:
+                raise ValueError(f"{path}: {name} has no {key}")
+        if wrong := [part for part in section.get("show", ()) if part not in PARTS]:
+            raise ValueError(f"{path}: {name} shows {wrong[0]!r}, but must show some of {', '.join(PARTS)}")
+    return sections
 
 
 def _last(groups: Groups, figure: Path) -> str:
     """The table of the last evaluations."""
-    columns = {"self": "self_play"} | {title: IN_TABLES[title] for title in IN_TABLES if title != "self"}
     runs = [run for members in groups.values() for run in members]
+    columns = {title: "self_play" if title == "self" else column for title, column in IN_TABLES.items()}
     columns = {title: column for title, column in columns.items() if all(column in run.metrics for run in runs)}
-    columns = dict(sorted(columns.items(), key=lambda item: list(IN_TABLES).index(item[0])))
-    lines = [["", "seed", "iteration", *columns], ["---", *["--:"] * (2 + len(columns))]]
+    lines = []
     for label, members in groups.items():
         table = np.array([[run.metrics[column][-1] for column in columns.values()] for run in members])
         for run, values in zip(members, table, strict=True):
-            lines.append([label, str(run.seed), f"{run.metrics['iteration'][-1]:.0f}", *map(_decimal, values)])
+            lines.append([label, str(run.seed), f"{run.metrics['iteration'][-1]:.0f}", *map(decimal, values)])
         if len(members) > 1:
-            mean, sd = table.mean(0), table.std(0, ddof=1)
-            spread = [f"**{_decimal(x)}** ({_decimal(y)})" for x, y in zip(mean, sd, strict=True)]
-            lines.append([f"**{label}**", f"**mean** (sd) of {len(members)}", "", *spread])
-    return _table(lines)
+            spread = zip(table.mean(0), table.std(0, ddof=1), strict=True)
+            cells = [f"**{decimal(mean)}** ({decimal(sd)})" for mean, sd in spread]
+            lines.append([f"**{label}**", f"**mean** (sd) of {len(members)}", "", *cells])
+    return markdown_table(["", "seed", "iteration", *columns], lines) + f"\n\n{COLUMNS_NOTE[runs[0].game]}"
 
 
 def _bars(groups: Groups, figure: Path) -> str:
+    _refuse_the_coin_game(groups, "bars")
     group_bars(groups, 0, [figure])
     return f"![P(cooperate) in each state]({figure.name})"
 
@@ -123,14 +156,16 @@ def _curves(groups: Groups, figure: Path) -> str:
 
 
 def _thresholds(groups: Groups, figure: Path) -> str:
+    table = threshold_markdown(threshold_rows(groups))
     threshold_figure(groups, list(UNITS), [figure])
-    return f"{threshold_markdown(threshold_rows(groups))}\n![What the thresholds take]({figure.name})"
+    return f"{table}\n![What the thresholds take]({figure.name})"
 
 
 def _critic_error(groups: Groups, figure: Path) -> str:
-    gradients, deviations = critic_error.measure()
+    critic_error.check(groups)
+    gradients, standard_errors = critic_error.measure()
     critic_error.draw(gradients, critic_error.ERRORS, groups, [figure])
-    table = critic_error.table(gradients, deviations, critic_error.ERRORS)
+    table = critic_error.table(gradients, standard_errors, critic_error.ERRORS)
     return f"{table}\n\n![What an error of the critic does to the gradient]({figure.name})"
 
 
@@ -141,6 +176,12 @@ PARTS: dict[str, Callable[[Groups, Path], str]] = {
     "thresholds": _thresholds,
     "critic_error": _critic_error,
 }
+
+
+def _refuse_the_coin_game(groups: Groups, part: str) -> None:
+    for run in (run for members in groups.values() for run in members):
+        if run.game != "ipd":
+            raise ValueError(f"{run.path} is a run of the Coin Game, which has no {part}")
 
 
 def _league(path: Path, figure: Path) -> str:
@@ -157,42 +198,47 @@ def _league(path: Path, figure: Path) -> str:
             pairs.setdefault((kinds[i], other), []).append((rewards[i], rewards[1 - i]))
     kinds = list(dict.fromkeys(row["kind_0"] for row in rows))
     number = {kind: len({row["player_0"] for row in rows if row["kind_0"] == kind}) for kind in kinds}
-    columns = ["itself", "others of its kind", *kinds]
-    lines = [["against", *columns], ["---"] + ["--:"] * len(columns)]
+    others, lines = ["itself", "others of its kind", *kinds], []
     for kind in kinds:
-        means = [np.mean(pairs[kind, other], 0) if (kind, other) in pairs else [] for other in columns]
-        lines.append([f"{kind} ({number[kind]})", *(" / ".join(map(_decimal, mean)) for mean in means)])
-    return f"{_table(lines)}\n\n![Heat map]({figure.name})"
+        means = [np.mean(pairs[kind, other], 0) if (kind, other) in pairs else [] for other in others]
+        lines.append([f"{kind} ({number[kind]})", *(" / ".join(map(decimal, mean)) for mean in means)])
+    note = "Mean reward a step of the row's player / of its opponent, means over all pairs and both seats."
+    return f"{markdown_table(['against', *others], lines)}\n\n{note}\n\n![Heat map]({figure.name})"
 
 
-def _origins(groups: Groups, directory: Path) -> str:
+def _origins(groups: Groups) -> str:
     """Where the numbers come from: a line for each run."""
-    lines = [["", "seed", "iterations", "env steps", "minutes", "commit", "on", "command"]]
-    lines.append(["---"] + ["--:"] * 4 + ["---"] * 3)
+    lines = []
     for label, members in groups.items():
         for run in members:
             last = {key: run.metrics[key][-1] for key in ("iteration", "env_steps", "walltime")}
             about = _summary(run.path)
-            where = about.get("machine", {})
-            machine = f"{where['processor']}, {where['cores']} cores, {where['device']}" if where else ""
+            machine = about.get("machine", {})
+            where = [machine["processor"], count(machine["cores"], "core"), machine["device"]] if machine else []
+            commits = [
+                (commit or "unknown").replace("-dirty", " with changes") for commit in about.get("commits", ())
+            ]
             lines.append([label, str(run.seed), f"{last['iteration']:.0f}", f"{last['env_steps'] / 1e6:.1f}M"])
-            lines[-1] += [f"{last['walltime'] / 60:.1f}", (about.get("commit") or "")[:10], machine]
-            lines[-1].append(f"`{about['command']}`" if "command" in about else "")
-    return f"<details><summary>Where these runs come from</summary>\n\n{_table(lines)}\n\n</details>"
+            lines[-1] += [
+                f"{last['walltime'] / 60:.1f}",
+                ", ".join(re.sub(r"(\w{10})\w{30}", r"\1", c) for c in commits),
+            ]
+            lines[-1] += [", ".join(where), f"`{about['command']}`" if "command" in about else ""]
+    head = ["", "seed", "iterations", "env steps", "minutes", "commits", "on", "command"]
+    table = markdown_table(head, lines, text_columns=(0, 5, 6, 7))
+    return f"<details><summary>Where these runs come from</summary>\n\n{table}\n\n</details>"
 
 
 def _summary(run: Path) -> dict[str, Any]:
+    """A run's summary.json; empty where there is none."""
     path = run / "summary.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def _decimal(x: float) -> str:
-    return f"{round(x, 3) + 0.0:.3f}"  # and no -0.000
-
-
-def _table(lines: Sequence[Sequence[str]]) -> str:
-    """As Markdown; the second line tells the alignment."""
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(summary, dict):
+        raise ValueError(f"{path} is not a run's summary")
+    return summary
 
 
 def main() -> None:
@@ -201,14 +247,17 @@ def main() -> None:
     keeping = commands.add_parser("keep", help="copy what tells of finished runs")
     keeping.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's directory")
     keeping.add_argument("--out", type=Path, required=True, help="the directory to copy to")
-    keeping.set_defaults(function=lambda options: print(*keep(options.runs, options.out), sep="\n"))
+    keeping.add_argument("--without-agents", action="store_true", help="leave the agents out")
+    keeping.set_defaults(
+        function=lambda options: print(*keep(options.runs, options.out, not options.without_agents), sep="\n")
+    )
     building = commands.add_parser("build", help="draw all figures and write all tables of report.yaml")
     building.add_argument("directory", type=Path, help="where report.yaml is")
     building.set_defaults(function=lambda options: build(options.directory))
     options: argparse.Namespace = parser.parse_args()
     try:
         options.function(options)
-    except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         refuse(parser, error)
 
 

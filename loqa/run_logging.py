@@ -29,7 +29,7 @@ import numpy as np
 import yaml
 
 import loqa
-from loqa.config import ConfigError, command, multirun_name
+from loqa.config import ConfigError, command, multirun_name, without_resume
 
 try:
     import fcntl
@@ -85,6 +85,7 @@ class Run:
         self._wandb = None
         self._wandb_path = ""  # what `wandb sync` takes
         self._wandb_id: str | None = earlier.get("wandb_id")
+        self._commits = list(dict.fromkeys([*earlier.get("commits", []), commit()]))
         self._failed: set[str] = set()  # kinds of files that could not be written
         self.stop_signal: int | None = None
         self._handlers: dict[int, Any] = {}  # of the signals that it hears, from before
@@ -144,7 +145,7 @@ class Run:
         Raises:
           SystemExit: 128 + the signal's number; not an Exception, so that a multirun ends, too.
         """
-        words = [word for word in sys.argv if not word.startswith(("resume=", "+resume="))]
+        words = without_resume(sys.argv)
         if multirun_name() is None:  # a multirun goes on by itself when it is started again
             path = _short_path(self.directory)
             if not re.fullmatch(r"[A-Za-z0-9_./-]+", path):  # else Hydra would read more than a path in it
@@ -161,7 +162,8 @@ class Run:
 
     def snapshot(self) -> dict:
         """What a checkpoint keeps of the run itself; JSON."""
-        return {"csv": self._csv.decode(), "walltime": self._elapsed(), "wandb_id": self._wandb_id}
+        about = {"csv": self._csv.decode(), "walltime": self._elapsed()}
+        return about | {"wandb_id": self._wandb_id, "commits": self._commits}
 
     def __exit__(self, exception_type, exception, traceback) -> None:
         self._restore_handlers()
@@ -329,7 +331,7 @@ class Run:
         """Writes summary.json (the last row, what it ran on, the command, `facts`) and prints the summary."""
         where = {key: self._last[key] for key in ("iteration", "env_steps")} | {"walltime": self._elapsed()}
         summary = {key: value for key, value in self._last.items() if key not in where} | where
-        record = summary | facts | {"versions": versions(), "commit": commit(), "machine": machine()}
+        record = summary | facts | {"versions": versions(), "commits": self._commits, "machine": machine()}
         record |= {"command": command()}
         record = {key: None if _is_nan(value) else value for key, value in record.items()}  # JSON has no NaN
         text = json.dumps(record, indent=2, default=str) + "\n"
@@ -527,9 +529,9 @@ def commit() -> str | None:
     root = Path(loqa.__file__).parent.parent
     if not (root / ".git").exists():  # else git would tell of a repository that this one is installed in
         return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    describe = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+        return subprocess.run(describe, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -542,7 +544,7 @@ def machine() -> dict[str, Any]:
         models = re.findall(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
     except OSError:  # not a Linux
         models = []
-    model = [*models, platform.processor(), platform.machine()][0]
+    model = next(filter(None, [*models, platform.processor(), platform.machine()]), "unknown")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"processor": model, "cores": cores, "device": jax.devices()[0].device_kind}
 

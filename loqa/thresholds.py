@@ -7,6 +7,7 @@ import numpy as np
 
 from loqa.aggregate import bootstrap_interval, interquartile_mean
 from loqa.saved_runs import SavedRun
+from loqa.tables import markdown_table
 
 # Both rewards a step, times n = 2 (size // 2), must exceed these in one evaluation: in self-play, the mean of
 # both players, and of the agent against always-defect.
@@ -129,14 +130,14 @@ def threshold_rows(groups: dict[str, list[SavedRun]]) -> list[dict[str, Any]]:
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as a Markdown table."""
     heads = ["", "grid", "threshold", "seeds that reach it", *UNITS.values()]
-    lines = [heads, ["---"] * 3 + ["--:"] * (len(heads) - 3)]
+    lines = []
     for row in rows:
         published = row["source"] == "published"
         name = f"{row['label']}, published" if published else row["label"] or "this code"
         reached = "" if published else f"{row['reached']} of {row['seeds']}"
         cells = [_cell(row, unit) for unit in UNITS]
         lines.append([name, f"{row['size']}x{row['size']}", row["threshold"], reached, *cells])
-    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    text = markdown_table(heads, lines, text_columns=(0, 1, 2))
     note = (
         "Interquartile mean over seeds and its 95 % bootstrap interval. Published: read off the paper's figure, "
     )

@@ -52,7 +52,7 @@ def test_the_figure_and_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(critic_error, "measure", lambda: (np.ones((36, 2, 5)) / 1e3, np.ones((36, 2, 5)) / 1e4))
     monkeypatch.setattr("sys.argv", ["critic_error", "--out", str(tmp_path / "picture")])
     critic_error.main()
-    assert "| +5 | shaping | +1.0 ± 0.1 |" in capsys.readouterr().out
+    assert "| shaping | +5 | +1.0 ± 0.1 |" in capsys.readouterr().out
     with Image.open(tmp_path / "picture.png") as image:
         assert np.asarray(image.convert("L")).std() > 5
     assert (tmp_path / "picture.pdf").read_bytes().startswith(b"%PDF")

@@ -26,7 +26,11 @@ def make_run(directory, script, seed, rewards):
     rows = [[0, 1, 0, 0, 0] + [0.5] * len(names), [100, 61, 2e6, *rewards] + [0.25 * seed] * len(names)]
     lines = [head, *rows]
     (directory / "metrics.csv").write_text("\n".join(",".join(map(str, line)) for line in lines) + "\n")
-    summary = {"iteration": 100, "commit": "0123456789abcdef", "command": f"python {script}.py hp.seed={seed}"}
+    summary = {
+        "iteration": 100,
+        "commits": [f"{'01234567' * 5}-dirty"],
+        "command": f"python {script}.py hp.seed={seed}",
+    }
     summary["machine"] = {"processor": "Z80", "cores": 1, "device": "cpu"}
     (directory / "summary.json").write_text(json.dumps(summary))
     for iteration in (50, 100):
@@ -43,8 +47,14 @@ def test_keep_copies_what_tells_of_a_run(tmp_path):
     kept = sorted(str(path.relative_to(copies[0])) for path in copies[0].rglob("*") if path.is_file())
     assert kept == ["agents/agent_0_000100.npz", "config.yaml", "metrics.csv", "summary.json"]
     assert (copies[0] / "metrics.csv").read_bytes() == (run / "metrics.csv").read_bytes()
-    with pytest.raises(ValueError, match="cannot be kept as .*, which is another run's"):
+    (bare,) = report.keep([run], tmp_path / "bare", with_agents=False)
+    assert sorted(path.name for path in bare.iterdir()) == ["config.yaml", "metrics.csv", "summary.json"]
+    with pytest.raises(ValueError, match="cannot be kept as .*: that is there already"):
         report.keep([run], tmp_path / "out")
+    with open(run / "metrics.csv", "a") as file:
+        file.write("200,1,1,1,1,1,1,1,1,1\n")
+    with pytest.raises(ValueError, match="not a finished run: it has gone on to iteration 200"):
+        report.keep([run], tmp_path / "elsewhere")
     (run / "summary.json").unlink()
     with pytest.raises(ValueError, match="not a finished run: it has no summary.json"):
         report.keep([run], tmp_path / "elsewhere")
@@ -74,10 +84,8 @@ def test_tables_and_figures_of_groups(tmp_path):
     assert f"| our critic | 1 | 100 | {'0.250 | ' * 5}-1.500 |" in lines
     assert f"| **our critic** | **mean** (sd) of 2 |  | {'**0.375** (0.177) | ' * 5}**-2.000** (0.707) |" in lines
     assert not any("**their critic**" in line for line in lines)  # a single seed has no spread
-    assert (
-        "| our critic | 2 | 100 | 2.0M | 1.0 | 0123456789 | Z80, 1 cores, cpu | `python ipd.py hp.seed=2` |"
-        in lines
-    )
+    where = "0123456701 with changes | Z80, 1 core, cpu | `python ipd.py hp.seed=2`"
+    assert f"| our critic | 2 | 100 | 2.0M | 1.0 | {where} |" in lines
     assert {path.name for path in tmp_path.glob("*.png")} == {"ipd_bars.png", "ipd_curves.png"}
     shutil.rmtree(tmp_path / "theirs")
     with pytest.raises(ValueError, match="no file or directory"):
@@ -105,16 +113,38 @@ def test_the_table_of_a_league(tmp_path):
     assert (tmp_path / "all.png").exists()
 
 
+RUNS = {"title": "t", "runs": {"a": "runs"}, "show": ["last"]}
+
+
 @pytest.mark.parametrize(
-    "section, reason",
+    "sections, reason",
     [
-        ({"title": "t", "runs": {}, "figures": []}, "the key 'figures', but may have title"),
-        ({"title": "t", "runs": {}, "show": ["pie"]}, "shows 'pie', but must show some of last, bars"),
-        ({"runs": {}, "show": []}, "has no title"),
-        ({"title": "t"}, "has no runs"),
+        ("", "must have sections"),
+        ("[1]", "must have sections"),
+        ("a: 3", "must have sections"),
+        ("a: [", "is not YAML"),
+        ({"a": RUNS | {"figures": []}}, "a has the key 'figures', but may have title"),
+        ({"a": RUNS | {"show": ["pie"]}}, "a shows 'pie', but must show some of last, bars"),
+        ({"a": RUNS | {"show": None}}, "a.show is None, but must be a list with something in it"),
+        ({"a": RUNS | {"runs": {}}}, "a.runs is {}, but must be a dict with something in it"),
+        ({"a": RUNS | {"runs": "x"}}, "a.runs is 'x', but must be a dict"),
+        ({"a": {"runs": {"a": "b"}, "show": ["last"]}}, "a has no title"),
+        ({"a": {"title": "t"}}, "a has no runs"),
+        ({"a": RUNS | {"show": ["thresholds"]}}, "which the thresholds are of"),
     ],
 )
-def test_a_wrong_section_is_refused(tmp_path, section, reason):
-    (tmp_path / "report.yaml").write_text(yaml.safe_dump({"name": section}))
+def test_a_wrong_report_is_refused(tmp_path, sections, reason):
+    make_run(tmp_path / "runs/ipd_seed1", "ipd", 1, (-1, -1))
+    text = sections if isinstance(sections, str) else yaml.safe_dump(sections)
+    (tmp_path / "report.yaml").write_text(text)
     with pytest.raises(ValueError, match=reason):
-        report.build(tmp_path)
+        report.build(tmp_path, say=lambda line: None)
+
+
+def test_a_broken_summary_is_named(tmp_path):
+    run = make_run(tmp_path / "runs/ipd_seed1", "ipd", 1, (-1, -1))
+    (tmp_path / "report.yaml").write_text(yaml.safe_dump({"a": RUNS}))
+    for text in ("{", "[]"):
+        (run / "summary.json").write_text(text)
+        with pytest.raises(ValueError, match="summary.json is not"):
+            report.build(tmp_path, say=lambda line: None)
