@@ -7,7 +7,7 @@ figure and writes every table into its README.md. A section of report.yaml:
     coin_3x3:                          # the first part of the names of its figures
       title: Coin Game, 3x3
       text: what the reader should know
-      runs: {calibrated critic: coin_3x3/calibrated, published critic: coin_3x3/published}   # groups to compare
+      runs: {calibrated critic: coin_3x3/calibrated, published critic: [a, b]}   # groups to compare
       show: [last, curves, thresholds] # tables and figures, in this order
 
 `last` is a table of the last evaluations; `bars`, `curves` and `thresholds` are the figures of loqa.plot, and with
@@ -92,7 +92,8 @@ def build(directory: Path, say: Callable[[str], object] = print) -> None:
             text += ["", _league(directory / section["league"], directory / f"{name}.png")]
             say(name)
             continue
-        runs = read_runs([f"{label}={directory / path}" for label, path in section["runs"].items()])
+        several = {label: [paths] if isinstance(paths, str) else paths for label, paths in section["runs"].items()}
+        runs = read_runs([f"{label}={directory / path}" for label, paths in several.items() for path in paths])
         for part in section["show"]:
             groups = group_runs(runs, split_grids=part != "thresholds")
             text += ["", PARTS[part](groups, directory / f"{name}_{part}.png")]
