@@ -103,12 +103,11 @@ def expected_gradients(
 
 
 @matplotlib.rc_context(PAPER)
-def draw(gradients: np.ndarray, errors: Sequence[float], groups: dict[str, list[SavedRun]], paths: Sequence[Path]):
+def draw(gradients: np.ndarray, groups: dict[str, list[SavedRun]], paths: Sequence[Path]) -> None:
     """Draws the gradients against the error, and beside them the error of the critics of groups of runs.
 
     Args:
-      gradients: [E, 2, 5], of `expected_gradients`.
-      errors: E of them.
+      gradients: [E, 2, 5], of `measure`.
       groups: of runs of the IPD; may be empty.
       paths: the files to write.
     """
@@ -118,7 +117,7 @@ def draw(gradients: np.ndarray, errors: Sequence[float], groups: dict[str, list[
     shaping, both = gradients[:, 1], gradients.sum(1)
     for axes, values, title in zip(grid[0], (shaping, both), ("shaping", "actor + shaping"), strict=False):
         for state, color in enumerate(COLORS[: len(STATES)]):
-            axes.plot(errors, 1e3 * values[:, state], color=color)
+            axes.plot(ERRORS, 1e3 * values[:, state], color=color)
         axes.axhline(0, color="0.3", linewidth=0.6)
         axes.axvline(0, color="0.3", linewidth=0.6)
         axes.set(title=title, xlabel="error of all Q-values", ylabel="push to cooperation")
@@ -132,11 +131,11 @@ def draw(gradients: np.ndarray, errors: Sequence[float], groups: dict[str, list[
         figure.savefig(path)
 
 
-def table(gradients: np.ndarray, standard_errors: np.ndarray, errors: Sequence[float]) -> str:
+def table(gradients: np.ndarray, standard_errors: np.ndarray) -> str:
     """The gradients in thousandths as a Markdown table, a line for an error of -5, 0 and 5."""
     lines = []
     for error in (-5, 0, 5):
-        i = list(errors).index(error)
+        i = ERRORS.index(error)
         for name, mean, sem in zip(
             ("actor", "shaping"), 1e3 * gradients[i], 1e3 * standard_errors[i], strict=True
         ):
@@ -171,8 +170,8 @@ def main() -> None:
         refuse(parser, error)
     gradients, standard_errors = measure()
     paths = [Path(f"{options.out}.{suffix}") for suffix in ("png", "pdf")]
-    draw(gradients, ERRORS, groups, paths)
-    print(table(gradients, standard_errors, ERRORS), *paths, sep="\n")
+    draw(gradients, groups, paths)
+    print(table(gradients, standard_errors), *paths, sep="\n")
 
 
 if __name__ == "__main__":

@@ -153,7 +153,13 @@ def draw_seed_curves(axes, groups: dict[str, list[SavedRun]], column: str, x_axi
 
 @matplotlib.rc_context(PAPER)
 def group_bars(groups: dict[str, list[SavedRun]], agent: int, paths: Sequence[str | Path]) -> None:
-    """Draws P(cooperate | state) of each group's last evaluations, as `state_probability_bars` does."""
+    """Draws P(cooperate | state) of each group's last evaluations, as `state_probability_bars` does.
+
+    Raises ValueError if a run is not one of the IPD with such an agent.
+    """
+    for run in (run for runs in groups.values() for run in runs):
+        if f"p_{agent}_START_C" not in run.metrics:
+            raise ValueError(f"{run.path} is not a run of the IPD with an agent {agent}")
     wide = min(len(groups), 3)
     size = PANEL[0] * max(wide, 1.6), PANEL[1] * 1.4 * -(-len(groups) // wide)
     figure = Figure(figsize=size, dpi=200, layout="constrained")

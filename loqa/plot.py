@@ -100,11 +100,7 @@ def plot_curves(options: argparse.Namespace, paths: list[str]) -> None:
 
 
 def plot_bars(options: argparse.Namespace, paths: list[str]) -> None:
-    runs = read_runs(options.runs)
-    for run in runs:
-        if f"p_{options.agent}_START_C" not in run.metrics:
-            raise ValueError(f"{run.path} is not a run of the IPD with an agent {options.agent}")
-    group_bars(group_runs(runs), options.agent, paths)
+    group_bars(group_runs(read_runs(options.runs)), options.agent, paths)
 
 
 def plot_thresholds(options: argparse.Namespace, paths: list[str]) -> str:

@@ -145,7 +145,6 @@ def _last(groups: Groups, figure: Path) -> str:
 
 
 def _bars(groups: Groups, figure: Path) -> str:
-    _refuse_the_coin_game(groups, "bars")
     group_bars(groups, 0, [figure])
     return f"![P(cooperate) in each state]({figure.name})"
 
@@ -165,8 +164,8 @@ def _thresholds(groups: Groups, figure: Path) -> str:
 def _critic_error(groups: Groups, figure: Path) -> str:
     critic_error.check(groups)
     gradients, standard_errors = critic_error.measure()
-    critic_error.draw(gradients, critic_error.ERRORS, groups, [figure])
-    table = critic_error.table(gradients, standard_errors, critic_error.ERRORS)
+    critic_error.draw(gradients, groups, [figure])
+    table = critic_error.table(gradients, standard_errors)
     return f"{table}\n\n![What an error of the critic does to the gradient]({figure.name})"
 
 
@@ -177,12 +176,6 @@ PARTS: dict[str, Callable[[Groups, Path], str]] = {
     "thresholds": _thresholds,
     "critic_error": _critic_error,
 }
-
-
-def _refuse_the_coin_game(groups: Groups, part: str) -> None:
-    for run in (run for members in groups.values() for run in members):
-        if run.game != "ipd":
-            raise ValueError(f"{run.path} is a run of the Coin Game, which has no {part}")
 
 
 def _league(path: Path, figure: Path) -> str:
