@@ -119,11 +119,15 @@ def test_published_critic_differs_from_the_calibrated_one_in_these_keys_only():
 
 
 @pytest.mark.parametrize(
-    ("preset", "differs"), [("mlp", {"actor"}), ("gru", {"actor", "qvalue", "agent_replay_buffer"})]
+    ("preset", "differs"), [("mlp", {"actor"}), ("gru", {"actor", "qvalue", "agent_replay_buffer", "batch_size"})]
 )
-def test_other_presets_change_networks_and_buffers_only(preset, differs):
+def test_other_presets_change_networks_buffers_and_the_batch_only(preset, differs):
     ours, other = (OmegaConf.to_container(compose("ipd", [f"hp={name}"]).hp) for name in ("logits", preset))
     assert {key for key in ours if ours[key] != other[key]} == differs
+
+
+def test_loqa_calibrated_is_another_name():
+    assert load("coin", "hp=loqa_calibrated").hp == load("coin", "hp=loqa_iclr").hp
 
 
 # ------------------------------------------------------------------------------------- the paper's commands
