@@ -8,11 +8,12 @@ figure and writes every table into its README.md. A section of report.yaml:
       title: Coin Game, 3x3
       text: what the reader should know
       runs: {calibrated critic: coin_3x3/calibrated, published critic: [a, b]}   # groups to compare
-      show: [last, curves, thresholds] # tables and figures, in this order
+      show: [last, late, curves, thresholds]   # tables and figures, in this order
 
-`last` is a table of the last evaluations; `bars`, `curves` and `thresholds` are the figures of loqa.plot, and with
-the third comes its table; `critic_error` is that of loqa.critic_error. `league: DIR/league.csv` in place of `runs`
-is the heat map and the table of a league.
+`last` is a table of the last evaluations, `late` of their means over the last thousand iterations; `bars`,
+`curves` and `thresholds` are the figures of loqa.plot, and with the third comes its table; `critic_error` is that
+of loqa.critic_error. `until: 2000` shows the runs up to that iteration only. `league: DIR/league.csv` in place of
+`runs` is the heat map and the table of a league.
 """
 
 import argparse
@@ -39,7 +40,8 @@ from loqa.thresholds import UNITS, threshold_rows
 from loqa.thresholds import markdown as threshold_markdown
 
 KEPT = ("config.yaml", "metrics.csv", "summary.json")
-KEYS = {"title": str, "text": str, "runs": dict, "show": list, "league": str}  # of a section
+LATE = 1000  # iterations of the table `late`
+KEYS = {"title": str, "text": str, "runs": dict, "show": list, "until": int, "league": str}  # of a section
 
 COLUMNS_NOTE = {
     "ipd": "START to DD: agent 0's P(cooperate) in each state; self: mean reward a step of both players.",
@@ -94,13 +96,22 @@ def build(directory: Path, say: Callable[[str], object] = print) -> None:
             continue
         several = {label: [paths] if isinstance(paths, str) else paths for label, paths in section["runs"].items()}
         runs = read_runs([f"{label}={directory / path}" for label, paths in several.items() for path in paths])
+        shown = [_until(run, section["until"]) for run in runs] if "until" in section else runs
         for part in section["show"]:
-            groups = group_runs(runs, split_grids=part != "thresholds")
+            groups = group_runs(shown, split_grids=part != "thresholds")
             text += ["", PARTS[part](groups, directory / f"{name}_{part}.png")]
             say(f"{name}: {part}")
         text += ["", _origins(group_runs(runs))]
     (directory / "README.md").write_text("\n".join(text) + "\n", encoding="utf-8")
     say(str(directory / "README.md"))
+
+
+def _until(run: SavedRun, last: int) -> SavedRun:
+    """The run up to an iteration."""
+    kept = run.metrics["iteration"] <= last
+    if not kept.any():
+        raise ValueError(f"{run.path} has no evaluation up to iteration {last}")
+    return run._replace(metrics={column: values[kept] for column, values in run.metrics.items()})
 
 
 def _sections(path: Path) -> dict[str, dict[str, Any]]:
@@ -129,19 +140,37 @@ def _sections(path: Path) -> dict[str, dict[str, Any]]:
 
 def _last(groups: Groups, figure: Path) -> str:
     """The table of the last evaluations."""
+    return f"{_evaluations(groups, 0)}\n\n{COLUMNS_NOTE[_game(groups)]}"
+
+
+def _late(groups: Groups, figure: Path) -> str:
+    """The table of the means over the last evaluations of each run."""
+    return f"{_evaluations(groups, LATE)}\n\nMeans over the evaluations of each run's last {LATE} iterations."
+
+
+def _evaluations(groups: Groups, window: int) -> str:
+    """A line for each run, the means over the evaluations of its last `window` iterations, and for each group."""
     runs = [run for members in groups.values() for run in members]
     columns = {title: "self_play" if title == "self" else column for title, column in IN_TABLES.items()}
     columns = {title: column for title, column in columns.items() if all(column in run.metrics for run in runs)}
     lines = []
     for label, members in groups.items():
-        table = np.array([[run.metrics[column][-1] for column in columns.values()] for run in members])
-        for run, values in zip(members, table, strict=True):
-            lines.append([label, str(run.seed), f"{run.metrics['iteration'][-1]:.0f}", *map(decimal, values)])
+        table = []
+        for run in members:
+            iterations = run.metrics["iteration"]
+            kept = iterations >= iterations[-1] - window
+            table.append([run.metrics[column][kept].mean() for column in columns.values()])
+            when = " to ".join(f"{i:.0f}" for i in np.unique(iterations[kept][[0, -1]]))
+            lines.append([label, str(run.seed), when, *map(decimal, table[-1])])
         if len(members) > 1:
-            spread = zip(table.mean(0), table.std(0, ddof=1), strict=True)
+            spread = zip(np.mean(table, 0), np.std(table, 0, ddof=1), strict=True)
             cells = [f"**{decimal(mean)}** ({decimal(sd)})" for mean, sd in spread]
             lines.append([f"**{label}**", f"**mean** (sd) of {len(members)}", "", *cells])
-    return markdown_table(["", "seed", "iteration", *columns], lines) + f"\n\n{COLUMNS_NOTE[runs[0].game]}"
+    return markdown_table(["", "seed", "iteration", *columns], lines)
+
+
+def _game(groups: Groups) -> str:
+    return next(iter(groups.values()))[0].game
 
 
 def _bars(groups: Groups, figure: Path) -> str:
@@ -150,8 +179,7 @@ def _bars(groups: Groups, figure: Path) -> str:
 
 
 def _curves(groups: Groups, figure: Path) -> str:
-    game = next(iter(groups.values()))[0].game
-    seed_curves(groups, SHOWN[game], "iteration", [figure])
+    seed_curves(groups, SHOWN[_game(groups)], "iteration", [figure])
     return f"![Learning curves]({figure.name})"
 
 
@@ -171,6 +199,7 @@ def _critic_error(groups: Groups, figure: Path) -> str:
 
 PARTS: dict[str, Callable[[Groups, Path], str]] = {
     "last": _last,
+    "late": _late,
     "bars": _bars,
     "curves": _curves,
     "thresholds": _thresholds,

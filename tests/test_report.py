@@ -75,14 +75,15 @@ def test_tables_and_figures_of_groups(tmp_path):
         make_run(tmp_path / f"ours/ipd_seed{seed}", "ipd", seed, rewards)
     make_run(tmp_path / "theirs/ipd_seed1", "ipd", 1, (-1.25, -1.25))
     runs = {"our critic": "ours", "their critic": "theirs"}
-    text = built(
-        tmp_path, {"ipd": {"title": "IPD", "text": "Read.", "runs": runs, "show": ["last", "bars", "curves"]}}
-    )
+    show = ["last", "late", "bars", "curves"]
+    text = built(tmp_path, {"ipd": {"title": "IPD", "text": "Read.", "runs": runs, "show": show}})
     lines = text.splitlines()
     assert "## IPD" in lines and "Read." in lines
     # The mean of both players, for each seed; then mean and standard deviation over seeds.
     assert f"| our critic | 1 | 100 | {'0.250 | ' * 5}-1.500 |" in lines
     assert f"| **our critic** | **mean** (sd) of 2 |  | {'**0.375** (0.177) | ' * 5}**-2.000** (0.707) |" in lines
+    # The same over both evaluations, of which the first has rewards of 0.
+    assert f"| our critic | 1 | 0 to 100 | {'0.375 | ' * 5}-0.750 |" in lines
     assert not any("**their critic**" in line for line in lines)  # a single seed has no spread
     where = "0123456701 with changes | Z80, 1 core, cpu | `python ipd.py hp.seed=2`"
     assert f"| our critic | 2 | 100 | 2.0M | 1.0 | {where} |" in lines
@@ -90,6 +91,16 @@ def test_tables_and_figures_of_groups(tmp_path):
     shutil.rmtree(tmp_path / "theirs")
     with pytest.raises(ValueError, match="no file or directory"):
         report.build(tmp_path)
+
+
+def test_runs_up_to_an_iteration(tmp_path):
+    make_run(tmp_path / "ours/ipd_seed1", "ipd", 1, (-1.0, -2.0))
+    section = {"title": "IPD", "runs": {"ours": "ours"}, "show": ["last"]}
+    lines = built(tmp_path, {"ipd": section | {"until": 99}}).splitlines()
+    assert f"| ours | 1 | 0 | {'0.500 | ' * 5}0.000 |" in lines
+    assert any(line.startswith("| ours | 1 | 100 | 2.0M |") for line in lines)  # where it comes from stays whole
+    with pytest.raises(ValueError, match="ipd_seed1 has no evaluation up to iteration -1"):
+        built(tmp_path, {"ipd": section | {"until": -1}})
 
 
 def test_thresholds_of_the_coin_game(tmp_path):
@@ -124,7 +135,7 @@ RUNS = {"title": "t", "runs": {"a": "runs"}, "show": ["last"]}
         ("a: 3", "must have sections"),
         ("a: [", "is not YAML"),
         ({"a": RUNS | {"figures": []}}, "a has the key 'figures', but may have title"),
-        ({"a": RUNS | {"show": ["pie"]}}, "a shows 'pie', but must show some of last, bars"),
+        ({"a": RUNS | {"show": ["pie"]}}, "a shows 'pie', but must show some of last, late, bars"),
         ({"a": RUNS | {"show": None}}, "a.show is None, but must be a list with something in it"),
         ({"a": RUNS | {"runs": {}}}, "a.runs is {}, but must be a dict with something in it"),
         ({"a": RUNS | {"runs": "x"}}, "a.runs is 'x', but must be a dict"),
