@@ -126,7 +126,7 @@ def draw(gradients: np.ndarray, groups: dict[str, list[SavedRun]], paths: Sequen
         draw_seed_curves(axes, groups, "qvalue_0_bias", "iteration")
         axes.set(title="in training", ylabel="mean error of Q")
         if "" not in groups:
-            axes.legend(handles=group_legend(groups), fontsize=5)
+            axes.legend(handles=group_legend(groups), fontsize=5, handlelength=1)
     for path in paths:
         figure.savefig(path)
 
