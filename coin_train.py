@@ -14,17 +14,19 @@ import hydra
 import jax
 from omegaconf import DictConfig, OmegaConf
 
-from loqa import learner, resume, thresholds, training
+from loqa import learner, training
 from loqa.agent import Agent
 from loqa.builders import coin_game_and_agent
-from loqa.checkpoint import save_agents
-from loqa.config import CoinConfig, CoinHyperparameters, apply_jax_options, parse, run_script
 from loqa.games.coin import CoinGame
 from loqa.learner import Settings
 from loqa.metrics import Metrics, coin_metrics, learning_metrics
-from loqa.resume import Checkpoints
 from loqa.rollout import Opponents, draw_noise, play
-from loqa.run_logging import Run
+from loqa.run import checkpoints as resume
+from loqa.run.agents import save_agents
+from loqa.run.checkpoints import Checkpoints
+from loqa.run.config import CoinConfig, CoinHyperparameters, apply_jax_options, parse, run_script
+from loqa.run.run_logging import Run
+from loqa.tools import thresholds
 from loqa.training import TrainState
 
 # What the terminal shows of the metrics: rewards a step, and coins a step, all of agent 0 but `AC's`, which is
@@ -151,7 +153,7 @@ def train(config: CoinConfig, run: Run) -> None:
 
 def draw(run: Run) -> None:
     """The training curves."""
-    from loqa import plot  # here, because matplotlib is slow to import and only needed now
+    from loqa.tools import plot  # here, because matplotlib is slow to import and only needed now
 
     metrics = run.metrics()
     rewards = {

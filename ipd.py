@@ -18,17 +18,18 @@ import hydra
 import jax
 from omegaconf import DictConfig, OmegaConf
 
-from loqa import learner, resume, training
+from loqa import learner, training
 from loqa.agent import Agent
 from loqa.builders import ipd_game_and_agent
-from loqa.checkpoint import save_agents
-from loqa.config import IPDConfig, IPDHyperparameters, apply_jax_options, parse, run_script
 from loqa.games.ipd import STATES, MatrixGame
 from loqa.learner import Settings
 from loqa.metrics import Metrics, cooperation, learning_metrics, mean_rewards
-from loqa.resume import Checkpoints
 from loqa.rollout import Opponents, draw_noise, play
-from loqa.run_logging import Run
+from loqa.run import checkpoints as resume
+from loqa.run.agents import save_agents
+from loqa.run.checkpoints import Checkpoints
+from loqa.run.config import IPDConfig, IPDHyperparameters, apply_jax_options, parse, run_script
+from loqa.run.run_logging import Run
 from loqa.training import TrainState
 
 # Iterations that run in one go: after each, a terminal shows how far the run is, and Ctrl-C is heard.
@@ -143,7 +144,7 @@ def train(config: IPDConfig, run: Run) -> None:
 
 def draw(hp: IPDHyperparameters, game: MatrixGame, run: Run) -> None:
     """The bar chart of P(C) and the training curves."""
-    from loqa import plot  # here, because matplotlib is slow to import and only needed now
+    from loqa.tools import plot  # here, because matplotlib is slow to import and only needed now
 
     metrics = run.metrics()
     panels = []

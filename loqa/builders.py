@@ -5,12 +5,12 @@ from typing import Any
 import flax.linen as nn
 
 from loqa.agent import Agent
-from loqa.config import parse_hp
 from loqa.games import ipd
 from loqa.games.coin import CoinGame
 from loqa.games.ipd import MatrixGame
 from loqa.games.payoffs import TITLES
 from loqa.networks import MLP, GRUNetwork, LogitsTable
+from loqa.run.config import parse_hp
 
 
 def ipd_game_and_agent(hp: Any) -> tuple[MatrixGame, Agent]:
@@ -53,7 +53,7 @@ def game_and_agent(script: str, hp: Any) -> tuple[MatrixGame | CoinGame, Agent]:
 
 
 def rebuild(description: dict[str, Any]) -> tuple[MatrixGame | CoinGame, Agent]:
-    """The game and the agent of a saved agent, from its description (see `loqa.checkpoint.load_agent`).
+    """The game and the agent of a saved agent, from its description (see `loqa.run.agents.load_agent`).
 
     Raises:
       ConfigError: the description is not one of this version.

@@ -10,10 +10,10 @@ import numpy as np
 
 from loqa import buffers, learner
 from loqa.agent import Agent, AgentParams
-from loqa.checkpoint import load_agent
-from loqa.config import ConfigError, RunError
 from loqa.learner import LearnerState, QEpisodes, Settings
 from loqa.rollout import Opponents
+from loqa.run.agents import load_agent
+from loqa.run.config import ConfigError, RunError
 
 
 class TrainState(NamedTuple):

@@ -12,10 +12,10 @@ from omegaconf import OmegaConf
 
 from loqa import buffers, training
 from loqa.agent import Agent
-from loqa.config import CoinConfig, compose, parse
 from loqa.learner import QEpisodes, Settings
 from loqa.networks import MLP
 from loqa.rollout import Opponents
+from loqa.run.config import CoinConfig, compose, parse
 
 KEY = jax.random.key(0)
 add, add_batch = jax.jit(buffers.add), jax.jit(buffers.add_batch)

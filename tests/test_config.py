@@ -9,7 +9,7 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from loqa.config import (
+from loqa.run.config import (
     CONF_DIR,
     CoinConfig,
     ConfigError,
@@ -522,7 +522,7 @@ def test_compose_knows_two_scripts():
 
 SCRIPT = f"""
 import hydra
-from loqa.config import IPDConfig, parse, run_script
+from loqa.run.config import IPDConfig, parse, run_script
 
 @hydra.main(version_base="1.3", config_path={str(CONF_DIR / "ipd")!r}, config_name="config")
 def main(cfg):
@@ -600,7 +600,7 @@ def test_help_and_cfg(run):
 
 
 def test_config_does_not_import_jax():
-    code = "import sys, loqa.config; sys.exit('jax' in sys.modules)"
+    code = "import sys, loqa.run.config; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=CONF_DIR.parent, check=True, timeout=120)
 
 

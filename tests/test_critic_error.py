@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from loqa import critic_error
-from loqa.critic_error import DISCOUNT, GAME_LENGTH, exact_q_values, expected_gradients
 from loqa.games.ipd import MatrixGame
 from loqa.games.ipd_players import TablePlayer
 from loqa.rollout import draw_noise, rollout
+from loqa.tools import critic_error
+from loqa.tools.critic_error import DISCOUNT, GAME_LENGTH, exact_q_values, expected_gradients
 
 
 def test_q_values_where_the_state_tells_nothing():

@@ -8,7 +8,7 @@ import sys
 import soak
 from test_scripts import ROOT, TINY, compilation_cache, only_run, rows, run  # noqa: F401 (a fixture)
 
-from loqa.checkpoint import load_agent
+from loqa.run.agents import load_agent
 
 
 def states(directory):

@@ -11,12 +11,13 @@ import pytest
 from flax.core import FrozenDict
 from flax.traverse_util import unflatten_dict
 
-from loqa import import_agents, learner
+from loqa import learner
 from loqa.builders import rebuild
-from loqa.checkpoint import load_agent
-from loqa.inert_pickle import read_arrays
 from loqa.learner import Settings
 from loqa.rollout import Opponents, draw_noise, play
+from loqa.run.agents import load_agent
+from loqa.tools import import_agents
+from loqa.tools.inert_pickle import read_arrays
 
 RANDOM = np.random.default_rng(0)
 OBSERVATIONS = RANDOM.integers(0, 2, (4, 36)).astype(np.float32)

@@ -13,16 +13,16 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from loqa import league, players
 from loqa.agent import AgentParams
 from loqa.builders import coin_game_and_agent, ipd_game_and_agent
-from loqa.checkpoint import save_agent
-from loqa.config import CoinConfig, IPDConfig, compose, parse
 from loqa.games.coin import CoinGame
 from loqa.games.ipd import MatrixGame
-from loqa.league import Measures, bootstrap_interval, group_rows, play_league
-from loqa.players import Entrant, choose_players, load_player, scripted
 from loqa.rollout import draw_noise, rollout
+from loqa.run.agents import save_agent
+from loqa.run.config import CoinConfig, IPDConfig, compose, parse
+from loqa.tools import league, players
+from loqa.tools.league import Measures, bootstrap_interval, group_rows, play_league
+from loqa.tools.players import Entrant, choose_players, load_player, scripted
 
 IPD = MatrixGame()
 SMALL = ["hp.actor.hidden_size=4", "hp.qvalue.hidden_size=3"]
@@ -258,7 +258,7 @@ def test_everything_is_written(folder, tmp_path, monkeypatch, capsys):
 
 
 def test_the_mean_over_seats_is_the_heat_maps(tmp_path, monkeypatch):
-    from loqa import heatmap
+    from loqa.tools import heatmap
 
     drawn = []
     monkeypatch.setattr(heatmap, "heat_map", lambda values, *rest: drawn.append(values))

@@ -12,10 +12,10 @@ import pytest
 
 from loqa import learner
 from loqa.agent import Agent, AgentParams
-from loqa.import_agents import gru_network_params
 from loqa.learner import Settings
 from loqa.networks import GRUNetwork
 from loqa.rollout import Episodes
+from loqa.tools.import_agents import gru_network_params
 
 # Parameters, episodes, gradients and results of two iterations of the published code (hidden size 12 and 8).
 GOLDEN = np.load(Path(__file__).parent / "golden" / "coin_update.npz")

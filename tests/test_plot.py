@@ -8,14 +8,14 @@ import pytest
 import yaml
 from PIL import Image
 
-from loqa import group_figures, plot
-from loqa.aggregate import bootstrap_interval, interquartile_mean
-from loqa.command_line import split_label
 from loqa.games.ipd import STATES
-from loqa.group_figures import over_seeds
-from loqa.plot import Panel, state_probability_bars, training_curves
-from loqa.saved_runs import SavedRun, group_runs, read_runs
-from loqa.thresholds import (
+from loqa.tools import group_figures, plot
+from loqa.tools.aggregate import bootstrap_interval, interquartile_mean
+from loqa.tools.command_line import split_label
+from loqa.tools.group_figures import over_seeds
+from loqa.tools.plot import Panel, state_probability_bars, training_curves
+from loqa.tools.saved_runs import SavedRun, group_runs, read_runs
+from loqa.tools.thresholds import (
     PUBLISHED_SECONDS,
     PUBLISHED_SIZES,
     first_passing,

@@ -7,10 +7,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loqa import render
 from loqa.games.coin import CoinGame
-from loqa.players import choose_players
-from loqa.render import Episode, coin_events, coin_frames, coin_text, ipd_strip, ipd_text, play_episode, save_gif
+from loqa.tools import render
+from loqa.tools.players import choose_players
+from loqa.tools.render import (
+    Episode,
+    coin_events,
+    coin_frames,
+    coin_text,
+    ipd_strip,
+    ipd_text,
+    play_episode,
+    save_gif,
+)
 
 GAME = CoinGame(2, 3)
 
@@ -151,7 +160,7 @@ def test_bad_words_are_one_sentence(tmp_path, monkeypatch, capsys, words, reason
 
 
 def test_a_reader_that_has_gone_is_no_error():
-    tool = "from loqa.command_line import run_tool; run_tool(lambda: print('x\\n' * 10**6))"
+    tool = "from loqa.tools.command_line import run_tool; run_tool(lambda: print('x\\n' * 10**6))"
     with subprocess.Popen([sys.executable, "-c", tool], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.readline()
         process.stdout.close()

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from loqa import report
-from loqa.config import compose
+from loqa.run.config import compose
+from loqa.tools import report
 
 STATES = ("START", "CC", "CD", "DC", "DD")
 

@@ -15,12 +15,14 @@ import pytest
 from omegaconf import OmegaConf
 
 import ipd
-from loqa import buffers, learner, resume, run_logging, training
+from loqa import buffers, learner, training
 from loqa.builders import ipd_game_and_agent
-from loqa.checkpoint import save_agent
-from loqa.config import ConfigError, IPDConfig, compose, parse
-from loqa.resume import Checkpoints
-from loqa.run_logging import Run
+from loqa.run import checkpoints as resume
+from loqa.run import run_logging
+from loqa.run.agents import save_agent
+from loqa.run.checkpoints import Checkpoints
+from loqa.run.config import ConfigError, IPDConfig, compose, parse
+from loqa.run.run_logging import Run
 
 # Everything that a state can have: two learners, past agents of which 4 are held, and stored episodes.
 OPTIONS = [

@@ -16,9 +16,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from loqa import run_logging
-from loqa.config import ConfigError
-from loqa.run_logging import Run
+from loqa.run import run_logging
+from loqa.run.config import ConfigError
+from loqa.run.run_logging import Run
 
 CONFIG_YAML = "hp:\n  seed: 1\n  actor:\n    network: logits\n    train: {lr_loss_actor: 0.001}\n"
 ROOT = Path(__file__).resolve().parent.parent

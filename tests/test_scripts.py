@@ -14,10 +14,11 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import coin_train
-from loqa import resume, thresholds
-from loqa.checkpoint import load_agent
-from loqa.config import CoinConfig, compose, parse
-from loqa.run_logging import Run
+from loqa.run import checkpoints as resume
+from loqa.run.agents import load_agent
+from loqa.run.config import CoinConfig, compose, parse
+from loqa.run.run_logging import Run
+from loqa.tools import thresholds
 
 ROOT = Path(__file__).parent.parent
 TINY = {

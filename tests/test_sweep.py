@@ -6,7 +6,7 @@ import json
 import pytest
 from test_scripts import ROOT, compilation_cache, run  # noqa: F401 (a fixture)
 
-from loqa.config import CoinConfig, IPDConfig, compose, parse
+from loqa.run.config import CoinConfig, IPDConfig, compose, parse
 
 CONFIGS = {"ipd": IPDConfig, "coin": CoinConfig}
 EXPERIMENTS = [

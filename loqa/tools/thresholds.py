@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from loqa.aggregate import bootstrap_interval, interquartile_mean
-from loqa.saved_runs import SavedRun
-from loqa.tables import markdown_table
+from loqa.tools.aggregate import bootstrap_interval, interquartile_mean
+from loqa.tools.saved_runs import SavedRun
+from loqa.tools.tables import markdown_table
 
 # Both rewards a step, times n = 2 (size // 2), must exceed these in one evaluation: in self-play, the mean of
 # both players, and of the agent against always-defect.

@@ -34,7 +34,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from loqa.games.payoffs import PAYOFFS, TITLES, Payoffs, is_symmetric
 
-CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
+CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
 MISSING = "???"  # how OmegaConf writes a value that has to be given
 
 # Keys and choices of the code published with the paper that this one does without.
@@ -823,7 +823,7 @@ def run_script(main: Callable[[], Any]) -> None:
         print(f"error: {sentence}", file=sys.stderr)
         sys.exit(2)
     finally:
-        if sweep := sys.modules.get("loqa.sweep"):  # Hydra imports it, unless the configuration is broken
+        if sweep := sys.modules.get("loqa.tools.sweep"):  # Hydra imports it, unless the configuration is broken
             sweep.finish()
 
 

@@ -1,4 +1,4 @@
-"""One episode of two players, to look at: `python -m loqa.render PLAYER_A PLAYER_B`.
+"""One episode of two players, to look at: `python -m loqa.tools.render PLAYER_A PLAYER_B`.
 
 A player is a saved agent (.npz), a run's directory with one agent, or a scripted player by name. The Coin Game
 becomes an animated GIF of the board, the iterated prisoner's dilemma a picture of its moves (PNG); both are
@@ -13,11 +13,11 @@ import jax
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from loqa.command_line import refuse, run_tool, tool_parser, whole
 from loqa.games.coin import CoinGame, coins_taken
 from loqa.games.ipd import DEFECT
-from loqa.players import Entrant, Game, choose_players
 from loqa.rollout import draw_noise, rollout
+from loqa.tools.command_line import refuse, run_tool, tool_parser, whole
+from loqa.tools.players import Entrant, Game, choose_players
 
 PLAYERS = "AB"
 COLORS = ("#0072B2", "#D55E00")  # Okabe and Ito's blue and vermillion, told apart with any colour vision

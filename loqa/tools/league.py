@@ -1,4 +1,4 @@
-"""Everybody plays everybody: `python -m loqa.league PLAYERS...`.
+"""Everybody plays everybody: `python -m loqa.tools.league PLAYERS...`.
 
 PLAYERS are saved agents (.npz), runs (a run's directory: its newest agents), directories of agents or of runs,
 and scripted players by name; KIND=PATH puts agents under a kind of your own. The other scripted players of the
@@ -22,12 +22,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from loqa.aggregate import RESAMPLES
-from loqa.command_line import refuse, run_tool, tool_parser, whole
 from loqa.games.coin import CoinGame, coins_taken
-from loqa.players import Entrant, Game, choose_players, title
 from loqa.rollout import Player, Trajectories, draw_noise, rollout
-from loqa.tables import decimal, markdown_table
+from loqa.tools.aggregate import RESAMPLES
+from loqa.tools.command_line import refuse, run_tool, tool_parser, whole
+from loqa.tools.players import Entrant, Game, choose_players, title
+from loqa.tools.tables import decimal, markdown_table
 
 PAIRS_AT_ONCE = 16  # enough to fill the processor, few enough for its memory
 GROUPS = SELF, WITHIN, BETWEEN = "self", "within a kind", "between kinds"
@@ -224,7 +224,7 @@ def latex(rows: list[dict[str, Any]], caption: str) -> str:
 
 def write(out: Path, entrants: Sequence[Entrant], played: Measures, caption: str) -> str:
     """Writes everything to the directory `out`; returns the Markdown text."""
-    from loqa.heatmap import heat_map  # here, because matplotlib is slow to import and only needed now
+    from loqa.tools.heatmap import heat_map  # here, because matplotlib is slow to import and only needed now
 
     out.mkdir(parents=True, exist_ok=True)
     rows = pair_rows(entrants, played)

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from loqa.builders import rebuild
-from loqa.checkpoint import load_agent
-from loqa.command_line import split_label
 from loqa.games import coin_players, ipd_players
 from loqa.games.coin import CoinGame
 from loqa.games.ipd import MatrixGame
 from loqa.rollout import Player
+from loqa.run.agents import load_agent
+from loqa.tools.command_line import split_label
 
 Game = CoinGame | MatrixGame
 
@@ -66,7 +66,7 @@ def load_player(path: Path) -> tuple[Game, Entrant]:
     try:
         params, description = load_agent(path)
     except ValueError as error:
-        hint = "a published agent must be imported first, by python -m loqa.import_agents"
+        hint = "a published agent must be imported first, by python -m loqa.tools.import_agents"
         raise ValueError(f"{error} ({hint})") from error
     try:
         game, agent = rebuild(description)

@@ -1,4 +1,4 @@
-"""Evidence that stays: `python -m loqa.report keep RUNS --out DIR` and `python -m loqa.report build results`.
+"""Evidence that stays: `python -m loqa.tools.report keep RUNS --out DIR` and `... build results`.
 
 `keep` copies what tells of a finished run: its metrics, its configuration, summary.json with the command, the
 commits and the machine, and its last agents. `build` reads `report.yaml` of a directory of such runs, draws every
@@ -11,9 +11,9 @@ figure and writes every table into its README.md. A section of report.yaml:
       show: [last, late, curves, thresholds]   # tables and figures, in this order
 
 `last` is a table of the last evaluations, `late` of their means over the last thousand iterations; `bars`,
-`curves` and `thresholds` are the figures of loqa.plot, and with the third comes its table; `critic_error` is that
-of loqa.critic_error. `until: 2000` shows the runs up to that iteration only. `league: DIR/league.csv` in place of
-`runs` is the heat map and the table of a league.
+`curves` and `thresholds` are the figures of loqa.tools.plot, and with the third comes its table; `critic_error`
+is that of loqa.tools.critic_error. `until: 2000` shows the runs up to that iteration only. `league: FILE.csv` in
+place of `runs` is the heat map and the table of a league.
 """
 
 import argparse
@@ -28,16 +28,16 @@ from typing import Any
 import numpy as np
 import yaml
 
-from loqa import critic_error
-from loqa.command_line import refuse, run_tool, tool_parser
-from loqa.group_figures import SHOWN, count, group_bars, seed_curves, threshold_figure
-from loqa.heatmap import heat_map, read_league
-from loqa.players import agent_files
-from loqa.run_logging import read_metrics
-from loqa.saved_runs import IN_TABLES, SavedRun, group_runs, read_runs
-from loqa.tables import decimal, markdown_table
-from loqa.thresholds import UNITS, threshold_rows
-from loqa.thresholds import markdown as threshold_markdown
+from loqa.run.run_logging import read_metrics
+from loqa.tools import critic_error
+from loqa.tools.command_line import refuse, run_tool, tool_parser
+from loqa.tools.group_figures import SHOWN, count, group_bars, seed_curves, threshold_figure
+from loqa.tools.heatmap import heat_map, read_league
+from loqa.tools.players import agent_files
+from loqa.tools.saved_runs import IN_TABLES, SavedRun, group_runs, read_runs
+from loqa.tools.tables import decimal, markdown_table
+from loqa.tools.thresholds import UNITS, threshold_rows
+from loqa.tools.thresholds import markdown as threshold_markdown
 
 KEPT = ("config.yaml", "metrics.csv", "summary.json")
 LATE = 1000  # iterations of the table `late`
@@ -86,7 +86,7 @@ def build(directory: Path, say: Callable[[str], object] = print) -> None:
     Raises:
       OSError, ValueError: in one sentence, what is wrong.
     """
-    text = ["# Results", "", "Written by `python -m loqa.report build` from the files beside it."]
+    text = ["# Results", "", "Written by `python -m loqa.tools.report build` from the files beside it."]
     for name, section in _sections(directory / "report.yaml").items():
         text += ["", f"## {section['title']}"]
         text += ["", section["text"].strip()] if "text" in section else []

@@ -1,6 +1,6 @@
-"""Figures of training runs and of leagues: `python -m loqa.plot curves|bars|thresholds|league ...`.
+"""Figures of training runs and of leagues: `python -m loqa.tools.plot curves|bars|thresholds|league ...`.
 
-Each is written as PNG and PDF; `python -m loqa.plot curves --help` says what a picture takes.
+Each is written as PNG and PDF; `python -m loqa.tools.plot curves --help` says what a picture takes.
 """
 
 import argparse
@@ -14,11 +14,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from loqa.command_line import refuse, run_tool, tool_parser, whole
-from loqa.group_figures import COLORS, SHOWN, X_AXES, draw_bars, group_bars, seed_curves, threshold_figure
-from loqa.heatmap import heat_map, read_league
-from loqa.saved_runs import group_runs, read_runs
-from loqa.thresholds import UNITS, markdown, threshold_rows
+from loqa.tools.command_line import refuse, run_tool, tool_parser, whole
+from loqa.tools.group_figures import COLORS, SHOWN, X_AXES, draw_bars, group_bars, seed_curves, threshold_figure
+from loqa.tools.heatmap import heat_map, read_league
+from loqa.tools.saved_runs import group_runs, read_runs
+from loqa.tools.thresholds import UNITS, markdown, threshold_rows
 
 ABOUT_RUNS = """\
 RUNS are run directories, directories of runs, or CSV files of metrics. LABEL=RUNS names a group, and several words
@@ -130,7 +130,7 @@ def main() -> None:
         about = f"{text[0].upper()}{text[1:]}." + f"\n\n{ABOUT_RUNS}" * (name != "league")
         sub = commands.add_parser(name, help=text, description=about, formatter_class=parser.formatter_class)
         if name == "league":
-            sub.add_argument("csv", type=Path, metavar="league.csv", help="as python -m loqa.league writes it")
+            sub.add_argument("csv", type=Path, metavar="league.csv", help="as loqa.tools.league writes it")
         else:
             sub.add_argument("runs", nargs="+", metavar="RUNS", help="see above")
         out = f"experiments/plots/{name}"

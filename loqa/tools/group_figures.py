@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
-from loqa import thresholds
-from loqa.aggregate import bootstrap_interval, interquartile_mean
-from loqa.saved_runs import SavedRun
+from loqa.tools import thresholds
+from loqa.tools.aggregate import bootstrap_interval, interquartile_mean
+from loqa.tools.saved_runs import SavedRun
 
 # Okabe and Ito's colours, told apart with any colour vision; without the yellow, which is pale on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -45,7 +45,7 @@ PUBLISHED_NOTE = (
 
 
 def draw_bars(axes, probabilities: np.ndarray, title: str) -> None:
-    """The bars of `loqa.plot.state_probability_bars`: probabilities [seeds, 5]."""
+    """The bars of `loqa.tools.plot.state_probability_bars`: probabilities [seeds, 5]."""
     if probabilities.shape[1] != len(STATES):
         raise ValueError(f"expected the shape [5] or [seeds, 5], not {probabilities.shape}")
     seeds = len(probabilities)

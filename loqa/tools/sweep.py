@@ -14,8 +14,8 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from loqa.run_logging import read_metrics, short
-from loqa.saved_runs import IN_TABLES, group_runs, read_runs
+from loqa.run.run_logging import read_metrics, short
+from loqa.tools.saved_runs import IN_TABLES, group_runs, read_runs
 
 _begun: Path | None = None  # the directory of the multirun that this process began
 
@@ -85,7 +85,7 @@ def finish() -> None:
 
 def _draw(directories: list[str], out: Path) -> list[str]:
     """Draws what the jobs have in common: the names of the pictures."""
-    from loqa import plot  # here, because matplotlib is slow to import and jobs do without
+    from loqa.tools import plot  # here, because matplotlib is slow to import and jobs do without
 
     try:
         runs = read_runs(directories)

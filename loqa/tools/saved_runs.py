@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from loqa.command_line import split_label
-from loqa.config import flat
-from loqa.run_logging import read_metrics
+from loqa.run.config import flat
+from loqa.run.run_logging import read_metrics
+from loqa.tools.command_line import split_label
 
 # Every evaluation has the first; the others tell the game.
 COLUMNS = ("iteration", "walltime", "env_steps", "mean_rewards_0", "mean_rewards_1")

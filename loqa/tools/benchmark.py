@@ -1,4 +1,4 @@
-"""How fast training is: `python -m loqa.benchmark`, from the root of the repository.
+"""How fast training is: `python -m loqa.tools.benchmark`, from the root of the repository.
 
 Runs the two scripts themselves, each setting in a process of its own, and reads the times off their metrics.csv:
 the median of several chunks of iterations after compilation, compilation and start apart, and the peak of memory.
@@ -27,10 +27,10 @@ import jax.numpy as jnp
 from loqa import learner, training
 from loqa.buffers import Ring
 from loqa.builders import game_and_agent
-from loqa.config import CoinConfig, IPDConfig, compose, parse
 from loqa.learner import Settings
 from loqa.networks import gru
 from loqa.rollout import draw_noise, play
+from loqa.run.config import CoinConfig, IPDConfig, compose, parse
 
 SCRIPTS = {"ipd": "ipd.py", "coin": "coin_train.py"}
 
@@ -195,7 +195,7 @@ def machine_limits() -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m loqa.benchmark", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m loqa.tools.benchmark", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--all", action="store_true", help="grids 4 to 6, batches 128 to 2048, capacities and more"
     )

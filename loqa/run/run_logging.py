@@ -29,7 +29,7 @@ import numpy as np
 import yaml
 
 import loqa
-from loqa.config import ConfigError, command, multirun_name, without_resume
+from loqa.run.config import ConfigError, command, multirun_name, without_resume
 
 try:
     import fcntl
@@ -55,7 +55,7 @@ class Run:
         script: "ipd" or "coin".
         config: has `hp` (`run_name`, `save_dir`, `total_iterations`, `env_steps_per_iteration`, ...) and `wandb`.
         config_yaml: the whole resolved configuration; written to `config.yaml` and given to W&B.
-        resumed: what the run goes on from (`loqa.resume.Checkpoint`), or None for a new one.
+        resumed: what the run goes on from (`loqa.run.checkpoints.Checkpoint`), or None for a new one.
 
     Makes the directory `<save_dir>/<run_name>_<time>`, which is new even if another run starts in the
     same second; `directory` is its path and `settings` the configuration as nested dictionaries. A resumed run

@@ -1,4 +1,4 @@
-"""Published agents as agents of this project: `python -m loqa.import_agents FILES... --out DIR`.
+"""Published agents as agents of this project: `python -m loqa.tools.import_agents FILES... --out DIR`.
 
 Reads what the authors published for the Coin Game: their pickled files, or .npz files with the same arrays under
 the same names. LOQA's agents keep their Q-networks, so that training can start from them; POLA's have a policy
@@ -16,11 +16,11 @@ from flax.traverse_util import flatten_dict
 from omegaconf import OmegaConf
 
 from loqa.agent import AgentParams
-from loqa.checkpoint import save_agent
-from loqa.command_line import refuse, run_tool, tool_parser, whole
-from loqa.config import compose
-from loqa.inert_pickle import read_arrays
 from loqa.networks import GRUNetwork
+from loqa.run.agents import save_agent
+from loqa.run.config import compose
+from loqa.tools.command_line import refuse, run_tool, tool_parser, whole
+from loqa.tools.inert_pickle import read_arrays
 
 # POLA's actions are right, left, down, up; ours are left, right, up, down.
 POLA_ACTIONS = (1, 0, 3, 2)

@@ -1,4 +1,4 @@
-"""What the tools (`python -m loqa.NAME`) share: their parser, the words that they take, and a quiet end."""
+"""What the tools (`python -m loqa.tools.NAME`) share: their parser, the words that they take, and a quiet end."""
 
 import argparse
 import os
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def tool_parser(name: str, description: str) -> argparse.ArgumentParser:
-    """The parser of `python -m loqa.NAME`; the description keeps its lines."""
+    """The parser of `python -m loqa.tools.NAME`; the description keeps its lines."""
     formatter = argparse.RawDescriptionHelpFormatter
     return argparse.ArgumentParser(
-        prog=f"python -m loqa.{name}", description=description, formatter_class=formatter
+        prog=f"python -m loqa.tools.{name}", description=description, formatter_class=formatter
     )
 
 

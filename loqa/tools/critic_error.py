@@ -1,4 +1,4 @@
-"""What an error of the critic does to LOQA's gradient: `python -m loqa.critic_error [RUNS] --out critic_error`.
+"""What an error of the critic does to LOQA's gradient: `python -m loqa.tools.critic_error [RUNS]`.
 
 Where both players of the iterated prisoner's dilemma cooperate with probability 1/2 in every state, the Q-values
 are known exactly. With a constant added they take the place of the critic's here, and the gradient that the losses
@@ -17,14 +17,14 @@ import matplotlib
 import numpy as np
 from matplotlib.lines import Line2D
 
-from loqa.command_line import refuse, run_tool, tool_parser
 from loqa.games.ipd import PAYOFF, STATES, MatrixGame, read_table
 from loqa.games.ipd_players import TablePlayer
-from loqa.group_figures import COLORS, PAPER, draw_seed_curves, figure_of, group_legend
 from loqa.losses import agent_policy_loss
 from loqa.rollout import draw_noise, rollout
-from loqa.saved_runs import SavedRun, group_runs, read_runs
-from loqa.tables import markdown_table
+from loqa.tools.command_line import refuse, run_tool, tool_parser
+from loqa.tools.group_figures import COLORS, PAPER, draw_seed_curves, figure_of, group_legend
+from loqa.tools.saved_runs import SavedRun, group_runs, read_runs
+from loqa.tools.tables import markdown_table
 
 GAME_LENGTH, DISCOUNT, LAMBDA = 50, 0.96, 0.9  # the paper's
 BATCH, BATCHES = 4096, 32

@@ -12,7 +12,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from loqa.agent import AgentParams
-from loqa.run_logging import Run
+from loqa.run.run_logging import Run
 
 FORMAT = "loqa-agent-1"
 

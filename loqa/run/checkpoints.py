@@ -21,8 +21,8 @@ import numpy as np
 import yaml
 
 from loqa import buffers, builders, learner, training
-from loqa.config import ConfigError, flat, multirun_name, parse_hp
-from loqa.run_logging import Run, versions
+from loqa.run.config import ConfigError, flat, multirun_name, parse_hp
+from loqa.run.run_logging import Run, versions
 from loqa.training import TrainState
 
 FORMAT = "loqa-checkpoint-1"
