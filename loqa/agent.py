@@ -1,12 +1,16 @@
 """An agent: a policy and a Q-network over the same observations, and their parameters."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from loqa.games import Game
+from loqa.hyperparameters import Hyperparameters
+from loqa.losses import Side
+from loqa.networks import MLP, GRUNetwork, LogitsTable
 
 Params = Any  # a pytree of arrays, as Flax makes it
 
@@ -18,30 +22,40 @@ class AgentParams(NamedTuple):
     qvalue: Params
 
 
+class Experience(NamedTuple):
+    """What a player saw, did and got in B episodes of T steps, time first."""
+
+    observations: jax.Array  # [T+1, B, D]
+    actions: jax.Array  # [T, B], int
+    rewards: jax.Array  # [T, B]
+
+
 @dataclasses.dataclass(frozen=True)
 class Agent:
     """Two separate networks; the Q-network also sees the time step, appended last.
 
     Attributes:
+      game: what it plays.
       actor: observation [..., D] -> logits [..., A].
       qvalue: observation and time [..., D+1] -> Q-values over `output_scale` [..., A].
-      observation_size: D.
       game_length: T, steps of an episode.
       normalize_time: the Q-network sees t/T instead of t.
       output_scale: what the Q-network's output is multiplied by.
-      all_observations: the S observations that exist, [S][D], where they are few, and
-      read_table: the row of an observation in a table by state, [..., S, A], [..., D] -> [..., A]. A Q-network
-        without memory is then computed once for each of them and each step of time, and read from there.
     """
 
+    game: Game
     actor: nn.Module
     qvalue: nn.Module
-    observation_size: int
     game_length: int
-    normalize_time: bool = False
-    output_scale: float = 1.0
-    all_observations: tuple[tuple[float, ...], ...] | None = None
-    read_table: Callable | None = None
+    normalize_time: bool
+    output_scale: float
+
+    @classmethod
+    def from_hp(cls, game: Game, hp: Hyperparameters) -> "Agent":
+        """The agent that the hyperparameters describe."""
+        qvalue = hp.qvalue
+        networks = _network(game, hp.actor), _network(game, qvalue)
+        return cls(game, *networks, hp.game_length, qvalue.time == "normalized", qvalue.output_scale)
 
     def init(self, key: jax.Array) -> AgentParams:
         """New parameters."""
@@ -50,8 +64,13 @@ class Agent:
             return network.init(key, jnp.zeros(size), network.initial_hidden(), method="step")
 
         key_actor, key_qvalue = jax.random.split(key)
-        size = self.observation_size
+        size = self.game.observation_size
         return AgentParams(init(self.actor, key_actor, size), init(self.qvalue, key_qvalue, size + 1))
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether the policy remembers earlier steps."""
+        return self.actor.is_recurrent
 
     def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> Any:
         """What the policy remembers before the first step."""
@@ -67,13 +86,20 @@ class Agent:
 
     def q_values(self, params: AgentParams, observations: jax.Array) -> jax.Array:
         """Q-values of a sequence from the start: [T, ..., D] -> [T, ..., A]."""
-        if self.all_observations is None or not isinstance(self.qvalue.initial_hidden(), tuple):
+        if self.game.all_observations is None or self.qvalue.is_recurrent:
             return self._q_values(params, observations)
+        # Few observations, and no memory: computed once for each of them and each step of time, and read from there.
         length = observations.shape[0]
-        states = jnp.array(self.all_observations)
+        states = jnp.array(self.game.all_observations)
         table = self._q_values(params, jnp.broadcast_to(states, (length, *states.shape)))
         batch_axes = [1] * (observations.ndim - 2)
-        return self.read_table(table.reshape(length, *batch_axes, *table.shape[1:]), observations)
+        return self.game.read_table(table.reshape(length, *batch_axes, *table.shape[1:]), observations)
+
+    def side(self, params: AgentParams, experience: Experience) -> Side:
+        """This agent's side of B episodes as the losses take it, [T, A, B] with the batch last."""
+        observations, actions, rewards = experience
+        logits, q_values = self.logits(params, observations), self.q_values(params, observations)
+        return Side(batch_last(logits), batch_last(q_values), actions, rewards)
 
     def _q_values(self, params: AgentParams, observations: jax.Array) -> jax.Array:
         return self.output_scale * self.qvalue.apply(params.qvalue, self._append_time(observations))
@@ -85,3 +111,17 @@ class Agent:
             time = time / self.game_length
         time = time.reshape(-1, *[1] * (observations.ndim - 1))
         return jnp.concatenate([observations, jnp.broadcast_to(time, (*observations.shape[:-1], 1))], axis=-1)
+
+
+def batch_last(x: jax.Array) -> jax.Array:
+    """[T, B, A] -> [T, A, B]."""
+    return jnp.moveaxis(x, 1, -1)
+
+
+def _network(game: Game, part: Any) -> nn.Module:
+    """The network that `hp.actor` or `hp.qvalue` describes, with an output for each action of the game."""
+    if part.network == "logits":
+        return LogitsTable(game.num_actions, len(game.all_observations), game.read_table)
+    if part.network == "mlp":
+        return MLP(game.num_actions, part.hidden_size)
+    return GRUNetwork(game.num_actions, part.hidden_size, part.layers_before_gru)

@@ -1,8 +1,8 @@
 """LOQA's losses for one episode: arrays in, numbers out.
 
 T is the number of steps of the episode, A the number of actions. Sequences of observations, and so of
-logits and Q-values, have T+1 entries, sequences of actions and rewards T. "Opponent" quantities are the
-other player's own: its rewards, its Q-values of its actions. Equations: LOQA section 4 and Algorithm 2.
+logits and Q-values, have T+1 entries, sequences of actions and rewards T. Equations: LOQA section 4 and
+Algorithm 2.
 
 Shapes are those of one episode. A batch may follow as the last axes of every array ([T, A] becomes
 [T, A, B]), and then of the results ([] becomes [B]): the same as `vmap`, in the layout that is fast.
@@ -15,6 +15,15 @@ import jax.numpy as jnp
 import optax
 
 from loqa.dice import discounted_sum, loaded_dice_returns, n_step_returns
+
+
+class Side(NamedTuple):
+    """One player's side of an episode: what it played and got, and what its own networks say of it."""
+
+    logits: jax.Array  # [T+1, A], of its policy; log-probabilities serve as well
+    q_values: jax.Array  # [T+1, A]
+    actions: jax.Array  # [T], int
+    rewards: jax.Array  # [T]
 
 
 class PolicyLoss(NamedTuple):
@@ -46,28 +55,22 @@ def _append_zero(x: jax.Array) -> jax.Array:
 
 
 def agent_policy_loss(
-    logits: jax.Array,
-    q_values: jax.Array,
-    opponent_logits: jax.Array,
-    opponent_q_values: jax.Array,
-    actions: jax.Array,
-    opponent_actions: jax.Array,
-    rewards: jax.Array,
-    opponent_rewards: jax.Array,
+    mine: Side,
+    opponent: Side,
     *,
     discount: float,
-    advantage: str = "TD0",
-    stop_grad_advantage: bool = False,
-    terminal_value: bool = True,
-    method: str = "loaded-dice",
-    lam: float = 0.9,
-    n_step: int = 2,
-    opponent_reward_baseline: jax.Array | float = 0.0,
-    differentiable_current_reward: bool = False,
-    op_softmax_temp: float = 1.0,
-    stop_grad_normalizing_constant: bool = False,
+    advantage: str,
+    stop_grad_advantage: bool,
+    terminal_value: bool,
+    method: str,
+    lam: float,
+    n_step: int,
+    opponent_reward_baseline: jax.Array | float,
+    differentiable_current_reward: bool,
+    op_softmax_temp: float,
+    stop_grad_normalizing_constant: bool,
 ) -> PolicyLoss:
-    """LOQA's loss of one player's policy on one episode.
+    """LOQA's loss of one player's policy on one episode (Algorithm 2).
 
     The actor term is the ordinary policy gradient. The shaping term is LOQA: the opponent is assumed to
     play a softmax of its Q-values, and the Q-value of the action that it took, estimated from the episode,
@@ -75,12 +78,9 @@ def agent_policy_loss(
     rewarded with our own advantage.
 
     Args:
-      logits: [T+1, A], of our policy; differentiable. Log-probabilities serve as well.
-      q_values: [T+1, A], our Q-values; differentiable through the TD0 advantage unless it is stopped.
-      opponent_logits: [T+1, A], of the opponent's policy; a constant here.
-      opponent_q_values: [T+1, A], the opponent's own Q-values; a constant here.
-      actions, opponent_actions: [T], int.
-      rewards, opponent_rewards: [T].
+      mine: our side; differentiable in the logits, and in the Q-values through the TD0 advantage unless it
+        is stopped.
+      opponent: the opponent's side, with its own rewards and Q-values; a constant here.
       discount: gamma.
       advantage: "TD0", or "MC": the discounted return minus the value, always a constant.
       stop_grad_advantage: take the TD0 advantage of the actor and the shaping term as a constant.
@@ -105,18 +105,19 @@ def agent_policy_loss(
         raise ValueError(f"advantage is {advantage!r}, but must be 'TD0' or 'MC'")
     if method not in ("loaded-dice", "n_step"):
         raise ValueError(f"method is {method!r}, but must be 'loaded-dice' or 'n_step'")
-    opponent_logits, opponent_q_values = jax.lax.stop_gradient((opponent_logits, opponent_q_values))
-    log_probs = jax.nn.log_softmax(logits, axis=1)
-    log_prob = select(log_probs[:-1], actions)
-    values = state_values(logits, q_values)
-    opponent_values = state_values(opponent_logits, opponent_q_values)
+    opponent = jax.lax.stop_gradient(opponent)
+    log_probs = jax.nn.log_softmax(mine.logits, axis=1)
+    log_prob = select(log_probs[:-1], mine.actions)
+    values = state_values(mine.logits, mine.q_values)
+    opponent_values = state_values(opponent.logits, opponent.q_values)
     if not terminal_value:
         values, opponent_values = values.at[-1].set(0.0), opponent_values.at[-1].set(0.0)
 
+    # The actor term: policy gradient.
     if advantage == "MC":
-        advantages = jax.lax.stop_gradient(discounted_sum(rewards, discount) - values[:-1])
+        advantages = jax.lax.stop_gradient(discounted_sum(mine.rewards, discount) - values[:-1])
     else:
-        advantages = td0_advantages(rewards, values, discount)
+        advantages = td0_advantages(mine.rewards, values, discount)
     if stop_grad_advantage:
         advantages = jax.lax.stop_gradient(advantages)
     actor_loss = -(log_prob * advantages).mean(0)
@@ -124,28 +125,28 @@ def agent_policy_loss(
 
     # The opponent's Q-value of the action that it took at each step, as a function of our policy.
     if method == "loaded-dice":
-        opponent_returns = loaded_dice_returns(
-            log_prob, discounted_sum(opponent_rewards, discount), opponent_values[:-1], discount, lam
-        )
+        returns = discounted_sum(opponent.rewards, discount)
+        returns = loaded_dice_returns(log_prob, returns, opponent_values[:-1], discount, lam)
         # Our action at t is simultaneous with the opponent's: only what follows it depends on us.
-        after_next = _append_zero(opponent_returns[1:])
-        taken_q = opponent_returns if differentiable_current_reward else opponent_rewards + discount * after_next
+        from_next = opponent.rewards + discount * _append_zero(returns[1:])
+        taken_q = returns if differentiable_current_reward else from_next
         shaping_advantages = advantages
     else:
         taken_q = n_step_returns(
-            log_prob, opponent_rewards, opponent_values, opponent_reward_baseline, discount, n_step
+            log_prob, opponent.rewards, opponent_values, opponent_reward_baseline, discount, n_step
         )
         kept = taken_q.shape[0]
         if advantage == "MC":
             shaping_advantages = advantages[:kept]
         else:  # the steps with a full window are an episode of their own here, with no value after its end
             kept_values = _append_zero(values[:kept])
-            shaping_advantages = td0_advantages(rewards[:kept], kept_values, discount)
+            shaping_advantages = td0_advantages(mine.rewards[:kept], kept_values, discount)
         shaping_advantages = jax.lax.stop_gradient(shaping_advantages)
 
+    # The shaping term: the opponent's softmax policy with that Q-value in place of its own.
     kept = taken_q.shape[0]
-    taken = jax.nn.one_hot(opponent_actions[:kept], opponent_q_values.shape[1], axis=1)
-    shaped_q = jnp.where(taken == 1, taken_q[:, None], opponent_q_values[:kept]) / op_softmax_temp
+    taken = jax.nn.one_hot(opponent.actions[:kept], opponent.q_values.shape[1], axis=1)
+    shaped_q = jnp.where(taken == 1, taken_q[:, None], opponent.q_values[:kept]) / op_softmax_temp
     normaliser = jax.nn.logsumexp(shaped_q, axis=1)
     if stop_grad_normalizing_constant:
         normaliser = jax.lax.stop_gradient(normaliser)
@@ -155,15 +156,7 @@ def agent_policy_loss(
 
 
 def q_value_targets(
-    rewards: jax.Array,
-    actions: jax.Array,
-    target_logits: jax.Array,
-    target_q_values: jax.Array,
-    *,
-    discount: float,
-    mode: str = "mean",
-    td_lambda: float = 0.0,
-    terminal_value: bool = True,
+    target: Side, *, discount: float, mode: str, td_lambda: float, terminal_value: bool
 ) -> jax.Array:
     """TD(lambda) targets of the Q-values of the actions taken, for one episode.
 
@@ -173,8 +166,7 @@ def q_value_targets(
     Reinforcement Learning, 2nd edition, chapter 12.)
 
     Args:
-      rewards, actions: [T].
-      target_logits, target_q_values: [T+1, A], of the target network's policy and Q-values.
+      target: our side of the episode, with the logits and Q-values of the target network.
       discount: gamma.
       mode: "mean" or "argmax".
       td_lambda: 0 for one-step targets, 1 for Monte Carlo.
@@ -187,52 +179,30 @@ def q_value_targets(
       ValueError: a mode that does not exist.
     """
     if mode == "mean":
-        next_values = select(target_q_values[1:-1], actions[1:])
-        last_value = state_values(target_logits[-1:], target_q_values[-1:])
+        next_values = select(target.q_values[1:-1], target.actions[1:])
+        last_value = state_values(target.logits[-1:], target.q_values[-1:])
     elif mode == "argmax":
-        next_values = target_q_values[1:-1].max(1)
-        last_value = target_q_values[-1:].max(1)
+        next_values = target.q_values[1:-1].max(1)
+        last_value = target.q_values[-1:].max(1)
     else:
         raise ValueError(f"mode is {mode!r}, but must be 'mean' or 'argmax'")
     last_value = last_value if terminal_value else jnp.zeros_like(last_value)
     # The recursion unrolled: every step adds r_k and its share of N_{k+1}, the last one all of N_T.
     share = jnp.concatenate([(1.0 - td_lambda) * next_values, last_value])
-    return jax.lax.stop_gradient(discounted_sum(rewards + discount * share, discount * td_lambda))
+    return jax.lax.stop_gradient(discounted_sum(target.rewards + discount * share, discount * td_lambda))
 
 
-def q_value_loss(
-    q_values: jax.Array,
-    target_logits: jax.Array,
-    target_q_values: jax.Array,
-    actions: jax.Array,
-    rewards: jax.Array,
-    *,
-    discount: float,
-    mode: str = "mean",
-    td_lambda: float = 0.0,
-    terminal_value: bool = True,
-    scale: float = 1.0,
-) -> jax.Array:
-    """The Q-network's loss on one episode: Huber (delta 1) between (Q(s_t,a_t) and G_t) / scale, mean over t.
+def q_value_loss(q_values: jax.Array, target: Side, *, scale: float, **target_options) -> jax.Array:
+    """The critic's loss on one episode: Huber (delta 1) between (Q(s_t,a_t) and G_t) / scale, mean over t.
 
     Args:
       q_values: [T+1, A], differentiable.
-      target_logits, target_q_values, actions, rewards, discount, mode, td_lambda, terminal_value: see
-        `q_value_targets`.
+      target: our side of the episode, with the logits and Q-values of the target network.
       scale: the scale of the Q-network's output.
+      target_options: see `q_value_targets`, which makes G_t.
 
     Returns:
       [].
     """
-    targets = q_value_targets(
-        rewards,
-        actions,
-        target_logits,
-        target_q_values,
-        discount=discount,
-        mode=mode,
-        td_lambda=td_lambda,
-        terminal_value=terminal_value,
-    )
-    error = (select(q_values[:-1], actions) - targets) / scale
+    error = (select(q_values[:-1], target.actions) - q_value_targets(target, **target_options)) / scale
     return optax.losses.huber_loss(error).mean(0)

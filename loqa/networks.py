@@ -2,7 +2,7 @@
 
 Each has the same three methods. `initial_hidden(batch_shape)` is what it remembers before the first step,
 `step(inputs, hidden)` takes one step, and calling it takes a sequence from the start, time first. Arrays may
-have any batch axes between time and features, so nothing needs `vmap` and all steps share one matmul.
+have any batch axes between time and features, so nothing needs `vmap`. `is_recurrent` says whether it remembers.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,9 @@ class GRUNetwork(nn.Module):
 
     num_outputs: int
     hidden_size: int
-    layers_before_gru: int = 2
+    layers_before_gru: int
+
+    is_recurrent = True
 
     def setup(self):
         size = self.hidden_size
@@ -90,8 +92,22 @@ def gru(gates_in: jax.Array, hidden: jax.Array, kernel: jax.Array, bias: jax.Arr
     return (1.0 - update) * new + update * hidden
 
 
-class MLP(nn.Module):
-    """Two ReLU layers and a dense output; remembers nothing."""
+class Memoryless(nn.Module):
+    """What networks that remember nothing have in common."""
+
+    is_recurrent = False
+
+    def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> tuple:
+        del batch_shape
+        return ()
+
+    def step(self, inputs: jax.Array, hidden: tuple) -> tuple[jax.Array, tuple]:
+        """One step: [..., D] -> outputs [..., num_outputs], and nothing to remember."""
+        return self(inputs), hidden
+
+
+class MLP(Memoryless):
+    """Two ReLU layers and a dense output."""
 
     num_outputs: int
     hidden_size: int
@@ -103,17 +119,9 @@ class MLP(nn.Module):
         x = nn.relu(nn.Dense(self.hidden_size)(x))
         return nn.Dense(self.num_outputs)(x)
 
-    def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> tuple:
-        del batch_shape
-        return ()
 
-    def step(self, inputs: jax.Array, hidden: tuple) -> tuple[jax.Array, tuple]:
-        """One step: [..., D] -> outputs [..., num_outputs], and nothing to remember."""
-        return self(inputs), hidden
-
-
-class LogitsTable(nn.Module):
-    """A table of outputs, one row for each state, zeros at first; remembers nothing.
+class LogitsTable(Memoryless):
+    """A table of outputs, one row for each state, zeros at first.
 
     Attributes:
       num_states: S.
@@ -129,11 +137,3 @@ class LogitsTable(nn.Module):
         """[..., D] -> [..., num_outputs]."""
         table = self.param("logits", nn.initializers.zeros, (self.num_states, self.num_outputs))
         return self.read_table(table, inputs)
-
-    def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> tuple:
-        del batch_shape
-        return ()
-
-    def step(self, inputs: jax.Array, hidden: tuple) -> tuple[jax.Array, tuple]:
-        """One step: [..., D] -> outputs [..., num_outputs], and nothing to remember."""
-        return self(inputs), hidden

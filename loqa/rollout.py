@@ -7,7 +7,10 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from loqa.agent import Agent, AgentParams
+from loqa.agent import Agent, AgentParams, Experience, batch_last
+from loqa.games import Game
+from loqa.losses import Side
+from loqa.opponents import Opponents
 
 
 class Player(Protocol):
@@ -30,41 +33,10 @@ class Trajectories(NamedTuple):
 
 
 class Episodes(NamedTuple):
-    """What a learner sees of B episodes of T steps, time first: its own side, then its opponents'."""
+    """What a learner sees of B episodes, time first: its own side, then its opponents'."""
 
-    observations: jax.Array  # [T+1, B, D]
-    actions: jax.Array  # [T, B], int
-    rewards: jax.Array  # [T, B]
-    opponent_actions: jax.Array  # [T, B], int
-    opponent_rewards: jax.Array  # [T, B]
-    opponent_logits: jax.Array  # [T+1, B, A], of the opponents' policies on what they saw
-    opponent_q_values: jax.Array  # [T+1, B, A], their own Q-values of that
-
-
-class Opponents(NamedTuple):
-    """G opponents: past versions of an agent by their slot in a ring, or the agent as it is now."""
-
-    current: AgentParams
-    past: Any  # AgentParams with a leading axis, or None where every opponent is the current agent
-    slots: jax.Array  # int [G], slots of `past`; CURRENT for the current agent
-
-    CURRENT = -1
-
-    @classmethod
-    def now(cls, current: AgentParams) -> "Opponents":
-        """One opponent: the agent as it is now."""
-        return cls(current, None, jnp.full((1,), cls.CURRENT))
-
-    def params(self, slots: jax.Array) -> AgentParams:
-        """The parameters of the opponents in `slots` [g], with a leading axis g."""
-        if self.past is None:
-            return jax.tree.map(lambda x: jnp.broadcast_to(x, (*slots.shape, *x.shape)), self.current)
-
-        def pick(past, current):
-            is_current = (slots == self.CURRENT).reshape(-1, *[1] * current.ndim)
-            return jnp.where(is_current, current, past[slots])
-
-        return jax.tree.map(pick, self.past, self.current)
+    mine: Experience
+    opponent: Side  # batch last: [T+1, A, B], with the opponents' own logits and Q-values of what they saw
 
 
 class Noise(NamedTuple):
@@ -112,7 +84,7 @@ def sample_actions(logits: jax.Array, uniform: jax.Array, epsilon: float = 0.0) 
 
 
 def rollout(
-    game: Any,
+    game: Game,
     players: tuple[Player, Player],
     params: tuple[Any, Any],
     noise: Noise,
@@ -121,7 +93,7 @@ def rollout(
     """Plays B episodes of T steps.
 
     Args:
-      game: has pure `reset`, `step` and `observe` for one episode.
+      game: what they play.
       players: players 0 and 1.
       params: what each player's `act` is given.
       noise: B episodes of T steps of it.
@@ -200,17 +172,17 @@ def opponents_in_block(num_opponents: int) -> int:
 
 
 def play(
-    game: Any,
+    game: Game,
     agent: Agent,
     params: AgentParams,
     opponents: Opponents,
     noise: Noise,
-    epsilon: float = 0.0,
+    epsilon: float,
 ) -> Episodes:
     """Plays B episodes of an agent against its opponents, which play the agent's networks too.
 
     Args:
-      game: has pure `reset`, `step` and `observe` for one episode.
+      game: what they play.
       agent: the networks of both sides.
       params: the learner's parameters; it is player 0.
       opponents: G of them, where G divides B; each plays B / G episodes.
@@ -228,19 +200,17 @@ def play(
         slots, noise = block
         theirs = opponents.params(slots)
         both = rollout(game, (agent, many), (params, theirs), noise, (epsilon, epsilon))
-        return Episodes(
-            observations=both.observations[:, 0],
-            actions=both.actions[:, 0],
-            rewards=both.rewards[:, 0],
-            opponent_actions=both.actions[:, 1],
-            opponent_rewards=both.rewards[:, 1],
-            opponent_logits=both.logits[:, 1],
-            opponent_q_values=many.q_values(theirs, both.observations[:, 1]),
-        )
+        q_values = many.q_values(theirs, both.observations[:, 1])
+        mine = Experience(both.observations[:, 0], both.actions[:, 0], both.rewards[:, 0])
+        return Episodes(mine, Side(both.logits[:, 1], q_values, both.actions[:, 1], both.rewards[:, 1]))
+
+    def with_batch_last(episodes):
+        logits, q_values, *rest = episodes.opponent
+        return episodes._replace(opponent=Side(batch_last(logits), batch_last(q_values), *rest))
 
     if num_blocks == 1:
-        return play_block((opponents.slots, noise))
+        return with_batch_last(play_block((opponents.slots, noise)))
     cut = lambda x: jnp.moveaxis(x.reshape(*x.shape[:-1], num_blocks, -1), -2, 0)
     blocks = opponents.slots.reshape(num_blocks, -1), Noise(*map(cut, noise))
     join = lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
-    return jax.tree.map(join, jax.lax.map(play_block, blocks))
+    return with_batch_last(jax.tree.map(join, jax.lax.map(play_block, blocks)))

@@ -2,20 +2,19 @@
 
 import itertools
 from collections import deque
-from functools import cache, partial
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
+import setups
 
-from loqa import buffers, training
-from loqa.agent import Agent
-from loqa.learner import QEpisodes, Settings
+from loqa import buffers, learner
+from loqa.agent import Agent, Experience
+from loqa.games.ipd import MatrixGame
 from loqa.networks import MLP
-from loqa.rollout import Opponents
-from loqa.run.config import CoinConfig, compose, parse
+from loqa.opponents import Opponents, draw_opponents
 
 KEY = jax.random.key(0)
 add, add_batch = jax.jit(buffers.add), jax.jit(buffers.add_batch)
@@ -141,24 +140,15 @@ def test_a_donated_ring_is_written_in_place(where):
 # ---------------------------------------------------------------------------- rings in the training loop
 
 
-AGENT = Agent(MLP(2, 3), MLP(2, 3), observation_size=4, game_length=3)
+AGENT = Agent(MatrixGame(), MLP(2, 3), MLP(2, 3), game_length=3, normalize_time=False, output_scale=1.0)
+make_hp = partial(setups.make_hp, "coin", "hp.game.game_length=3", "hp.batch_size=16")
 
 
-composed = cache(compose)
-
-
-def make_hp(*overrides):
-    overrides = ("hp.game.game_length=3", "hp.batch_size=16", *overrides)
-    cfg = OmegaConf.merge(composed("coin", ()), OmegaConf.from_dotlist(list(overrides)))
-    return parse(cfg, CoinConfig).hp
-
-
-def init_state(*overrides):
-    """What `training.init` gives, with zeros for numbers."""
+def init_learners(*overrides):
+    """What `learner.init` gives, with zeros for numbers."""
     hp = make_hp(*overrides)
-    settings = (Settings.from_hp(hp, "loqa"),) * hp.num_learners
-    state = jax.eval_shape(partial(training.init, AGENT, settings, hp), KEY)
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state._replace(key=None)), hp
+    state = jax.eval_shape(partial(learner.init, AGENT, hp), KEY)
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state.learners), hp
 
 
 def numbered(params, number):
@@ -184,44 +174,38 @@ def numbers_of_agents(ring):
     ],
 )
 def test_the_ring_of_past_agents_has_no_slot_that_is_never_used(overrides, capacity):
-    state, _ = init_state("hp.agent_replay_buffer.update_freq=3", *overrides)
-    (ring,) = state.past
-    assert buffers.capacity(ring) == capacity
-    assert jax.tree.map(lambda x: x[0].shape, ring.items) == jax.tree.map(jnp.shape, state.learners[0].params)
+    (me,), _ = init_learners("hp.agent_replay_buffer.update_freq=3", *overrides)
+    assert buffers.capacity(me.past) == capacity
+    assert jax.tree.map(lambda x: x[0].shape, me.past.items) == jax.tree.map(jnp.shape, me.params)
 
 
 def test_there_are_only_the_rings_that_are_asked_for():
-    state, _ = init_state("hp.agent_replay_buffer.mode=disabled", "hp.num_iterations=2")
-    assert (state.past, state.replay) == ((), ())
-    state, _ = init_state(
+    (me,), _ = init_learners("hp.agent_replay_buffer.mode=disabled", "hp.num_iterations=2")
+    assert (me.past, me.replay) == (None, None)
+    both, _ = init_learners(
         "hp.just_self_play=false",
         "hp.num_iterations=2",
         "hp.qvalue.replay_buffer.mode=enabled",
         "hp.qvalue.replay_buffer.capacity=20",
     )
-    assert len(state.learners) == len(state.past) == len(state.replay) == 2
-    assert {buffers.capacity(ring) for ring in state.replay} == {20}
-    assert state.replay[0].items.observations.shape == (20, 4, 4)
+    assert len(both) == 2
+    for me in both:
+        assert buffers.capacity(me.past) == 1
+        assert me.replay.items.observations.shape == (20, 4, 4)
 
 
 @pytest.mark.parametrize("capacity, slots", [(10, [0, 3, 6, 9]), (3, [9, 3, 6]), (1, [9])])
 def test_the_agent_is_remembered_at_iteration_0_and_every_update_freq(capacity, slots):
-    state, hp = init_state(
+    (me,), hp = init_learners(
         "hp.agent_replay_buffer.update_freq=3",
         f"hp.agent_replay_buffer.capacity={capacity}",
         "hp.num_iterations=10",
-        "hp.just_self_play=false",
     )
-    remember = jax.jit(partial(training.remember_agents, hp=hp))
+    remember = jax.jit(partial(learner.remember_agent, hp=hp))
     for i in range(10):
-        learners = tuple(
-            one._replace(params=numbered(one.params, i + offset))
-            for one, offset in zip(state.learners, (0, 100), strict=True)
-        )
-        state = remember(state._replace(iteration=jnp.array(i), learners=learners))
-        assert [int(ring.added) for ring in state.past] == [i // 3 + 1] * 2
-    np.testing.assert_array_equal(numbers_of_agents(state.past[0]), slots)
-    np.testing.assert_array_equal(numbers_of_agents(state.past[1]), np.array(slots) + 100)
+        me = remember(me._replace(params=numbered(me.params, i)), iteration=jnp.array(i))
+        assert int(me.past.added) == i // 3 + 1
+    np.testing.assert_array_equal(numbers_of_agents(me.past), slots)
 
 
 def past_agents(number, capacity):
@@ -250,7 +234,7 @@ def test_exactly_the_last_episodes_meet_the_current_agent(batch_size, opponents,
         f"hp.agent_replay_buffer.opponents_per_batch={'null' if opponents is None else opponents}",
     )
     current, ring = past_agents(number=3, capacity=5)
-    drawn = training.draw_opponents(KEY, current, ring, hp)
+    drawn = draw_opponents(KEY, current, ring, hp)
     assert drawn.slots.shape == (opponents or batch_size,)
     of_episodes = np.repeat(np.asarray(drawn.slots), batch_size // drawn.slots.shape[0])
     against_past = batch_size - episodes_against_current
@@ -264,16 +248,16 @@ def test_exactly_the_last_episodes_meet_the_current_agent(batch_size, opponents,
 def test_past_opponents_are_drawn_uniformly_one_for_each_episode():
     hp = make_hp("hp.batch_size=3000")
     current, ring = past_agents(number=7, capacity=4)
-    slots = training.draw_opponents(KEY, current, ring, hp).slots
+    slots = draw_opponents(KEY, current, ring, hp).slots
     counts = np.bincount(slots, minlength=4)
     assert np.abs(counts - 750).max() <= 4 * np.sqrt(750)
-    other = training.draw_opponents(jax.random.key(1), current, ring, hp).slots
+    other = draw_opponents(jax.random.key(1), current, ring, hp).slots
     assert (slots != other).any()
 
 
 def test_without_past_agents_the_one_opponent_is_the_current_agent():
     current, _ = past_agents(number=0, capacity=1)
-    opponents = training.draw_opponents(KEY, current, None, make_hp())
+    opponents = draw_opponents(KEY, current, None, make_hp())
     np.testing.assert_array_equal(opponents.slots, [Opponents.CURRENT])
     params = opponents.params(opponents.slots)
     assert all((x == -1).all() and x.shape[0] == 1 for x in jax.tree.leaves(params))
@@ -283,7 +267,7 @@ def make_episodes(numbers):
     """Episodes of three steps, time first, whose every entry says which episode and which step it is of."""
     number, step = np.array(numbers), np.arange(4)[:, None]
     entries = (10 * number + step).astype(np.int32)
-    return QEpisodes(np.stack([entries] * 4, -1).astype(np.float32), entries[:-1], entries[:-1].astype(np.float32))
+    return Experience(np.stack([entries] * 4, -1).astype(np.float32), entries[:-1], entries[:-1].astype(np.float32))
 
 
 def numbers_of_episodes(episodes):
@@ -293,19 +277,19 @@ def numbers_of_episodes(episodes):
 
 
 def test_replayed_episodes_are_whole_and_of_those_stored():
-    state, _ = init_state(
+    (me,), _ = init_learners(
         "hp.num_iterations=2",
         "hp.batch_size=16",
         "hp.qvalue.replay_buffer.mode=enabled",
         "hp.qvalue.replay_buffer.capacity=20",
     )
-    replay, (ring,) = jax.jit(training.replay_episodes), state.replay
+    replay = jax.jit(learner.replay_episodes)
     seen = []
     for i, keys in enumerate(jax.random.split(KEY, (3, 12))):
         new = make_episodes(range(16 * i + 1, 16 * i + 17))
         for key in keys[1:]:
-            seen.append(numbers_of_episodes(replay(key, ring, new)[1]))
-        ring, drawn = replay(keys[0], ring, new)
+            seen.append(numbers_of_episodes(replay(me, new, key)[1]))
+        me, drawn = replay(me, new, keys[0])
         seen.append(numbers_of_episodes(drawn))
         assert jax.tree.map(jnp.shape, drawn) == jax.tree.map(jnp.shape, new)
         held = set(range(max(1, 16 * i - 3), 16 * i + 17))  # the new ones, too

@@ -11,7 +11,7 @@ import pytest
 
 from loqa.games import ipd
 from loqa.games.coin import CoinGame, CoinState, coins_taken
-from loqa.games.coin_players import always_cooperate, always_defect
+from loqa.games.coin_players import LIKES, ScriptedPlayer
 from loqa.games.ipd import COOPERATE, DEFECT, MatrixGame
 from loqa.games.payoffs import PAYOFFS, is_symmetric
 from loqa.metrics import mean_rewards
@@ -96,16 +96,16 @@ def test_matrix_games_pay_each_player_by_the_table(name, actions):
 @pytest.mark.parametrize("actions", REWARDS)
 @pytest.mark.parametrize("name", TABLES)
 def test_a_game_with_its_players_exchanged_is_the_same_from_the_other_seat(name, actions):
-    game, swapped = GAMES[name], GAMES[name].swapped()
+    game, swapped = GAMES[name], GAMES[name].from_seat(1)
     state, rewards = game.step(DRAW, IPD.reset(KEY), jnp.array(actions))
     swapped_state, swapped_rewards = swapped.step(DRAW, IPD.reset(KEY), jnp.array(actions[::-1]))
     np.testing.assert_array_equal(swapped_rewards, rewards[::-1])
     np.testing.assert_array_equal(swapped.observe(swapped_state), game.observe(state)[::-1])
-    assert swapped.swapped() == game
+    assert swapped.from_seat(1) == game
 
 
 def test_only_symmetric_games_are_the_same_from_both_seats():
-    symmetric = {name for name, game in GAMES.items() if game == game.swapped()}
+    symmetric = {name for name, game in GAMES.items() if game == game.from_seat(1)}
     assert symmetric == {"ipd", "chicken", "stag_hunt"}
     assert symmetric == {name for name, game in GAMES.items() if is_symmetric(game.payoffs)}
 
@@ -377,17 +377,21 @@ def test_coins_taken_counts_what_happened(random_episode):
 # ----------------------------------------------------------------------------------------- scripted players
 
 
+COOPERATOR, DEFECTOR = "always-cooperate", "always-defect"
+
+
 @partial(jax.jit, static_argnames="game")
 def chances(game, state):
     """If both players were always-cooperate, and if both were always-defect: their probabilities, [2, 4] each."""
 
+    player = ScriptedPlayer(game.height, game.width)
+
     def act(script):
-        player = script(game.height, game.width)
-        logits, hidden = player.act((), player.initial_hidden((2,)), game.observe(state))
+        logits, hidden = player.act(LIKES[script], player.initial_hidden((2,)), game.observe(state))
         assert hidden == ()
         return jax.nn.softmax(logits)
 
-    return act(always_cooperate), act(always_defect)
+    return act(COOPERATOR), act(DEFECTOR)
 
 
 # Board, where the player is, where the coin is; the best moves towards the coin and those away from it.
@@ -421,14 +425,13 @@ def test_scripted_players_move_as_they_wish(game, me, coin, towards, away, seat)
 
 @pytest.mark.parametrize(
     "scripts, rewards",
-    [((always_defect, always_cooperate), (0.63, -0.27)), ((always_cooperate, always_cooperate), (0.347, 0.347))],
+    [((DEFECTOR, COOPERATOR), (0.63, -0.27)), ((COOPERATOR, COOPERATOR), (0.347, 0.347))],
     ids=["defect-cooperate", "cooperate-cooperate"],
 )
 def test_scripted_players_earn_what_is_published(scripts, rewards):
-    players = tuple(script(3, 3) for script in scripts)
-    play = jax.jit(
-        partial(mean_rewards, game=CoinGame(), players=players, params=((), ()), steps=50, episodes=1000)
-    )
+    player = ScriptedPlayer(3, 3)
+    likes = tuple(LIKES[script] for script in scripts)
+    play = jax.jit(lambda key: mean_rewards(key, CoinGame(), (player, player), likes, steps=50, episodes=1000))
     got, observations = play(KEY)
     assert observations.shape == (51, 2, 1000, 36)
     np.testing.assert_allclose(got, rewards, atol=0.02)

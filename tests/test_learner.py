@@ -1,27 +1,46 @@
-"""The update that both scripts call: against two whole iterations of the published code, and option by option."""
+"""The update of ipd.py's iteration: against two whole iterations of the published code, and option by option.
 
-import dataclasses
-from functools import partial
+The iteration is the scripts' own; in place of playing it gets the episodes of the golden data.
+"""
+
+from functools import cache
 from pathlib import Path
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import setups
 
+import ipd
 from loqa import learner
-from loqa.agent import Agent, AgentParams
-from loqa.learner import Settings
-from loqa.networks import GRUNetwork
+from loqa.agent import AgentParams, Experience, batch_last
+from loqa.learner import TrainState
+from loqa.losses import Side
+from loqa.metrics import learning_metrics
 from loqa.rollout import Episodes
 from loqa.tools.import_agents import gru_network_params
 
 # Parameters, episodes, gradients and results of two iterations of the published code (hidden size 12 and 8).
 GOLDEN = np.load(Path(__file__).parent / "golden" / "coin_update.npz")
 BATCH, STEPS = 4, 20
-AGENT = Agent(GRUNetwork(4, 12, 2), GRUNetwork(4, 8, 2), observation_size=36, game_length=STEPS)
-SETTINGS = Settings(discount=0.96, lam=0.9, entropy_beta=0.1, clip_norm=0.1, lr_actor=1e-3, lr_q=1e-2)
+PUBLISHED = ["hp=loqa_iclr_published", f"hp.batch_size={BATCH}", f"hp.game.game_length={STEPS}"]
+PUBLISHED += ["hp.actor.hidden_size=12", "hp.qvalue.hidden_size=8", "hp.actor.train.clip_grad.max_norm=0.1"]
+PUBLISHED += ["hp.agent_replay_buffer.mode=disabled"]
+# A step of SGD at rate 1 is minus the gradient, and a critic at rate 0 leaves it to be seen.
+GRADIENT = ["hp.actor.train.optimizer=sgd", "hp.actor.train.lr_loss_actor=1", "hp.actor.train.lr_loss_actor_agent=1"]
+GRADIENT += ["hp.actor.train.lr_loss_actor_opponent=1", "hp.actor.train.clip_grad.mode=disabled"]
+NO_CRITIC = ["hp.qvalue.train.optimizer=sgd", "hp.qvalue.train.lr_loss_qvalue=0"]
+NAIVE = ["hp.just_self_play=false", "hp.agent_0=naive"]
+
+
+def make_hp(*overrides):
+    return setups.make_hp("coin", *PUBLISHED, *overrides)
+
+
+AGENT = setups.make_agent("coin", make_hp())
 
 
 def golden_params(prefix):
@@ -35,38 +54,35 @@ def golden_episodes():
     observations = GOLDEN["obs"].reshape(BATCH, STEPS + 1, 2, -1)
     opponents = golden_params("opponents")
     time_first = lambda x: jnp.moveaxis(jnp.asarray(x), 0, 1)
+    of_opponents = lambda f: batch_last(time_first(jax.vmap(f)(opponents, observations[:, :, 1])))
+    played = [(time_first(GOLDEN["act"][:, :, i]), time_first(GOLDEN["rew"][:, :, i])) for i in (0, 1)]
     return Episodes(
-        observations=time_first(observations[:, :, 0]),
-        actions=time_first(GOLDEN["act"][:, :, 0]),
-        rewards=time_first(GOLDEN["rew"][:, :, 0]),
-        opponent_actions=time_first(GOLDEN["act"][:, :, 1]),
-        opponent_rewards=time_first(GOLDEN["rew"][:, :, 1]),
-        opponent_logits=time_first(jax.vmap(AGENT.logits)(opponents, observations[:, :, 1])),
-        opponent_q_values=time_first(jax.vmap(AGENT.q_values)(opponents, observations[:, :, 1])),
+        Experience(time_first(observations[:, :, 0]), *played[0]),
+        Side(of_opponents(AGENT.logits), of_opponents(AGENT.q_values), *played[1]),
     )
 
 
 PARAMS, TARGET, EPISODES = golden_params("params"), golden_params("target"), golden_episodes()
 
 
-def start(settings):
+def start(hp, params=PARAMS):
     """The learner before the first golden iteration."""
-    return learner.from_params(PARAMS, settings)._replace(target_params=TARGET)
+    return learner.init_learner(AGENT, hp, params)._replace(target_params=TARGET)
 
 
-@partial(jax.jit, static_argnames="settings")
-def update(state, episodes, settings, iteration=0):
-    return learner.update(AGENT, state, episodes, learner.q_episodes(episodes), settings, iteration)
+def iterate(hp, me, iteration=0, episodes=EPISODES):
+    """The learner after an iteration on these episodes."""
+    state = TrainState(jax.random.key(0), jnp.array(iteration), (me,) * hp.num_learners)
+    with mock.patch.object(ipd, "play", lambda *args: episodes):
+        return jax.jit(ipd.make_iteration(hp, AGENT))(state).learners[0]
 
 
-@partial(jax.jit, static_argnames="settings")
-def update_actor(state, settings, iteration=0):
-    return learner.update_actor(AGENT, state, EPISODES, settings, iteration)
-
-
-@partial(jax.jit, static_argnames="settings")
-def gradients(episodes, settings, iteration=0):
-    return learner.actor_gradients(AGENT, PARAMS, episodes, settings, iteration)
+@cache
+def gradient(*overrides, iteration=0):
+    """The gradient of the policy's step."""
+    hp = make_hp(*GRADIENT, *NO_CRITIC, *overrides)
+    after = iterate(hp, start(hp), iteration).params
+    return jax.tree.map(lambda before, after: before - after, PARAMS, after)
 
 
 def assert_trees_close(actual, expected, relative):
@@ -82,37 +98,37 @@ def distance(a, b):
 
 
 def test_networks_unroll_as_published():
-    log_probs = jax.nn.log_softmax(AGENT.logits(PARAMS, EPISODES.observations)[:, 0])
-    q_values = AGENT.q_values(PARAMS, EPISODES.observations)[:, 0]
+    log_probs = jax.nn.log_softmax(AGENT.logits(PARAMS, EPISODES.mine.observations)[:, 0])
+    q_values = AGENT.q_values(PARAMS, EPISODES.mine.observations)[:, 0]
     np.testing.assert_allclose(log_probs, GOLDEN["unroll0/logp_seq"], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(q_values, GOLDEN["unroll0/qvalue_seq"], rtol=1e-4, atol=1e-5)
     values = (jnp.exp(log_probs) * q_values).sum(-1)
     np.testing.assert_allclose(values, GOLDEN["unroll0/value_seq"], rtol=1e-4, atol=1e-5)
 
 
-def test_actor_gradient_is_the_published_one():
-    assert_trees_close(gradients(EPISODES, SETTINGS)[0], golden_params("grad_actor/raw"), 1e-3)
+@pytest.mark.parametrize(
+    ("golden", "overrides"),
+    [
+        ("raw", ()),
+        ("weight2", ("hp.opponent_differentiation_weight=2",)),
+        ("clip0.1", ("hp.actor.train.clip_grad.mode=norm",)),
+    ],
+)
+def test_the_policy_gradient_is_the_published_one(golden, overrides):
+    # A difference of parameters has their rounding in it: 1e-7 beside entries of 1e-3.
+    assert_trees_close(gradient(*overrides), golden_params(f"grad_actor/{golden}"), 1e-3)
 
 
-def test_shaping_weight_scales_the_shaping_gradient_as_published():
-    settings = dataclasses.replace(SETTINGS, shaping_weight=2.0)
-    assert_trees_close(gradients(EPISODES, settings)[0], golden_params("grad_actor/weight2"), 1e-3)
-
-
-def test_clipping_is_the_published_one():
-    """Seen through the update: an SGD step of rate 1 is minus the clipped gradient."""
-    settings = dataclasses.replace(SETTINGS, optimizer="sgd", lr_actor=1.0)
-    after = update_actor(start(settings), settings).params
-    clipped = jax.tree.map(lambda before, after: before - after, PARAMS, after)
-    assert_trees_close(clipped, golden_params("grad_actor/clip0.1"), 1e-3)
+def test_the_clipped_gradient_has_the_norm():
+    clipped = gradient("hp.actor.train.clip_grad.mode=norm")
     np.testing.assert_allclose(optax.tree.norm(clipped), 0.1, rtol=1e-4)
 
 
-def test_q_loss_and_gradient_are_the_published_ones():
-    loss = lambda params: learner.q_loss(AGENT, params, TARGET, learner.q_episodes(EPISODES), SETTINGS)
-    value, gradient = jax.jit(jax.value_and_grad(loss))(PARAMS)
+def test_critic_loss_and_gradient_are_the_published_ones():
+    loss = lambda params: ipd.critic_loss(make_hp(), AGENT, params, TARGET, EPISODES.mine)
+    value, grad = jax.jit(jax.value_and_grad(loss))(PARAMS)
     np.testing.assert_allclose(value, GOLDEN["q_loss"], rtol=1e-4)
-    assert_trees_close(gradient, golden_params("grad_q/raw"), 1e-3)
+    assert_trees_close(grad, golden_params("grad_q/raw"), 1e-3)
 
 
 def without_rounding_noise(params):
@@ -120,99 +136,105 @@ def without_rounding_noise(params):
 
     Adam makes a full step of such a gradient too, in the direction of the rounding.
     """
-    gradient = golden_params("grad_actor/raw")
-    is_noise = jax.tree.map(lambda g: np.abs(g) < 1e-6 * np.abs(g).max(), gradient)
+    golden = golden_params("grad_actor/raw")
+    is_noise = jax.tree.map(lambda g: np.abs(g) < 1e-6 * np.abs(g).max(), golden)
     assert sum(n.sum() for n in jax.tree.leaves(is_noise)) < 0.2 * sum(n.size for n in jax.tree.leaves(is_noise))
     return jax.tree.map(lambda n, x: np.where(n, 0.0, x), is_noise, params)
 
 
 def test_two_iterations_are_the_published_ones():
-    state = start(SETTINGS)
+    hp, policy_alone = make_hp(), make_hp(*NO_CRITIC)
 
     def assert_published(params, name):
         expected = without_rounding_noise(golden_params(name))
         assert_trees_close(without_rounding_noise(params), expected, 1e-4)
 
+    me = start(hp)
     for k in (1, 2):
-        assert_published(update_actor(state, SETTINGS, k - 1).params, f"iteration{k}/after_actor")
-        state = update(state, EPISODES, SETTINGS, k - 1)
-        assert_published(state.params, f"iteration{k}/after_q")
-        assert_published(state.target_params, f"iteration{k}/target")
+        before = me._replace(qvalue_optimizer=start(policy_alone).qvalue_optimizer)
+        assert_published(iterate(policy_alone, before, k - 1).params, f"iteration{k}/after_actor")
+        me = iterate(hp, me, k - 1)
+        assert_published(me.params, f"iteration{k}/after_q")
+        assert_published(me.target_params, f"iteration{k}/target")
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"shaping_weight": -1.0}, {"lam": 1.0}, {"differentiable_current_reward": True}],
-    ids=lambda wrong: next(iter(wrong)),
+    [
+        ("hp.opponent_differentiation_weight=0.5",),
+        ("hp.differentiable_opponent.discount=1",),
+        ("hp.differentiable_opponent.differentiable_current_reward=true",),
+    ],
+    ids=str,
 )
 def test_the_golden_gradient_tells_mistakes_apart(wrong):
     """The comparisons above can fail: with each mistake the gradient is far from the golden one."""
     golden = golden_params("grad_actor/raw")
-    mistaken = gradients(EPISODES, dataclasses.replace(SETTINGS, **wrong))[0]
-    assert distance(mistaken, golden) > 1e-2 * max(np.abs(x).max() for x in jax.tree.leaves(golden))
+    assert distance(gradient(*wrong), golden) > 1e-2 * max(np.abs(x).max() for x in jax.tree.leaves(golden))
 
 
 def test_logged_norms_are_the_published_ones():
-    from loqa.metrics import learning_metrics
-
-    metrics = jax.jit(lambda state: learning_metrics(AGENT, state, EPISODES, SETTINGS, 0))(start(SETTINGS))
+    hp = make_hp()
+    losses = ipd.policy_losses, ipd.critic_loss
+    metrics = jax.jit(lambda me: learning_metrics(hp, AGENT, me, EPISODES, 0, *losses))(start(hp))
     np.testing.assert_allclose(metrics["grad_agent0_norm"], GOLDEN["grad_agent_norm"], rtol=1e-3)
     np.testing.assert_allclose(metrics["grad_opponent0_norm"], GOLDEN["grad_opponent_norm"], rtol=1e-3)
     np.testing.assert_allclose(metrics["agent0_entropy"], GOLDEN["entropy"], rtol=1e-4)
     np.testing.assert_allclose(metrics["loss_agent_0_qvalue"], GOLDEN["q_loss"], rtol=1e-4)
 
 
-def test_naive_has_no_shaping_gradient():
-    naive = dataclasses.replace(SETTINGS, shaping_weight=0.0)
-    separate = dataclasses.replace(SETTINGS, separate=True)
-    agent_alone, shaping_alone = gradients(EPISODES, separate)
-    assert distance(gradients(EPISODES, naive)[0], agent_alone) < 1e-5
-    assert distance(gradients(EPISODES, SETTINGS)[0], jax.tree.map(jnp.add, agent_alone, shaping_alone)) < 1e-5
+SEPARATE = "hp.actor.train.separate=enabled"
+NO_SHAPING_STEP, NO_AGENT_STEP = "hp.actor.train.lr_loss_actor_opponent=0", "hp.actor.train.lr_loss_actor_agent=0"
+
+
+def test_a_naive_learner_has_no_shaping_gradient():
+    agent_alone = gradient(SEPARATE, NO_SHAPING_STEP)
+    shaping_alone = gradient(SEPARATE, NO_AGENT_STEP)
     assert optax.tree.norm(shaping_alone) > 1
-    nothing = gradients(EPISODES, dataclasses.replace(naive, separate=True))[1]
-    assert optax.tree.norm(nothing) == 0
+    assert distance(gradient(*NAIVE), agent_alone) < 1e-5
+    assert distance(gradient(), jax.tree.map(jnp.add, agent_alone, shaping_alone)) < 1e-5
+    assert optax.tree.norm(gradient(*NAIVE, SEPARATE, NO_AGENT_STEP)) == 0
 
 
 def test_shaping_ends_after_exclude_after_step():
-    settings = dataclasses.replace(SETTINGS, shaping_iterations=3)
-    naive = gradients(EPISODES, dataclasses.replace(SETTINGS, shaping_weight=0.0))
-    assert distance(gradients(EPISODES, settings, 2), gradients(EPISODES, SETTINGS, 2)) == 0
-    assert distance(gradients(EPISODES, settings, 3), naive) < 1e-5
+    three = "hp.differentiable_opponent.exclude_after_step=3"
+    assert distance(gradient(three, iteration=2), gradient()) == 0
+    assert distance(gradient(three, iteration=3), gradient(*NAIVE)) < 1e-5
 
 
-def test_the_shaping_optimizer_rests_after_exclude_after_step():
+def test_the_shaping_optimizer_waits_after_exclude_after_step():
     """With an optimizer of its own, no momentum of earlier iterations moves the parameters."""
-    settings = dataclasses.replace(
-        SETTINGS, separate=True, lr_actor_agent=0.0, lr_actor_opponent=0.1, shaping_iterations=1
-    )
-    once = update_actor(start(settings), settings, 0)
+    options = SEPARATE, NO_AGENT_STEP, "hp.actor.train.lr_loss_actor_opponent=0.1", *NO_CRITIC
+    hp = make_hp(*options, "hp.differentiable_opponent.exclude_after_step=1")
+    once = iterate(hp, start(hp), 0)
     assert distance(once.params, PARAMS) > 1e-2
-    assert distance(update_actor(once, settings, 1).params, once.params) == 0
+    assert distance(iterate(hp, once, 1).params, once.params) == 0
 
 
 def test_separate_optimizers_have_their_own_rates_and_clip_alone():
     """With SGD a step is the sum of the two clipped gradients, each times its own rate."""
-    settings = dataclasses.replace(
-        SETTINGS, separate=True, optimizer="sgd", lr_actor_agent=0.5, lr_actor_opponent=0.25, shaping_weight=3.0
-    )
-    after = update_actor(start(settings), settings).params
+    options = SEPARATE, "hp.opponent_differentiation_weight=3"
     clip = lambda gradient: jax.tree.map(lambda x: x * 0.1 / optax.tree.norm(gradient), gradient)
-    agent_part, shaping_part = map(clip, gradients(EPISODES, settings))
-    expected = jax.tree.map(lambda p, a, s: p - 0.5 * a - 0.25 * s, PARAMS, agent_part, shaping_part)
-    assert distance(after, expected) < 1e-6
+    agent_part = clip(gradient(*options, NO_SHAPING_STEP))
+    shaping_part = clip(gradient(*options, NO_AGENT_STEP))
+    rates = "hp.actor.train.lr_loss_actor_agent=0.5", "hp.actor.train.lr_loss_actor_opponent=0.25"
+    step = gradient(*options, "hp.actor.train.clip_grad.mode=norm", *rates)
+    assert distance(step, jax.tree.map(lambda a, s: 0.5 * a + 0.25 * s, agent_part, shaping_part)) < 1e-6
 
 
 def test_a_stopped_advantage_leaves_the_q_network_to_its_own_optimizer():
-    through = gradients(EPISODES, SETTINGS)[0].qvalue
-    stopped = gradients(EPISODES, dataclasses.replace(SETTINGS, stop_grad_advantage=True))[0].qvalue
-    assert optax.tree.norm(through) > 1e-2
-    assert optax.tree.norm(stopped) == 0
+    assert optax.tree.norm(gradient().qvalue) > 1e-2
+    assert optax.tree.norm(gradient("hp.actor.train.stop_grad_advantage=true").qvalue) == 0
 
 
 def test_the_q_network_learns_from_the_replayed_episodes():
-    replayed = learner.q_episodes(EPISODES)._replace(rewards=EPISODES.rewards + 1.0)
-    fresh = update(start(SETTINGS), EPISODES, SETTINGS)
-    other = jax.jit(lambda *args: learner.update(AGENT, *args, SETTINGS, 0))(start(SETTINGS), EPISODES, replayed)
+    hp = make_hp("hp.qvalue.replay_buffer.mode=enabled", "hp.qvalue.replay_buffer.capacity=1000")
+    stored = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), EPISODES.mine._replace(rewards=EPISODES.mine.rewards + 1))
+    me = start(hp)
+    ring = me.replay
+    for _ in range(20):
+        ring = learner.buffers.add_batch(ring, stored)
+    fresh, other = iterate(hp, me), iterate(hp, me._replace(replay=ring))
     assert distance(fresh.params.actor, other.params.actor) < 1e-6
     assert distance(fresh.params.qvalue, other.params.qvalue) > 1e-4
 
@@ -220,17 +242,17 @@ def test_the_q_network_learns_from_the_replayed_episodes():
 def test_opponents_are_constants():
     """No gradient flows into the opponents' logits and Q-values, though in self-play they are our own."""
 
-    def loss(opponent_logits, opponent_q_values):
-        episodes = EPISODES._replace(opponent_logits=opponent_logits, opponent_q_values=opponent_q_values)
-        return sum(learner.policy_losses(AGENT, PARAMS, episodes, SETTINGS))
+    def loss(opponent):
+        return sum(ipd.policy_losses(make_hp(), AGENT, PARAMS, EPISODES._replace(opponent=opponent)))
 
-    args = EPISODES.opponent_logits, EPISODES.opponent_q_values
-    assert optax.tree.norm(jax.jit(jax.grad(loss, argnums=(0, 1)))(*args)) == 0
+    logits, q_values = EPISODES.opponent[:2]
+    of_two = lambda logits, q_values: loss(EPISODES.opponent._replace(logits=logits, q_values=q_values))
+    assert optax.tree.norm(jax.jit(jax.grad(of_two, argnums=(0, 1)))(logits, q_values)) == 0
 
 
-def test_target_moves_by_ema():
-    state = start(SETTINGS)
-    for gamma in (0.0, 0.25, 1.0):
-        moved = learner.update_target(state, dataclasses.replace(SETTINGS, target_ema_gamma=gamma)).target_params
-        expected = jax.tree.map(lambda t, p, g=gamma: g * t + (1 - g) * p, TARGET, PARAMS)
-        assert distance(moved, expected) < 1e-6
+@pytest.mark.parametrize("gamma", [0.0, 0.25, 1.0])
+def test_target_moves_by_ema(gamma):
+    hp = make_hp(f"hp.qvalue.train.target_ema_gamma={gamma}")
+    moved = learner.step_target(start(hp), hp).target_params
+    expected = jax.tree.map(lambda t, p: gamma * t + (1 - gamma) * p, TARGET, PARAMS)
+    assert distance(moved, expected) < 1e-6

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from loqa.dice import discounted_sum, loaded_dice_returns, magic_box, n_step_returns
-from loqa.losses import agent_policy_loss, q_value_loss, q_value_targets, select, state_values
+from loqa.losses import Side, agent_policy_loss, q_value_loss, q_value_targets, select, state_values
 
 # Inputs and outputs of the published code, computed in float32 on a CPU.
 GOLDEN = np.load(Path(__file__).parent / "golden" / "losses.npz")
@@ -25,6 +25,19 @@ VARIANTS = {
     "n_step5_td0": {"method": "n_step", "n_step": 5},
 }
 GAMMA, LAM = 0.96, 0.9
+PUBLISHED_POLICY = {
+    "discount": GAMMA,
+    "advantage": "TD0",
+    "stop_grad_advantage": False,
+    "terminal_value": True,
+    "method": "loaded-dice",
+    "lam": LAM,
+    "n_step": 2,
+    "differentiable_current_reward": False,
+    "op_softmax_temp": 1.0,
+    "stop_grad_normalizing_constant": False,
+}
+PUBLISHED_TARGETS = {"discount": GAMMA, "mode": "mean", "td_lambda": 0.0, "terminal_value": True}
 
 
 def inputs(case):
@@ -32,22 +45,20 @@ def inputs(case):
     return {name: GOLDEN[f"{case}/in/{name}"] for name in names}
 
 
+def opponent_side(x, player=1):
+    """The side with the second networks; as target networks they are of player 0."""
+    return Side(x["op_logits"], x["op_q"], x["actions"][:, player], x["rewards"][:, player])
+
+
 def policy_terms(x, logits, q_values, **options):
     """[actor, shaping, negative entropy] of player 0."""
-    loss = agent_policy_loss(
-        logits,
-        q_values,
-        x["op_logits"],
-        x["op_q"],
-        x["actions"][:, 0],
-        x["actions"][:, 1],
-        x["rewards"][:, 0],
-        x["rewards"][:, 1],
-        discount=GAMMA,
-        opponent_reward_baseline=x["opponent_reward_baseline"],
-        **({"lam": LAM} | options),
-    )
-    return jnp.stack(loss)
+    mine = Side(logits, q_values, x["actions"][:, 0], x["rewards"][:, 0])
+    options = PUBLISHED_POLICY | {"opponent_reward_baseline": x["opponent_reward_baseline"]} | options
+    return jnp.stack(agent_policy_loss(mine, opponent_side(x), **options))
+
+
+def critic_loss(x, q_values, scale=1.0, **options):
+    return q_value_loss(q_values, opponent_side(x, player=0), scale=scale, **(PUBLISHED_TARGETS | options))
 
 
 def terms_and_gradients(x, **options):
@@ -81,11 +92,7 @@ def test_policy_loss_is_the_published_one(case, variant):
 @pytest.mark.parametrize("case", CASES)
 def test_q_loss_is_the_published_one(case, mode):
     x = inputs(case)
-
-    def loss(q_values):
-        actions, rewards = x["actions"][:, 0], x["rewards"][:, 0]
-        return q_value_loss(q_values, x["op_logits"], x["op_q"], actions, rewards, discount=GAMMA, mode=mode)
-
+    loss = partial(critic_loss, x, mode=mode)
     assert_close(loss(x["q"]), GOLDEN[f"{case}/q_loss_{mode}/loss"], 1e-4)
     assert_close(jax.grad(loss)(x["q"]), GOLDEN[f"{case}/q_loss_{mode}/grad_q"], 1e-3)
 
@@ -245,8 +252,7 @@ def test_a_batch_in_the_last_axis_is_vmap(options):
 
 
 def targets(x, **options):
-    actions, rewards = x["actions"][:, 0], x["rewards"][:, 0]
-    return q_value_targets(rewards, actions, x["op_logits"], x["op_q"], discount=GAMMA, **options)
+    return q_value_targets(opponent_side(x, player=0), **(PUBLISHED_TARGETS | options))
 
 
 @pytest.mark.parametrize("mode", ["mean", "argmax"])
@@ -275,14 +281,10 @@ def test_monte_carlo_targets_on_the_finite_horizon_are_the_returns():
 
 def test_q_loss_is_huber_on_the_scaled_error():
     x = episode(5)
-    actions, rewards = x["actions"][:, 0], x["rewards"][:, 0]
-    loss = lambda q, scale: q_value_loss(
-        q, x["op_logits"], x["op_q"], actions, rewards, discount=GAMMA, scale=scale
-    )
-    error = (select(x["q"][:-1], actions) - targets(x)) / 2.0
+    error = (select(x["q"][:-1], x["actions"][:, 0]) - targets(x)) / 2.0
     huber = np.where(np.abs(error) < 1, 0.5 * error**2, np.abs(error) - 0.5)
-    np.testing.assert_allclose(loss(x["q"], 2.0), huber.mean(), rtol=1e-5)
-    assert loss(x["q"], 2.0) < loss(x["q"], 1.0)
+    np.testing.assert_allclose(critic_loss(x, x["q"], 2.0), huber.mean(), rtol=1e-5)
+    assert critic_loss(x, x["q"], 2.0) < critic_loss(x, x["q"], 1.0)
 
 
 @pytest.mark.parametrize("options", [{"advantage": "GAE"}, {"method": "dice"}, {"method": "n_step", "n_step": 8}])

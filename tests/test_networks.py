@@ -11,6 +11,7 @@ import pytest
 
 from loqa.agent import Agent
 from loqa.games import ipd
+from loqa.games.ipd import MatrixGame
 from loqa.networks import MLP, GRUNetwork, LogitsTable
 
 INPUTS, OUTPUTS, HIDDEN, STEPS = 4, 3, 8, 6
@@ -81,8 +82,8 @@ def test_outputs_do_not_depend_on_later_inputs(network):
     params, sequence = network_params(network), observations(STEPS)
     jacobian = jax.jit(jax.jacrev(lambda x: network.apply(params, x)))(sequence)
     depends = np.abs(jacobian).max((1, 3)) > 0  # [step of the output, step of the input]
-    remembers = not isinstance(network.initial_hidden(), tuple)
-    np.testing.assert_array_equal(depends, np.tri(STEPS, dtype=bool) if remembers else np.eye(STEPS, dtype=bool))
+    expected = np.tri(STEPS, dtype=bool) if network.is_recurrent else np.eye(STEPS, dtype=bool)
+    np.testing.assert_array_equal(depends, expected)
 
 
 # ------------------------------------------------------------------------------------------------------ GRU
@@ -139,7 +140,7 @@ def test_gru_is_that_of_flax(layers):
 
 def test_gru_initial_weights_are_drawn_gate_by_gate():
     size = 64
-    params = jax.jit(partial(new_params, GRUNetwork(OUTPUTS, size)))(KEY)["params"]
+    params = jax.jit(partial(new_params, GRUNetwork(OUTPUTS, size, 2)))(KEY)["params"]
     hidden = np.split(np.asarray(params["kernel_hidden"]), 3, axis=1)
     inputs = np.split(np.asarray(params["kernel_in"]), 3, axis=1)
     for block in hidden:
@@ -156,7 +157,7 @@ def test_gru_initial_weights_are_drawn_gate_by_gate():
 
 
 def test_gru_starts_from_zero_memory():
-    np.testing.assert_array_equal(GRUNetwork(OUTPUTS, HIDDEN).initial_hidden((2, 3)), np.zeros((2, 3, HIDDEN)))
+    np.testing.assert_array_equal(GRUNetwork(OUTPUTS, HIDDEN, 2).initial_hidden((2, 3)), np.zeros((2, 3, HIDDEN)))
 
 
 def test_table_starts_as_the_uniform_policy():
@@ -180,13 +181,16 @@ class Echo(nn.Module):
         return inputs
 
 
-def make_agent(qvalue, **options):
-    options = {"observation_size": INPUTS, "game_length": STEPS - 1} | options
-    return Agent(GRUNetwork(OUTPUTS, HIDDEN), qvalue, **options)
+class PlainGame(MatrixGame):
+    """A game with too many observations for a table."""
+
+    all_observations = read_table = None
 
 
-IPD_OBSERVATIONS = tuple(map(tuple, ipd.OBSERVATIONS.tolist()))
-TABULATED = {"all_observations": IPD_OBSERVATIONS, "read_table": ipd.read_table}
+def make_agent(qvalue, actor=None, **options):
+    actor = actor or GRUNetwork(OUTPUTS, HIDDEN, 2)
+    options = {"game_length": STEPS - 1, "normalize_time": False, "output_scale": 1.0} | options
+    return Agent(options.pop("game", PlainGame()), actor, qvalue, **options)
 
 
 @pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
@@ -212,8 +216,8 @@ def test_output_scale_multiplies_q_values_and_not_what_the_network_sees():
 
 @pytest.mark.parametrize("name, batch", [("mlp", ()), ("mlp", (2, 3)), ("gru, 1 layer before", (7,))])
 def test_tabulated_q_values_are_those_of_the_network(name, batch):
-    tabulated = make_agent(NETWORKS[name], output_scale=10.0, normalize_time=True, **TABULATED)
-    plain = dataclasses.replace(tabulated, all_observations=None, read_table=None)
+    tabulated = make_agent(NETWORKS[name], game=MatrixGame(), output_scale=10.0, normalize_time=True)
+    plain = dataclasses.replace(tabulated, game=PlainGame())
     params, sequence = random_params(plain.init, KEY), observations(STEPS, *batch)
     weights = np.random.default_rng(1).normal(size=(STEPS, *batch, OUTPUTS))
 
@@ -233,7 +237,7 @@ def test_tabulated_q_values_are_those_of_the_network(name, batch):
 
 
 def test_policy_and_q_network_share_no_parameters():
-    agent = Agent(NETWORKS["mlp"], NETWORKS["mlp"], INPUTS, STEPS - 1)
+    agent = make_agent(NETWORKS["mlp"], NETWORKS["mlp"])
     params, sequence = random_params(agent.init, KEY), observations(STEPS, 2)
 
     def largest_gradients(function):
@@ -249,7 +253,7 @@ def test_policy_and_q_network_share_no_parameters():
 
 
 def test_an_agent_starts_differently_with_each_key_and_in_each_network():
-    init = jax.jit(Agent(NETWORKS["mlp"], NETWORKS["mlp"], INPUTS, STEPS - 1).init)
+    init = jax.jit(make_agent(NETWORKS["mlp"], NETWORKS["mlp"]).init)
     params, again, other = (init(jax.random.key(seed)) for seed in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, again, params)
     hidden_kernel = lambda network: np.asarray(network["params"]["Dense_1"]["kernel"])

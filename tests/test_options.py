@@ -11,15 +11,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-import coin_train
-import ipd
-from loqa import training
-from loqa.builders import coin_game_and_agent, ipd_game_and_agent
-from loqa.learner import Settings
-from loqa.rollout import Opponents, draw_noise, play
-from loqa.run.config import CoinConfig, IPDConfig, compose, parse
+import setups
 
-SCRIPTS = {"ipd": (ipd, IPDConfig, ipd_game_and_agent), "coin": (coin_train, CoinConfig, coin_game_and_agent)}
+from loqa.opponents import Opponents
+from loqa.rollout import draw_noise, play
+from loqa.run.launch import compose
+
 SMALL = {
     "ipd": ["hp.actor.train.lr_loss_actor=0.1", "hp.batch_size=4", "hp.game_length=4", "hp.qvalue.hidden_size=3"],
     "coin": [
@@ -35,11 +32,7 @@ SMALL = {
 @cache
 def after_two_iterations(script, *overrides):
     """The state after two iterations, from parameters that are not symmetric in the actions."""
-    module, config_class, build = SCRIPTS[script]
-    hp = parse(compose(script, [*SMALL[script], "hp.num_iterations=2", *overrides]), config_class).hp
-    game, agent = build(hp)
-    settings = tuple(Settings.from_hp(hp, kind) for kind in (hp.agent_0, hp.agent_1)[: hp.num_learners])
-    state = training.init(agent, settings, hp, jax.random.key(hp.seed))
+    _, _, iterate, state = setups.training(script, *SMALL[script], "hp.num_iterations=2", *overrides)
     if script == "ipd":  # a table of zeros has no gradient to tell some options apart
         bump = lambda x: x + jnp.linspace(-0.5, 0.5, x.size).reshape(x.shape)
         learners = tuple(
@@ -47,7 +40,7 @@ def after_two_iterations(script, *overrides):
             for one in state.learners
         )
         state = state._replace(learners=learners)
-    return training.repeat(module.make_iteration(hp, game, agent, settings))(state, 2)
+    return iterate(state, 2)
 
 
 def parameters(state, part):
@@ -149,8 +142,7 @@ SHAPES = [
 @pytest.mark.parametrize(("script", "part", "changed", "common"), [(*c[:3], c[3:]) for c in SHAPES], ids=str)
 def test_the_key_changes_the_network(script, part, changed, common):
     def shapes(*overrides):
-        _, config_class, build = SCRIPTS[script]
-        _, agent = build(parse(compose(script, [*SMALL[script], *overrides]), config_class).hp)
+        agent = setups.make_agent(script, setups.make_hp(script, *SMALL[script], *overrides))
         return jax.tree.map(jnp.shape, getattr(jax.eval_shape(agent.init, jax.random.key(0)), part))
 
     assert shapes(*common) != shapes(*common, changed)
@@ -165,15 +157,16 @@ def test_the_key_changes_what_it_says(script, part, changed, common):
 
 @pytest.mark.parametrize("length", [3, 5])
 def test_the_coin_games_length(length):
-    hp = parse(compose("coin", [*SMALL["coin"], f"hp.game.game_length={length}"]), CoinConfig).hp
-    game, agent = coin_game_and_agent(hp)
+    hp = setups.make_hp("coin", *SMALL["coin"], f"hp.game.game_length={length}")
+    agent = setups.make_agent("coin", hp)
     assert agent.game_length == length and hp.env_steps_per_iteration == 4 * length
 
     def one_batch(key):
         params = agent.init(key)
-        return play(game, agent, params, Opponents.now(params), draw_noise(key, hp.game_length, hp.batch_size))
+        noise = draw_noise(key, hp.game_length, hp.batch_size)
+        return play(agent.game, agent, params, Opponents.now(params), noise, hp.epsilon_greedy)
 
-    assert jax.eval_shape(one_batch, jax.random.key(0)).actions.shape == (length, 4)
+    assert jax.eval_shape(one_batch, jax.random.key(0)).mine.actions.shape == (length, 4)
 
 
 def test_agent_1_can_be_naive():
@@ -197,6 +190,6 @@ def test_every_key_is_tested():
             yield from leaves(value, f"{path}.{key}") if hasattr(value, "items") else [f"{path}.{key}"]
 
     tested = {change.lstrip("+").split("=")[0] for _, _, *changes in CASES + SHAPES for change in changes}
-    everything = {key for script in SCRIPTS for key in leaves(compose(script, []).hp, "hp")}
+    everything = {key for script in SMALL for key in leaves(compose(script, []).hp, "hp")}
     missing = everything - tested - ELSEWHERE
     assert missing == set()

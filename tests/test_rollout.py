@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from loqa import rollout as rollout_module
-from loqa.agent import Agent
+from loqa.agent import Agent, Experience, batch_last
 from loqa.games import ipd
 from loqa.games.coin import CoinGame
+from loqa.losses import Side
 from loqa.networks import MLP, GRUNetwork, LogitsTable
-from loqa.rollout import Opponents, draw_noise, play, rollout, sample_actions
+from loqa.opponents import Opponents
+from loqa.rollout import draw_noise, play, rollout, sample_actions
 
 KEY = jax.random.key(0)
 STEPS, EPISODES = 5, 120
@@ -76,16 +78,9 @@ def test_actions_are_drawn_for_any_batch_axes():
 
 
 IPD = ipd.MatrixGame()
-IPD_AGENT = Agent(
-    LogitsTable(2, 5, ipd.read_table),
-    MLP(2, 4),
-    observation_size=4,
-    game_length=STEPS,
-    all_observations=tuple(map(tuple, ipd.OBSERVATIONS.tolist())),
-    read_table=ipd.read_table,
-)
+IPD_AGENT = Agent(IPD, LogitsTable(2, 5, ipd.read_table), MLP(2, 4), STEPS, False, 1.0)
 ipd_rollout = jax.jit(partial(rollout, IPD, (IPD_AGENT, IPD_AGENT)))
-ipd_play = jax.jit(partial(play, IPD, IPD_AGENT))
+ipd_play = jax.jit(partial(play, IPD, IPD_AGENT, epsilon=0.0))
 noise_of = jax.jit(draw_noise, static_argnums=(1, 2))
 
 
@@ -119,21 +114,14 @@ def test_episodes_are_the_learners_side_and_then_its_opponents():
     slots = np.array([2, 0, Opponents.CURRENT, 2])
     current = random_params(IPD_AGENT, 3)
     episodes = ipd_play(params, Opponents(current, past, slots), noise_of(KEY, STEPS, EPISODES))
-    shapes = {name: x.shape for name, x in episodes._asdict().items()}
-    assert shapes == {
-        "observations": (STEPS + 1, EPISODES, 4),
-        "actions": (STEPS, EPISODES),
-        "rewards": (STEPS, EPISODES),
-        "opponent_actions": (STEPS, EPISODES),
-        "opponent_rewards": (STEPS, EPISODES),
-        "opponent_logits": (STEPS + 1, EPISODES, 2),
-        "opponent_q_values": (STEPS + 1, EPISODES, 2),
-    }
-    mine, theirs = np.asarray(episodes.actions), np.asarray(episodes.opponent_actions)
+    steps, both = (STEPS, EPISODES), (STEPS + 1, 2, EPISODES)
+    assert jax.tree.map(jnp.shape, episodes.mine) == Experience((STEPS + 1, EPISODES, 4), steps, steps)
+    assert jax.tree.map(jnp.shape, episodes.opponent) == Side(both, both, steps, steps)
+    mine, theirs = np.asarray(episodes.mine.actions), np.asarray(episodes.opponent.actions)
     assert (mine != theirs).any()
-    np.testing.assert_array_equal(episodes.observations, seen_in_the_ipd(mine, theirs))
-    np.testing.assert_array_equal(episodes.rewards, np.array(ipd.PAYOFF)[mine, theirs])
-    np.testing.assert_array_equal(episodes.opponent_rewards, np.array(ipd.PAYOFF)[theirs, mine])
+    np.testing.assert_array_equal(episodes.mine.observations, seen_in_the_ipd(mine, theirs))
+    np.testing.assert_array_equal(episodes.mine.rewards, np.array(ipd.PAYOFF)[mine, theirs])
+    np.testing.assert_array_equal(episodes.opponent.rewards, np.array(ipd.PAYOFF)[theirs, mine])
 
     # The opponents' logits and Q-values are those of what they saw themselves, with their own parameters.
     theirs_seen = seen_in_the_ipd(theirs, mine)
@@ -141,8 +129,8 @@ def test_episodes_are_the_learners_side_and_then_its_opponents():
     close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
     for i, slot in enumerate(slots):
         own, its = pick(current, past, slot), slice(30 * i, 30 * i + 30)
-        close(episodes.opponent_logits[:, its], logits(own, theirs_seen[:, its]))
-        close(episodes.opponent_q_values[:, its], q_values(own, theirs_seen[:, its]))
+        close(episodes.opponent.logits[..., its], batch_last(logits(own, theirs_seen[:, its])))
+        close(episodes.opponent.q_values[..., its], batch_last(q_values(own, theirs_seen[:, its])))
 
 
 def test_without_past_versions_every_episode_is_against_the_current_agent():
@@ -150,9 +138,9 @@ def test_without_past_versions_every_episode_is_against_the_current_agent():
     noise = noise_of(KEY, STEPS, EPISODES)
     episodes = ipd_play(params, Opponents.now(current), noise)
     both = ipd_rollout((params, current), noise)
-    np.testing.assert_array_equal(episodes.actions, both.actions[:, 0])
-    np.testing.assert_array_equal(episodes.opponent_actions, both.actions[:, 1])
-    np.testing.assert_allclose(episodes.opponent_logits, both.logits[:, 1], rtol=1e-6)
+    np.testing.assert_array_equal(episodes.mine.actions, both.actions[:, 0])
+    np.testing.assert_array_equal(episodes.opponent.actions, both.actions[:, 1])
+    np.testing.assert_allclose(episodes.opponent.logits, batch_last(both.logits[:, 1]), rtol=1e-6)
 
 
 def test_the_same_key_plays_the_same_episodes_and_another_does_not():
@@ -160,16 +148,16 @@ def test_the_same_key_plays_the_same_episodes_and_another_does_not():
     run = lambda seed: ipd_play(params, Opponents.now(params), noise_of(jax.random.key(seed), STEPS, EPISODES))
     one, again, other = run(0), run(0), run(1)
     jax.tree.map(np.testing.assert_array_equal, one, again)
-    assert (one.actions != other.actions).any()
-    assert (one.opponent_actions != other.opponent_actions).any()
-    assert (one.actions != one.opponent_actions).any()  # nor do both players share their noise
+    assert (one.mine.actions != other.mine.actions).any()
+    assert (one.opponent.actions != other.opponent.actions).any()
+    assert (one.mine.actions != one.opponent.actions).any()  # nor do both players share their noise
 
 
 # ---------------------------------------------------------------------------------- many opponents at once
 
 
 COIN = CoinGame(2, 2)
-COIN_AGENT = Agent(GRUNetwork(4, 4, 1), GRUNetwork(4, 4, 1), observation_size=16, game_length=STEPS)
+COIN_AGENT = Agent(COIN, GRUNetwork(4, 4, 1), GRUNetwork(4, 4, 1), STEPS, False, 1.0)
 SLOTS = (3, Opponents.CURRENT, 0, 3, 1, Opponents.CURRENT)
 EPISODES_EACH = 2
 
@@ -218,19 +206,20 @@ def test_episodes_do_not_depend_on_which_others_are_played_with_them(monkeypatch
         return opponents_params(self, slots)
 
     monkeypatch.setattr(Opponents, "params", note_size)
-    episodes = jax.jit(lambda *args: play(COIN, COIN_AGENT, *args))(
+    episodes = jax.jit(lambda *args: play(COIN, COIN_AGENT, *args, epsilon=0.0))(
         matches.params, matches.opponents, matches.noise
     )
     assert set(block_sizes) == {in_block}
 
     played = jax.tree.map(lambda *x: np.concatenate(x, 2), *(both for both, _ in matches.alone))
     q_values = np.concatenate([q for _, q in matches.alone], 1)
-    for side, prefix in enumerate(("", "opponent_")):
-        for name in ("actions", "rewards"):
-            np.testing.assert_array_equal(getattr(episodes, prefix + name), getattr(played, name)[:, side])
-    np.testing.assert_array_equal(episodes.observations, played.observations[:, 0])
-    np.testing.assert_allclose(episodes.opponent_logits, played.logits[:, 1], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(episodes.opponent_q_values, q_values, rtol=1e-4, atol=1e-5)
+    for seat, side in enumerate(episodes):
+        np.testing.assert_array_equal(side.actions, played.actions[:, seat])
+        np.testing.assert_array_equal(side.rewards, played.rewards[:, seat])
+    np.testing.assert_array_equal(episodes.mine.observations, played.observations[:, 0])
+    close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    close(episodes.opponent.logits, batch_last(played.logits[:, 1]))
+    close(episodes.opponent.q_values, batch_last(q_values))
 
 
 def test_all_opponents_play_at_once_where_there_is_no_cache_to_keep_them_in(monkeypatch):

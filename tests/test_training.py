@@ -5,16 +5,16 @@ from functools import cache
 import jax
 import numpy as np
 import pytest
+import setups
 from omegaconf import OmegaConf
 
 import ipd
-from loqa import training
-from loqa.builders import ipd_game_and_agent
-from loqa.games.ipd import MatrixGame
-from loqa.games.payoffs import PAYOFFS
-from loqa.learner import Settings, settings_of_all
-from loqa.run.agents import save_agent
-from loqa.run.config import ConfigError, IPDConfig, compose, parse
+from loqa import learner
+from loqa.metrics import matrix_game_metrics
+from loqa.run.agents import load_params, save_agent
+from loqa.run.config import ConfigError
+from loqa.run.launch import compose
+from loqa.run.trainer import next_stop
 
 # The Q replay buffer keeps the episodes, so that a test can look at them.
 OPTIONS = ["hp.batch_size=8", "hp.game_length=6", "hp.qvalue.replay_buffer.mode=enabled", "hp.num_iterations=4"]
@@ -23,11 +23,8 @@ OPTIONS = ["hp.batch_size=8", "hp.game_length=6", "hp.qvalue.replay_buffer.mode=
 @cache
 def program():
     """A jitted loop of the IPD's training step, and how to start it with a seed."""
-    hp = parse(compose("ipd", OPTIONS), IPDConfig).hp
-    game, agent = ipd_game_and_agent(hp)
-    settings = (Settings.from_hp(hp, "loqa"),)
-    start = lambda seed: training.init(agent, settings, hp, jax.random.key(seed))
-    return training.repeat(ipd.make_iteration(hp, game, agent, settings)), start
+    hp, agent, iterate, _ = setups.training("ipd", *OPTIONS)
+    return iterate, lambda seed: learner.init(agent, hp, jax.random.key(seed))
 
 
 def run(seed, *chunks):
@@ -46,7 +43,8 @@ def assert_same_bits(a, b):
 
 def actions(state):
     """The learner's actions in the stored episodes: [iteration, B, T]."""
-    return np.asarray(state.replay[0].items.actions)[: int(state.replay[0].added)].reshape(-1, 8, 6)
+    replay = state.learners[0].replay
+    return np.asarray(replay.items.actions)[: int(replay.added)].reshape(-1, 8, 6)
 
 
 def test_same_seed_same_run():
@@ -77,28 +75,21 @@ def test_every_allowed_seed_is_a_seed(seed):
 
 
 def test_two_learners_start_from_different_parameters():
-    hp = parse(compose("ipd", [*OPTIONS, "hp.just_self_play=false"]), IPDConfig).hp
-    _, agent = ipd_game_and_agent(hp)
-    settings = (Settings.from_hp(hp, "loqa"),) * 2
-    first, second = training.init(agent, settings, hp, jax.random.key(0)).learners
+    first, second = setups.training("ipd", *OPTIONS, "hp.just_self_play=false")[3].learners
     pairs = zip(jax.tree.leaves(first.params.qvalue), jax.tree.leaves(second.params.qvalue), strict=True)
     assert any((x != y).any() for x, y in pairs)
 
 
 def two_learners(*options):
     """The game, the jitted loop, the evaluation and the first state of two learners."""
-    hp = parse(compose("ipd", [*OPTIONS, "hp.just_self_play=false", *options]), IPDConfig).hp
-    game, agent = ipd_game_and_agent(hp)
-    settings = (Settings.from_hp(hp, "loqa"),) * 2
-    parts = hp, game, agent, settings
-    state = training.init(agent, settings, hp, jax.random.key(0))
-    return game, training.repeat(ipd.make_iteration(*parts)), jax.jit(ipd.make_evaluation(*parts)), state
+    hp, agent, iterate, state = setups.training("ipd", *OPTIONS, "hp.just_self_play=false", *options)
+    return agent.game, iterate, jax.jit(ipd.make_evaluation(hp, agent, matrix_game_metrics)), state
 
 
 def test_each_learner_is_paid_for_its_own_seat():
     game, iterate, _, state = two_learners("hp.game_name=custom", "hp.payoffs=[[1,2,3,4],[5,6,7,8]]")
     state = iterate(state, 2)
-    for payoff, ring in zip(game.payoffs, state.replay, strict=True):
+    for payoff, ring in zip(game.payoffs, [me.replay for me in state.learners], strict=True):
         mine = np.asarray(ring.items.actions)[:16]
         after = np.asarray(ring.items.observations)[:16, 1:]
         np.testing.assert_array_equal(after[..., 1], mine)  # it sees itself first
@@ -137,20 +128,10 @@ def test_the_evaluation_knows_both_seats():
             np.testing.assert_allclose(got, returns, atol=1e-4)
 
 
-def test_reference_lines_come_from_the_payoffs():
-    lines = {name: ipd.mutual_outcomes(MatrixGame(name, payoffs)) for name, payoffs in PAYOFFS.items()}
-    assert lines["ipd"] == {"both cooperate": -1, "both defect": -2}
-    assert lines["chicken"] == {"both cooperate": 3, "both defect": 0}
-    assert lines["battle_of_the_sexes"] == {
-        "both cooperate: player 0, both defect: player 1": 2,
-        "both cooperate: player 1, both defect: player 0": 1,
-    }
-
-
 def test_next_stop():
-    assert training.next_stop(0, 1000, 100, 250) == 100
-    assert training.next_stop(200, 1000, 100, 250) == 250
-    assert training.next_stop(950, 970, 100, 250) == 970
+    assert next_stop(0, 1000, 100, 250) == 100
+    assert next_stop(200, 1000, 100, 250) == 250
+    assert next_stop(950, 970, 100, 250) == 970
 
 
 # ------------------------------------------------------------------------------- a saved agent to start from
@@ -166,9 +147,9 @@ def saved(tmp_path):
 
 
 def start_from(path, *overrides):
-    hp = parse(compose("ipd", [*OPTIONS, f"hp.init_from={path}", *overrides]), IPDConfig).hp
-    _, agent = ipd_game_and_agent(hp)
-    return training.init(agent, settings_of_all(hp), hp, jax.random.key(0))
+    hp = setups.make_hp("ipd", *OPTIONS, *overrides)
+    agent = setups.make_agent("ipd", hp)
+    return learner.init(agent, hp, jax.random.key(0), load_params(str(path), agent))
 
 
 def test_learners_start_from_a_saved_agent(saved):

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from loqa.hyperparameters import CoinHyperparameters
+
 # What each action adds to (row, column): left, right, up, down.
 MOVES = ((0, -1), (0, 1), (-1, 0), (1, 0))
 
@@ -29,7 +31,10 @@ class CoinGame:
 
     height: int = 3
     width: int = 3
-    num_actions: int = 4
+
+    num_actions = 4
+    all_observations = None
+    read_table = None
 
     def __post_init__(self):
         if self.height < 1 or self.width < 1 or self.height * self.width < 3:
@@ -38,9 +43,19 @@ class CoinGame:
                 "height and width must be at least 1 and height x width at least 3"
             )
 
+    @classmethod
+    def from_hp(cls, hp: CoinHyperparameters) -> "CoinGame":
+        """The game on the board that the hyperparameters give."""
+        return cls(hp.game.height, hp.game.width)
+
     @property
     def observation_size(self) -> int:
         return 4 * self.height * self.width
+
+    def from_seat(self, seat: int) -> "CoinGame":
+        """The game itself: it is the same from both seats."""
+        del seat
+        return self
 
     def reset(self, key: jax.Array) -> CoinState:
         """Players and owner uniform and independent; the coin uniform off the players."""

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from loqa.games.payoffs import PAYOFFS, TITLES, Payoffs
+from loqa.hyperparameters import IPDHyperparameters
 
 COOPERATE, DEFECT = 0, 1
 
@@ -45,12 +46,20 @@ class MatrixGame:
 
     title: str = TITLES["ipd"]
     payoffs: Payoffs = PAYOFFS["ipd"]
-    num_actions: int = 2
-    observation_size: int = 4
 
-    def swapped(self) -> "MatrixGame":
-        """The game as player 1 sees it: the same with the players exchanged."""
-        return dataclasses.replace(self, payoffs=self.payoffs[::-1])
+    num_actions = 2
+    observation_size = 4
+    all_observations = tuple(map(tuple, OBSERVATIONS.tolist()))
+    read_table = staticmethod(read_table)
+
+    @classmethod
+    def from_hp(cls, hp: IPDHyperparameters) -> "MatrixGame":
+        """The game that the hyperparameters name, or give as payoffs."""
+        return cls(TITLES[hp.game_name], hp.matrix_payoffs)
+
+    def from_seat(self, seat: int) -> "MatrixGame":
+        """The same game with the players exchanged for seat 1."""
+        return dataclasses.replace(self, payoffs=self.payoffs[::-1]) if seat else self
 
     def reset(self, key: jax.Array) -> jax.Array:
         """The state before the first step; nothing in it is random."""
