@@ -8,6 +8,7 @@ drawn from the past versions of the agent, and the evaluation against scripted p
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -21,11 +22,11 @@ from loqa.games.coin import CoinGame
 from loqa.learner import Settings
 from loqa.metrics import Metrics, coin_metrics, learning_metrics
 from loqa.rollout import Opponents, draw_noise, play
-from loqa.run import checkpoints as resume
+from loqa.run import resume
 from loqa.run.agents import save_agents
 from loqa.run.checkpoints import Checkpoints
 from loqa.run.config import CoinConfig, CoinHyperparameters, apply_jax_options, parse, run_script
-from loqa.run.run_logging import Run
+from loqa.run.run import Run
 from loqa.tools import thresholds
 from loqa.training import TrainState
 
@@ -125,7 +126,7 @@ def train(config: CoinConfig, run: Run) -> None:
         last = iteration
     periods = hp.eval_every, hp.save_every, hp.checkpoint_every, PROGRESS_EVERY
     if iteration < last:
-        run.say("compiling the evaluation and the training step ...")
+        run.log_line("compiling the evaluation and the training step ...")
     if iteration in (0, last) and run.last_iteration != iteration:  # the last one: of a run that was made shorter
         measure(state)
     if iteration == last:
@@ -139,7 +140,7 @@ def train(config: CoinConfig, run: Run) -> None:
         if iteration % hp.eval_every == 0 or iteration == last:
             measure(state)
             if is_there():
-                run.say(f"{thresholds.HELD} evaluations in a row passed the {hp.stop_at} threshold: done")
+                run.log_line(f"{thresholds.HELD} evaluations in a row passed the {hp.stop_at} threshold: done")
                 last = iteration
         if iteration % hp.save_every == 0 or iteration == last:
             save_agents(run, iteration, [me.params for me in state.learners])
@@ -176,7 +177,8 @@ def draw(run: Run) -> None:
 def main(cfg: DictConfig) -> Path:
     config = parse(cfg, CoinConfig)
     apply_jax_options(config.jax)
-    resumed = resume.find(config.resume, "coin", config.hp)
+    new_state = partial(training.new_state, "coin", config.hp)
+    resumed = resume.find(config.resume, "coin", config.hp, new_state)
     if resumed and resumed.is_finished(config.hp):
         print(f"finished already: {resumed.directory}", flush=True)
         return resumed.directory

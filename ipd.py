@@ -25,11 +25,11 @@ from loqa.games.ipd import STATES, MatrixGame
 from loqa.learner import Settings
 from loqa.metrics import Metrics, cooperation, learning_metrics, mean_rewards
 from loqa.rollout import Opponents, draw_noise, play
-from loqa.run import checkpoints as resume
+from loqa.run import resume
 from loqa.run.agents import save_agents
 from loqa.run.checkpoints import Checkpoints
 from loqa.run.config import IPDConfig, IPDHyperparameters, apply_jax_options, parse, run_script
-from loqa.run.run_logging import Run
+from loqa.run.run import Run
 from loqa.training import TrainState
 
 # Iterations that run in one go: after each, a terminal shows how far the run is, and Ctrl-C is heard.
@@ -119,7 +119,7 @@ def train(config: IPDConfig, run: Run) -> None:
     iteration, last = int(state.iteration), hp.total_iterations
     periods = hp.eval_every, hp.save_every, hp.checkpoint_every, PROGRESS_EVERY
     if iteration < last:
-        run.say("compiling the evaluation and the training step ...")
+        run.log_line("compiling the evaluation and the training step ...")
     if iteration in (0, last) and run.last_iteration != iteration:  # the last one: of a run that was made shorter
         measure(state)
     if iteration == last:
@@ -180,7 +180,8 @@ def mutual_outcomes(game: MatrixGame) -> dict[str, float]:
 def main(cfg: DictConfig) -> Path:
     config = parse(cfg, IPDConfig)
     apply_jax_options(config.jax)
-    resumed = resume.find(config.resume, "ipd", config.hp)
+    new_state = partial(training.new_state, "ipd", config.hp)
+    resumed = resume.find(config.resume, "ipd", config.hp, new_state)
     if resumed and resumed.is_finished(config.hp):
         print(f"finished already: {resumed.directory}", flush=True)
         return resumed.directory

@@ -1,5 +1,6 @@
 """What both training loops need around the update: the state they carry, opponents, replay, and chunks."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -8,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from loqa import buffers, learner
+from loqa import buffers, builders, learner
 from loqa.agent import Agent, AgentParams
 from loqa.learner import LearnerState, QEpisodes, Settings
 from loqa.rollout import Opponents
-from loqa.run.agents import load_agent
-from loqa.run.config import ConfigError, RunError
+from loqa.run.agents import load_params
+from loqa.run.config import RunError
+from loqa.run.npz import leaf_name
 
 
 class TrainState(NamedTuple):
@@ -52,29 +54,11 @@ def init(agent: Agent, settings: tuple[Settings, ...], hp: Any, key: jax.Array) 
     return TrainState(key_train, jnp.zeros((), jnp.int32), learners, past, replay)
 
 
-def load_params(path: str, agent: Agent) -> AgentParams:
-    """The parameters of a saved agent that has the networks of `agent`; raises ConfigError."""
-    try:
-        params, _ = load_agent(path)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"hp.init_from is {path!r}, but must be a saved agent: {error}") from error
-    found, expected = (_shapes(tree) for tree in (params, jax.eval_shape(agent.init, jax.random.key(0))))
-    for place in sorted(found.keys() | expected.keys()):
-        if found.get(place) != expected.get(place):
-            raise ConfigError(
-                f"hp.init_from is {path!r}, an agent with other networks: the shape of {place} is "
-                f"{found.get(place)} there and {expected.get(place)} here"
-            )
-    return params
-
-
-def _shapes(params: AgentParams) -> dict[str, tuple[int, ...]]:
-    return {leaf_name(place): x.shape for place, x in jax.tree_util.tree_leaves_with_path(params)}
-
-
-def leaf_name(path: tuple) -> str:
-    """The name of a leaf of a pytree by its path, such as `learners/0/params/actor/params/dense_0/kernel`."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+def new_state(script: str, hp: Any) -> TrainState:
+    """The state of a new run, whatever `hp.init_from` is."""
+    hp = dataclasses.replace(hp, init_from=None)
+    _, agent = builders.game_and_agent(script, hp)
+    return init(agent, learner.settings_of_all(hp), hp, jax.random.key(hp.seed))
 
 
 def remember_agents(state: TrainState, hp: Any) -> TrainState:
