@@ -14,10 +14,11 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import coin_train
-from loqa.run import checkpoints as resume
+from loqa import training
+from loqa.run import resume
 from loqa.run.agents import load_agent
 from loqa.run.config import CoinConfig, compose, parse
-from loqa.run.run_logging import Run
+from loqa.run.run import Run
 from loqa.tools import thresholds
 
 ROOT = Path(__file__).parent.parent
@@ -171,7 +172,8 @@ def test_a_coin_run_stops_at_its_threshold_and_goes_on_without_it(tmp_path, monk
     def trained(*overrides):
         cfg = compose("coin", [*TINY["coin_train.py"], f"hp.save_dir={tmp_path}", "hp.eval_every=1", *overrides])
         config = parse(cfg, CoinConfig)
-        resumed = resume.find(config.resume, "coin", config.hp)
+        new_state = lambda: training.new_state("coin", config.hp)
+        resumed = resume.find(config.resume, "coin", config.hp, new_state)
         if not (resumed and resumed.is_finished(config.hp)):
             with Run("coin", config, OmegaConf.to_yaml(cfg, resolve=True), resumed) as run:
                 coin_train.train(config, run)

@@ -70,7 +70,7 @@ def test_a_sweep_goes_on_where_it_was(tmp_path):
     second = run("ipd.py", tmp_path, *sweep, "hp.num_iterations=5", check=False)
     assert [f"finished already: {directory}" in second.stdout for directory in finished] == [True, True]
     more = run("ipd.py", tmp_path, "-m", "hp.seed=1,2", "hp.num_iterations=7", "hp.checkpoint_every=2")
-    assert more.stdout.count("resumed: goes on from iteration 5") == 2
+    assert more.stdout.count("resumed from iteration 5") == 2
     assert {path.parent for path in tmp_path.glob("ipd_*/summary.json")} == {ROOT / d for d in finished}
 
 

@@ -1,7 +1,6 @@
 """Saved agents: parameters and what is needed to rebuild their networks, as arrays and text, never as code."""
 
 import json
-import zipfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,8 +10,10 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from loqa.agent import AgentParams
-from loqa.run.run_logging import Run
+from loqa.agent import Agent, AgentParams
+from loqa.run.config import ConfigError
+from loqa.run.npz import named_leaves, read_npz
+from loqa.run.run import Run
 
 FORMAT = "loqa-agent-1"
 
@@ -46,8 +47,7 @@ def load_agent(path: str | Path) -> tuple[AgentParams, dict[str, Any]]:
       ValueError: it is not an agent of this format.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
+        arrays = read_npz(path)
         description = json.loads(str(arrays.pop("description")))
         if description["format"] != FORMAT:
             raise ValueError(f"its format is {description['format']!r}, but must be {FORMAT!r}")
@@ -55,5 +55,26 @@ def load_agent(path: str | Path) -> tuple[AgentParams, dict[str, Any]]:
         if description.get("policy_only"):  # it plays, but has no Q-network to learn with
             networks = {"qvalue": {}} | networks
         return AgentParams(**networks), description
-    except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a saved agent: {error}") from error
+
+
+def load_params(path: str, agent: Agent) -> AgentParams:
+    """The parameters of the saved agent `hp.init_from`.
+
+    Raises:
+      ConfigError: the file is not a saved agent, or has other networks than `agent`.
+    """
+    try:
+        params, _ = load_agent(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"hp.init_from is {path!r}, but must be a saved agent: {error}") from error
+    networks = params, jax.eval_shape(agent.init, jax.random.key(0))
+    found, expected = ({name: x.shape for name, x in named_leaves(tree).items()} for tree in networks)
+    for name in sorted(found.keys() | expected.keys()):
+        if found.get(name) != expected.get(name):
+            raise ConfigError(
+                f"hp.init_from is {path!r}, an agent with other networks: the shape of {name} is "
+                f"{found.get(name)} there and {expected.get(name)} here"
+            )
+    return params

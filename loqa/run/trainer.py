@@ -10,8 +10,9 @@ from loqa import learner
 from loqa.agent import Agent
 from loqa.learner import TrainState
 from loqa.run.agents import load_params, save_agents
-from loqa.run.checkpoints import Checkpoints, leaf_name
+from loqa.run.checkpoints import Checkpoints
 from loqa.run.config import CoinConfig, IPDConfig, RunError
+from loqa.run.npz import leaf_name
 from loqa.run.run import Run
 
 
@@ -70,7 +71,7 @@ def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> N
     if reached:
         last = iteration
     if iteration < last:
-        run.say("compiling the evaluation and the training step ...")
+        run.log_line("compiling the evaluation and the training step ...")
     if iteration in (0, last) and run.last_iteration != iteration:  # the last one: of a run that was made shorter
         measure(state)
     if iteration == last:
@@ -85,7 +86,7 @@ def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> N
             measure(state)
             reached = experiment.reached(run.metrics())
             if reached:
-                run.say(f"the {reached} threshold is held: done")
+                run.log_line(f"the {reached} threshold is held: done")
                 last = iteration
         if iteration % hp.save_every == 0 or iteration == last:
             save(state)

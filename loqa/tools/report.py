@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from loqa.run.run_logging import read_metrics
+from loqa.run.metrics_file import read_metrics
 from loqa.tools import critic_error
 from loqa.tools.command_line import refuse, run_tool, tool_parser
 from loqa.tools.group_figures import SHOWN, count, group_bars, seed_curves, threshold_figure

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from loqa.run.config import flat
-from loqa.run.run_logging import read_metrics
+from loqa.run.metrics_file import read_metrics
 from loqa.tools.command_line import split_label
 
 # Every evaluation has the first; the others tell the game.

@@ -14,7 +14,8 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from loqa.run.run_logging import read_metrics, short
+from loqa.run.metrics_file import read_metrics
+from loqa.run.terminal import short
 from loqa.tools.saved_runs import IN_TABLES, group_runs, read_runs
 
 _begun: Path | None = None  # the directory of the multirun that this process began

@@ -1,0 +1,83 @@
+"""Where a run comes from: its command, the multirun it may be a job of, the versions, the commit, the machine."""
+
+import importlib.metadata
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+import loqa
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")  # on which the numbers depend
+
+
+def multirun_name() -> str | None:
+    """The name of the multirun that this job belongs to, or None."""
+    if HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN:
+        return Path(HydraConfig.get().sweep.dir).name
+    return None
+
+
+def command() -> str:
+    """The command that runs this job from the start: of a multirun's job, it alone."""
+    words = sys.argv
+    if HydraConfig.initialized():
+        words = [f"{HydraConfig.get().job.name}.py", *HydraConfig.get().overrides.task]
+    return shlex.join(["python", *_without_resume(words)])
+
+
+def resume_command(directory: str) -> str:
+    """The command that resumes the run in `directory`; a multirun's own command resumes all its jobs."""
+    words = _without_resume(sys.argv)
+    if multirun_name() is None:
+        if not re.fullmatch(r"[A-Za-z0-9_./-]+", directory):  # else Hydra would read more than a path in it
+            directory = "'" + directory.replace("'", "\\'") + "'"
+        words.append(f"resume={directory}")
+    return shlex.join(["python", *words])
+
+
+def _without_resume(words: list[str]) -> list[str]:
+    return [word for word in words if not word.startswith(("resume=", "+resume="))]
+
+
+def versions() -> dict[str, str | None]:
+    """The versions of this package, of Python and of the packages that the numbers depend on."""
+    found: dict[str, str | None] = {"loqa": loqa.__version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def commit() -> str | None:
+    """The commit of this code, with -dirty where a file differs from it; None where it is no checkout."""
+    root = Path(loqa.__file__).parent.parent
+    if not (root / ".git").exists():  # else git would find a repository that this package is installed in
+        return None
+    describe = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(describe, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def machine() -> dict[str, Any]:
+    """The processor, the number of its cores that this process may use, and the device that JAX computes on."""
+    import jax  # here, because reading metrics does without
+
+    try:
+        models = re.findall(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
+    except OSError:  # not a Linux
+        models = []
+    model = next(filter(None, [*models, platform.processor(), platform.machine()]), "unknown")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"processor": model, "cores": cores, "device": jax.devices()[0].device_kind}

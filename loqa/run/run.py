@@ -1,0 +1,170 @@
+"""Run: one training run, with its directory, its terminal, its metrics, W&B and the signals that stop it.
+
+Nothing in it may end a training that goes well: a full disk, a directory that vanished or W&B trouble is logged
+once, and the run continues.
+"""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, Self
+
+import yaml
+
+import loqa
+from loqa.run import provenance
+from loqa.run.config import CoinConfig, Hyperparameters, IPDConfig
+from loqa.run.directory import RunDirectory, make_directory
+from loqa.run.metrics_file import MetricsFile
+from loqa.run.signals import StopSignals
+from loqa.run.terminal import Terminal, clock, human, hyperparameter_table, short, short_path
+from loqa.run.wandb_log import WandbLog
+
+
+class Resumed(NamedTuple):
+    """The earlier part of a run: its directory and its checkpoint, of which there may be none yet."""
+
+    directory: Path
+    metadata: dict[str, Any]  # see `Checkpoints.save`
+    state: Any  # of the training, or None
+
+    def is_finished(self, hp: Hyperparameters) -> bool:
+        """Whether there is nothing left to do: all iterations are done, or `hp.stop_at` was reached."""
+        try:
+            summary = json.loads((self.directory / "summary.json").read_text(encoding="utf-8"))
+            iteration, reached = summary["iteration"], summary.get("reached")
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return False
+        has_stopped = reached is not None and reached == getattr(hp, "stop_at", None)  # the Coin Game's
+        is_last = iteration == self.metadata.get("iteration", iteration)
+        return is_last and (iteration == hp.total_iterations or has_stopped)
+
+
+class Run:
+    """One training run: `with Run("ipd", config, config_yaml, resumed) as run: ...`, once for each seed.
+
+    Args:
+      script: "ipd" or "coin".
+      config: the configuration.
+      config_yaml: the same as text; written to config.yaml and given to W&B.
+      resumed: the earlier part of the run, in whose directory it continues; None for a new one.
+
+    Within the block the first signal to stop only sets `stop_signal`: the loop is expected to checkpoint and call
+    `stop`. Leaving the block finishes the W&B run, with exit code 1 after an exception.
+
+    Raises:
+      ConfigError: the directory cannot be made or written, or another process uses it.
+    """
+
+    def __init__(
+        self, script: str, config: IPDConfig | CoinConfig, config_yaml: str, resumed: Resumed | None = None
+    ):
+        hp, metadata = config.hp, resumed.metadata if resumed else {}
+        earlier = metadata.get("run", {})  # its `snapshot`
+        self.script, self.resumed = script, resumed
+        self.settings = yaml.safe_load(config_yaml)  # the configuration as nested dictionaries
+        self._start = time.monotonic() - earlier.get("walltime", 0.0)
+        self._commits = list(dict.fromkeys([*earlier.get("commits", []), provenance.commit()]))
+        self._signals = StopSignals()
+        self._terminal = Terminal(hp.total_iterations, hp.env_steps_per_iteration, lambda: self.stop_signal)
+        self.log_line = self._terminal.log_line
+        self.directory = resumed.directory if resumed else make_directory(hp.save_dir, hp.run_name)
+        self._files = RunDirectory(self.directory, config_yaml, self.log_line)
+        self.write = self._files.write
+        self._metrics = MetricsFile(self.directory / "metrics.csv", earlier.get("csv", ""), self.log_line)
+        self.metrics = self._metrics.columns
+        self.log_line(f"LOQA {loqa.__version__}, {script}, seed {hp.seed}: {short_path(self.directory)}")
+        self.log_line(hyperparameter_table(self.settings["hp"]))
+        if resumed:
+            self.log_line(f"resumed from iteration {metadata.get('iteration', 0)}")
+        now = provenance.versions()
+        for name, before in metadata.get("versions", {}).items():
+            if before != now.get(name):
+                self.log_line(f"{name} was {before} and is {now.get(name)}: the bits may differ from now on")
+        self._wandb = WandbLog(earlier.get("wandb_id"), self.log_line)
+        if config.wandb.state:
+            self._wandb.start(config.wandb, self.directory, self.settings, self.metrics())
+
+    def __enter__(self) -> Self:
+        self._signals.catch()
+        return self
+
+    def __exit__(self, exception_type: type | None, *_: object) -> None:
+        self._signals.release()
+        self._metrics.close()
+        self._terminal.end_progress()
+        self._wandb.finish(exit_code=0 if exception_type is None else 1)
+        self._files.unlock()
+        at_the_end = self.stop_signal and exception_type is None and provenance.multirun_name() is not None
+        if at_the_end and not self._signals.scheduler_handler:
+            raise SystemExit(128 + self.stop_signal)  # this job is done; the next ones did not get the signal
+
+    @property
+    def stop_signal(self) -> int | None:
+        """The number of the signal that asks the run to stop, or None."""
+        return self._signals.received
+
+    @property
+    def last_iteration(self) -> int | None:
+        """The iteration of the newest row of the metrics, or None before the first."""
+        return self._metrics.newest.get("iteration")
+
+    def _walltime(self) -> float:
+        return time.monotonic() - self._start
+
+    def progress(self, iteration: int) -> None:
+        """Shows how far the run is, on a terminal only."""
+        self._terminal.progress(iteration, self._walltime())
+
+    def log(self, row: dict[str, float], headline: dict[str, float]) -> None:
+        """Writes and prints one evaluation.
+
+        Args:
+          row: everything measured, `iteration` and `env_steps` among it; each row has the same keys. It goes to
+            metrics.csv and to W&B together with `walltime`, the seconds since the run started.
+          headline: the few numbers that the terminal shows.
+        """
+        row = {"iteration": row["iteration"], "walltime": self._walltime(), "env_steps": row["env_steps"]} | row
+        row = {key: value.item() if hasattr(value, "item") else value for key, value in row.items()}
+        self._metrics.append(row)
+        self._terminal.row(row["iteration"], row["walltime"], headline)
+        self._wandb.log(row)
+
+    def snapshot(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the run itself; JSON."""
+        wandb_id, commits = self._wandb.run_id, self._commits
+        return {"csv": self._metrics.text, "walltime": self._walltime(), "wandb_id": wandb_id, "commits": commits}
+
+    def finish(self, **facts: Any) -> None:
+        """Writes summary.json (the last row, what it ran on, the command, `facts`) and prints the summary."""
+        newest = self._metrics.newest
+        position = {key: newest.get(key, 0) for key in ("iteration", "env_steps")} | {"walltime": self._walltime()}
+        summary = {key: value for key, value in newest.items() if key not in position} | position
+        record = summary | facts | {"versions": provenance.versions(), "commits": self._commits}
+        record |= {"machine": provenance.machine(), "command": provenance.command()}
+        for key, value in record.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                record[key] = None  # JSON has no NaN
+        text = json.dumps(record, indent=2, default=str) + "\n"
+        self.write("summary.json", lambda path: path.write_text(text, encoding="utf-8"))
+        self._wandb.summarize(summary)
+        width = max(len(key) for key in summary)
+        shown = summary | {"walltime": clock(summary["walltime"]), "env_steps": human(summary["env_steps"])}
+        self.log_line("\n" + "\n".join(f"  {key:{width}}  {short(value)}" for key, value in shown.items()))
+        self.log_line(f"\nFiles in {short_path(self.directory)}: {self._files.listing()}")
+
+    def stop(self, iteration: int | None) -> NoReturn:
+        """Ends the process after `stop_signal`, and prints how to resume from the iteration of its checkpoint.
+
+        Raises:
+          SystemExit: 128 + the signal's number; not an Exception, so that a multirun ends, too.
+        """
+        where = (
+            "from the beginning (there is no checkpoint)" if iteration is None else f"from iteration {iteration}"
+        )
+        command = provenance.resume_command(short_path(self.directory))
+        self.log_line(f"stopped by {self._signals.name}. To resume {where}:\n  {command}")
+        if handler := self._signals.scheduler_handler:
+            handler(self.stop_signal, None)
+        raise SystemExit(128 + self.stop_signal)
