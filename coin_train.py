@@ -10,7 +10,6 @@ drawn from the past versions of the agent, and the evaluation against scripted p
 from collections.abc import Callable
 from pathlib import Path
 
-import hydra
 import jax
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,13 +17,16 @@ from loqa import learner, training
 from loqa.agent import Agent
 from loqa.builders import coin_game_and_agent
 from loqa.games.coin import CoinGame
+from loqa.hyperparameters import CoinHyperparameters
 from loqa.learner import Settings
 from loqa.metrics import Metrics, coin_metrics, learning_metrics
 from loqa.rollout import Opponents, draw_noise, play
 from loqa.run import checkpoints as resume
+from loqa.run import launch
 from loqa.run.agents import save_agents
 from loqa.run.checkpoints import Checkpoints
-from loqa.run.config import CoinConfig, CoinHyperparameters, apply_jax_options, parse, run_script
+from loqa.run.config import CoinConfig, parse
+from loqa.run.launch import apply_jax_options
 from loqa.run.run_logging import Run
 from loqa.tools import thresholds
 from loqa.training import TrainState
@@ -172,7 +174,6 @@ def draw(run: Run) -> None:
     run.write("curves.png", lambda path: plot.training_curves(metrics, panels, path))
 
 
-@hydra.main(version_base="1.3", config_path="conf/coin", config_name="config")
 def main(cfg: DictConfig) -> Path:
     config = parse(cfg, CoinConfig)
     apply_jax_options(config.jax)
@@ -186,4 +187,4 @@ def main(cfg: DictConfig) -> Path:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    launch.script("coin", main)

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import hydra
 import jax
 from omegaconf import DictConfig, OmegaConf
 
@@ -22,13 +21,16 @@ from loqa import learner, training
 from loqa.agent import Agent
 from loqa.builders import ipd_game_and_agent
 from loqa.games.ipd import STATES, MatrixGame
+from loqa.hyperparameters import IPDHyperparameters
 from loqa.learner import Settings
 from loqa.metrics import Metrics, cooperation, learning_metrics, mean_rewards
 from loqa.rollout import Opponents, draw_noise, play
 from loqa.run import checkpoints as resume
+from loqa.run import launch
 from loqa.run.agents import save_agents
 from loqa.run.checkpoints import Checkpoints
-from loqa.run.config import IPDConfig, IPDHyperparameters, apply_jax_options, parse, run_script
+from loqa.run.config import IPDConfig, parse
+from loqa.run.launch import apply_jax_options
 from loqa.run.run_logging import Run
 from loqa.training import TrainState
 
@@ -176,7 +178,6 @@ def mutual_outcomes(game: MatrixGame) -> dict[str, float]:
     return {", ".join(outcomes): height for height, outcomes in names.items()}
 
 
-@hydra.main(version_base="1.3", config_path="conf/ipd", config_name="config")
 def main(cfg: DictConfig) -> Path:
     config = parse(cfg, IPDConfig)
     apply_jax_options(config.jax)
@@ -190,4 +191,4 @@ def main(cfg: DictConfig) -> Path:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    launch.script("ipd", main)

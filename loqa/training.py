@@ -40,12 +40,12 @@ def init(agent: Agent, settings: tuple[Settings, ...], hp: Any, key: jax.Array) 
         params = load_params(hp.init_from, agent)
         learners = tuple(learner.from_params(jax.tree.map(jnp.array, params), s) for s in settings)
     past, replay = (), ()
-    if hp.agent_replay_buffer.enabled:
+    if hp.agent_replay_buffer.mode:
         # A slot that no iteration of this run would write is memory for nothing.
         pushes = -(-hp.total_iterations // hp.agent_replay_buffer.update_freq)
         capacity = min(hp.agent_replay_buffer.capacity, pushes)
         past = tuple(buffers.init(one.params, capacity) for one in learners)
-    if hp.qvalue.replay_buffer.enabled:
+    if hp.qvalue.replay_buffer.mode:
         steps = jnp.zeros(hp.game_length)
         episode = QEpisodes(jnp.zeros((hp.game_length + 1, agent.observation_size)), steps.astype(int), steps)
         replay = tuple(buffers.init(episode, hp.qvalue.replay_buffer.capacity) for _ in learners)

@@ -15,7 +15,8 @@ from loqa.agent import Agent
 from loqa.learner import QEpisodes, Settings
 from loqa.networks import MLP
 from loqa.rollout import Opponents
-from loqa.run.config import CoinConfig, compose, parse
+from loqa.run.config import CoinConfig, parse
+from loqa.run.launch import compose
 
 KEY = jax.random.key(0)
 add, add_batch = jax.jit(buffers.add), jax.jit(buffers.add_batch)

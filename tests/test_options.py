@@ -17,7 +17,8 @@ from loqa import training
 from loqa.builders import coin_game_and_agent, ipd_game_and_agent
 from loqa.learner import Settings
 from loqa.rollout import Opponents, draw_noise, play
-from loqa.run.config import CoinConfig, IPDConfig, compose, parse
+from loqa.run.config import CoinConfig, IPDConfig, parse
+from loqa.run.launch import compose
 
 SCRIPTS = {"ipd": (ipd, IPDConfig, ipd_game_and_agent), "coin": (coin_train, CoinConfig, coin_game_and_agent)}
 SMALL = {

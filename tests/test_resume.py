@@ -21,7 +21,8 @@ from loqa.run import checkpoints as resume
 from loqa.run import run_logging
 from loqa.run.agents import save_agent
 from loqa.run.checkpoints import Checkpoints
-from loqa.run.config import ConfigError, IPDConfig, compose, parse
+from loqa.run.config import ConfigError, IPDConfig, parse
+from loqa.run.launch import compose
 from loqa.run.run_logging import Run
 
 # Everything that a state can have: two learners, past agents of which 4 are held, and stored episodes.

@@ -16,7 +16,8 @@ from PIL import Image
 import coin_train
 from loqa.run import checkpoints as resume
 from loqa.run.agents import load_agent
-from loqa.run.config import CoinConfig, compose, parse
+from loqa.run.config import CoinConfig, parse
+from loqa.run.launch import compose
 from loqa.run.run_logging import Run
 from loqa.tools import thresholds
 

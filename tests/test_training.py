@@ -14,7 +14,8 @@ from loqa.games.ipd import MatrixGame
 from loqa.games.payoffs import PAYOFFS
 from loqa.learner import Settings, settings_of_all
 from loqa.run.agents import save_agent
-from loqa.run.config import ConfigError, IPDConfig, compose, parse
+from loqa.run.config import ConfigError, IPDConfig, parse
+from loqa.run.launch import compose
 
 # The Q replay buffer keeps the episodes, so that a test can look at them.
 OPTIONS = ["hp.batch_size=8", "hp.game_length=6", "hp.qvalue.replay_buffer.mode=enabled", "hp.num_iterations=4"]

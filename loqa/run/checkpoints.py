@@ -8,7 +8,6 @@ them is executed.
 """
 
 import contextlib
-import dataclasses
 import json
 import zipfile
 from collections.abc import Callable, Mapping
@@ -21,7 +20,8 @@ import numpy as np
 import yaml
 
 from loqa import buffers, builders, learner, training
-from loqa.run.config import ConfigError, flat, multirun_name, parse_hp
+from loqa.run.config import ConfigError, flat, parse_hp
+from loqa.run.launch import multirun_name
 from loqa.run.run_logging import Run, versions
 from loqa.training import TrainState
 
@@ -150,12 +150,12 @@ def _config_hp(directory: Path) -> Mapping:
 def _difference(saved: Mapping, script: str, hp: Any) -> str:
     """What differs between the `hp` of a run and this one, five keys at most; "" if nothing that matters does."""
     try:
-        there = flat(dataclasses.asdict(parse_hp(script, saved)), "hp.")
+        there = flat(parse_hp(script, saved).model_dump(), "hp.")
     except ConfigError as error:
         return f"its {error}"
-    here = flat(dataclasses.asdict(hp), "hp.")
-    different = [key for key in here if here[key] != there[key] and key not in FREE]
-    return "; ".join(f"{key} is {there[key]} there and {here[key]} here" for key in different[:5])
+    here = flat(hp.model_dump(), "hp.")
+    different = [key for key in here if here[key] != there.get(key) and key not in FREE]
+    return "; ".join(f"{key} is {there.get(key)} there and {here[key]} here" for key in different[:5])
 
 
 # ----------------------------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def read(path: Path, script: str, hp: Any) -> Checkpoint:
 
 
 def _new_state(script: str, hp: Any) -> TrainState:
-    hp = dataclasses.replace(hp, init_from=None)  # which gave the first parameters only, and may be gone
+    hp = hp.model_copy(update={"init_from": None})  # which gave the first parameters only, and may be gone
     _, agent = builders.game_and_agent(script, hp)
     return training.init(agent, learner.settings_of_all(hp), hp, jax.random.key(hp.seed))
 

@@ -29,7 +29,8 @@ import numpy as np
 import yaml
 
 import loqa
-from loqa.run.config import ConfigError, command, multirun_name, without_resume
+from loqa.run.config import ConfigError
+from loqa.run.launch import command, multirun_name, without_resume
 
 try:
     import fcntl
