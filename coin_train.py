@@ -7,11 +7,9 @@ Read ipd.py first: an iteration is the same. What is different is data: the game
 drawn from past versions of the agent, the evaluation against scripted players, and when training ends.
 """
 
-from pathlib import Path
-
-import hydra
 import numpy as np
-from omegaconf import DictConfig
+from loqa.thresholds import threshold_held
+from loqa.tools.run_figures import coin_figures
 
 from ipd import make_evaluation, make_iteration
 from loqa.agent import Agent
@@ -19,10 +17,7 @@ from loqa.games.coin import CoinGame
 from loqa.hyperparameters import CoinHyperparameters
 from loqa.metrics import coin_metrics
 from loqa.run import launch
-from loqa.run.config import CoinConfig
 from loqa.run.trainer import Experiment
-from loqa.thresholds import threshold_held
-from loqa.tools.run_figures import coin_figures
 
 # What the terminal shows of the metrics: rewards a step, and coins a step, all of agent 0 but `AC's`, which is
 # what always-cooperate earns against it.
@@ -55,10 +50,5 @@ def experiment(hp: CoinHyperparameters) -> Experiment:
     )
 
 
-@hydra.main(version_base="1.3", config_path="conf/coin", config_name="config")
-def main(cfg: DictConfig) -> Path:
-    return launch.train(cfg, CoinConfig, experiment)
-
-
 if __name__ == "__main__":
-    launch.script(main)
+    launch.script("coin", experiment)

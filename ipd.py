@@ -13,12 +13,10 @@ a run: its configuration, directory, checkpoints and W&B.
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
-import hydra
 import jax
 import jax.numpy as jnp
-from omegaconf import DictConfig
+from loqa.tools.run_figures import ipd_figures
 
 from loqa import learner
 from loqa.agent import Agent, AgentParams, Experience
@@ -30,9 +28,7 @@ from loqa.metrics import Metrics, learning_metrics, matrix_game_metrics
 from loqa.opponents import Opponents, draw_opponents
 from loqa.rollout import Episodes, draw_noise, play
 from loqa.run import launch
-from loqa.run.config import IPDConfig
 from loqa.run.trainer import Experiment
-from loqa.tools.run_figures import ipd_figures
 
 
 def policy_losses(hp: Hyperparameters, agent: Agent, params: AgentParams, episodes: Episodes) -> PolicyLoss:
@@ -90,7 +86,9 @@ def make_iteration(hp: Hyperparameters, agent: Agent) -> Callable[[TrainState], 
         me, experience = learner.replay_episodes(me, episodes.mine, key_replay)
         params, target_params = me.params, me.target_params
         me = learner.step_critic(
-            me, lambda qvalue: critic_loss(hp, agent, params._replace(qvalue=qvalue), target_params, experience), hp
+            me,
+            lambda qvalue: critic_loss(hp, agent, params._replace(qvalue=qvalue), target_params, experience),
+            hp,
         )
 
         # 5. The target network follows slowly.
@@ -127,16 +125,12 @@ def experiment(hp: IPDHyperparameters) -> Experiment:
         agent=agent,
         iteration=make_iteration(hp, agent),
         evaluation=make_evaluation(hp, agent, matrix_game_metrics),
-        columns={state: f"p_0_{state}_C" for state in STATES} | {f"reward_{i}": f"mean_rewards_{i}" for i in (0, 1)},
+        columns={state: f"p_0_{state}_C" for state in STATES}
+        | {f"reward_{i}": f"mean_rewards_{i}" for i in (0, 1)},
         progress_every=100,
         draw=partial(ipd_figures, game=agent.game, hp=hp),
     )
 
 
-@hydra.main(version_base="1.3", config_path="conf/ipd", config_name="config")
-def main(cfg: DictConfig) -> Path:
-    return launch.train(cfg, IPDConfig, experiment)
-
-
 if __name__ == "__main__":
-    launch.script(main)
+    launch.script("ipd", experiment)

@@ -52,7 +52,10 @@ def init_learner(agent: Agent, hp: Hyperparameters, params: AgentParams) -> Lear
         pushes = math.ceil(hp.total_iterations / hp.agent_replay_buffer.update_freq)
         past = buffers.init(params, min(hp.agent_replay_buffer.capacity, pushes))
     if hp.qvalue.replay_buffer.mode:
-        observations, steps = jnp.zeros((hp.game_length + 1, agent.game.observation_size)), jnp.zeros(hp.game_length)
+        observations, steps = (
+            jnp.zeros((hp.game_length + 1, agent.game.observation_size)),
+            jnp.zeros(hp.game_length),
+        )
         episode = Experience(observations, steps.astype(int), steps)
         replay = buffers.init(episode, hp.qvalue.replay_buffer.capacity)
     return LearnerState(

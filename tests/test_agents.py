@@ -9,12 +9,13 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from loqa.builders import coin_game_and_agent, ipd_game_and_agent, rebuild
 from omegaconf import OmegaConf
 
 from loqa.agent import AgentParams
-from loqa.builders import coin_game_and_agent, ipd_game_and_agent, rebuild
 from loqa.run.agents import FORMAT, load_agent, save_agent
-from loqa.run.config import CoinConfig, IPDConfig, compose, parse
+from loqa.run.config import CoinConfig, IPDConfig, parse
+from loqa.run.launch import compose
 
 KEY = jax.random.key(0)
 PARAMS = AgentParams(

@@ -267,7 +267,9 @@ def make_episodes(numbers):
     """Episodes of three steps, time first, whose every entry says which episode and which step it is of."""
     number, step = np.array(numbers), np.arange(4)[:, None]
     entries = (10 * number + step).astype(np.int32)
-    return Experience(np.stack([entries] * 4, -1).astype(np.float32), entries[:-1], entries[:-1].astype(np.float32))
+    return Experience(
+        np.stack([entries] * 4, -1).astype(np.float32), entries[:-1], entries[:-1].astype(np.float32)
+    )
 
 
 def numbers_of_episodes(episodes):

@@ -1,113 +1,56 @@
 """The configuration: presets, the commands of the paper, what is refused and with which sentence."""
 
-import dataclasses
+import copy
+import functools
 import os
 import re
 import subprocess
 import sys
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
+from pydantic import ValidationError
 
-from loqa.run.config import (
-    CONF_DIR,
-    CoinConfig,
-    ConfigError,
-    IPDConfig,
-    JaxConfig,
-    apply_jax_options,
-    compose,
-    parse,
-    rule_of,
-    yaml_keys,
-)
+from loqa.run.agents import load_agent
+from loqa.run.config import CONF_DIR, CONFIGS, ConfigError, JaxConfig, flat, parse, parse_hp
+from loqa.run.launch import apply_jax_options, compose
 
-CLASSES = {"ipd": IPDConfig, "coin": CoinConfig}
-PRESETS = [(script, path.stem) for script in CLASSES for path in sorted((CONF_DIR / script / "hp").glob("*.yaml"))]
+PRESETS = [(script, path.stem) for script in CONFIGS for path in sorted((CONF_DIR / script / "hp").glob("*.yaml"))]
+AGENTS = sorted((CONF_DIR.parent / "results").glob("**/agents/*.npz"))
 
 
 def load(script, *overrides):
-    return parse(compose(script, list(overrides)), CLASSES[script])
+    return parse(compose(script, list(overrides)), CONFIGS[script])
 
 
-def flatten(tree, path=""):
-    """{"hp.actor.network": "logits", ...}: a list or an empty group is a leaf."""
-    if not isinstance(tree, dict) or not tree:
-        return {path: tree}
-    return {
-        leaf: value
-        for key, below in tree.items()
-        for leaf, value in flatten(below, f"{path}.{key}" if path else key).items()
-    }
+def values(script, preset):
+    return flat(OmegaConf.to_container(compose(script, [f"hp={preset}"]).hp))
+
+
+def sentence_of(script, *overrides):
+    with pytest.raises(ConfigError) as caught:
+        load(script, *overrides)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
 
 
 # -------------------------------------------------------------------------------------------------- presets
 
 
-def test_there_are_presets_of_both_games():
-    assert {("ipd", name) for name in ("logits", "logits_published", "mlp", "gru")} <= set(PRESETS)
-    assert ("coin", "loqa_iclr") in PRESETS
-
-
 @pytest.mark.parametrize(("script", "preset"), PRESETS)
-def test_every_preset_is_valid(script, preset):
-    config = load(script, f"hp={preset}")
-    assert isinstance(config, CLASSES[script])
+def test_every_preset_is_valid_and_has_all_keys_in_yaml(script, preset):
+    composed = compose(script, [f"hp={preset}"])
+    config = parse(composed, CONFIGS[script])
     assert config.hp.total_iterations == config.hp.num_iterations
+    keys, composed_keys = flat(config.model_dump()).keys(), flat(OmegaConf.to_container(composed)).keys()
+    constant = {"hp.actor.network", "hp.qvalue.network"} if script == "coin" else set()
+    assert keys == composed_keys | constant  # no default is in Python
 
 
-@pytest.mark.parametrize(("script", "preset"), PRESETS)
-def test_values_have_the_types_of_their_fields(script, preset):
-    def check(section):
-        for field in dataclasses.fields(section):
-            value = getattr(section, field.name)
-            if dataclasses.is_dataclass(value):
-                assert type(value) is field.type
-                check(value)
-            elif isinstance(value, tuple):
-                assert all(isinstance(item, str) for item in value)
-            else:
-                kinds = getattr(field.type, "__args__", (field.type,))
-                assert type(value) in kinds, f"{field.name}: {value!r} is no {field.type}"
-
-    check(load(script, f"hp={preset}"))
-
-
-@pytest.mark.parametrize(("script", "preset"), PRESETS)
-def test_yaml_and_dataclasses_have_the_same_keys(script, preset):
-    def check(tree, section, path):
-        absent = {key for key, field in yaml_keys(section).items() if rule_of(field) and rule_of(field).networks}
-        aliases = {rule_of(field).alias for field in dataclasses.fields(section) if rule_of(field)}
-        assert set(yaml_keys(section)) - absent <= set(tree) <= set(yaml_keys(section)) | aliases, path
-        for key, field in yaml_keys(section).items():
-            if dataclasses.is_dataclass(field.type):
-                check(tree[key], field.type, f"{path}.{key}")
-
-    check(OmegaConf.to_container(compose(script, [f"hp={preset}"])), CLASSES[script], script)
-
-
-@pytest.mark.parametrize(
-    "name", ["ipd/config.yaml", "ipd/hp/logits.yaml", "coin/config.yaml", "coin/hp/loqa_iclr.yaml"]
-)
-def test_every_key_is_explained_on_its_line(name):
-    block = None
-    explained = 0
-    for line in (CONF_DIR / name).read_text().splitlines():
-        if re.match(r"\w", line):
-            block = line.split(":")[0]
-        if block in ("hydra", "defaults") or not re.match(r"\s*\w+:\s*[^\s#]", line):
-            continue
-        assert re.search(r"\s#\s*\S", line), f"no comment: {line}"
-        explained += 1
-    assert explained > 8
-
-
-def test_published_critic_differs_from_the_calibrated_one_in_these_keys_only():
-    ours, published = (
-        flatten(OmegaConf.to_container(compose("ipd", [f"hp={preset}"]).hp))
-        for preset in ("logits", "logits_published")
-    )
-    assert ours.keys() == published.keys()
+def test_presets_differ_in_these_keys_only():
+    assert {name for script, name in PRESETS if script == "ipd"} == {"logits", "logits_published", "mlp", "gru"}
+    ours, published, mlp, gru = (values("ipd", name) for name in ("logits", "logits_published", "mlp", "gru"))
     assert {key for key in ours if ours[key] != published[key]} == {
         "actor.train.stop_grad_advantage",
         "qvalue.td_lambda",
@@ -116,18 +59,25 @@ def test_published_critic_differs_from_the_calibrated_one_in_these_keys_only():
         "qvalue.output_scale",
         "qvalue.train.target_ema_gamma",
     }
+    assert {key.split(".")[0] for key in mlp if mlp[key] != ours.get(key)} == {"actor"}
+    changed = {key.split(".")[0] for key in gru if gru[key] != ours.get(key)}
+    assert changed == {"actor", "qvalue", "agent_replay_buffer", "batch_size"}
+    assert values("coin", "loqa_calibrated") == values("coin", "loqa_iclr")
 
 
 @pytest.mark.parametrize(
-    ("preset", "differs"), [("mlp", {"actor"}), ("gru", {"actor", "qvalue", "agent_replay_buffer", "batch_size"})]
+    "name", ["shared/base_hp.yaml", "shared/base_config.yaml", "ipd/hp/logits.yaml", "coin/hp/loqa_iclr.yaml"]
 )
-def test_other_presets_change_networks_buffers_and_the_batch_only(preset, differs):
-    ours, other = (OmegaConf.to_container(compose("ipd", [f"hp={name}"]).hp) for name in ("logits", preset))
-    assert {key for key in ours if ours[key] != other[key]} == differs
-
-
-def test_loqa_calibrated_is_another_name():
-    assert load("coin", "hp=loqa_calibrated").hp == load("coin", "hp=loqa_iclr").hp
+def test_every_key_is_explained_on_its_line(name):
+    """In the file itself, or in the base that it starts from."""
+    line_of = re.compile(r"^\s*(\w+):[^\S\n]*([^\s#].*)", re.MULTILINE)
+    base = (CONF_DIR / "shared/base_hp.yaml").read_text()
+    explained = set(re.findall(r"^\s*(\w+):.*\S\s+#\s*\S", base, re.MULTILINE))
+    text = (CONF_DIR / name).read_text().split("\nhydra:")[0]
+    keys = line_of.findall(text)
+    assert len(keys) > 8
+    for key, value in keys:
+        assert re.search(r"\s#\s*\S", value) or ("hp/" in name and key in explained), f"no comment: {key}"
 
 
 # ------------------------------------------------------------------------------------- the paper's commands
@@ -154,17 +104,12 @@ def as_overrides(command):
 def test_ipd_command():
     config = load("ipd", *as_overrides(IPD_COMMAND))
     hp = config.hp
-    assert config.wandb.state is True
-    assert config.wandb.tags == ("ipd_10_seeds",)
-    assert (hp.seed, hp.eval_every, hp.batch_size, hp.game_length) == (42, 100, 2048, 50)
-    assert (hp.actor.network, hp.actor.hidden_size, hp.actor.layers_before_gru) == ("logits", None, None)
-    assert (hp.actor.train.lr_loss_actor, hp.actor.train.entropy_beta) == (0.001, 0.0)
+    assert config.wandb.state is True and config.wandb.tags == ["ipd_10_seeds"]
+    assert (hp.seed, hp.eval_every, hp.batch_size, hp.game_length, hp.epsilon_greedy) == (42, 100, 2048, 50, 0.2)
+    assert (hp.actor.network, hp.actor.train.lr_loss_actor, hp.actor.train.entropy_beta) == ("logits", 0.001, 0.0)
     assert (hp.qvalue.mode, hp.qvalue.train.lr_loss_qvalue) == ("mean", 0.01)
-    assert hp.epsilon_greedy == 0.2
-    assert hp.agent_replay_buffer.enabled is False
-    assert hp.qvalue.replay_buffer.enabled is False
-    assert hp.actor.train.clip_grad.enabled is False
-    assert hp.num_learners == 1
+    assert (hp.agent_replay_buffer.mode, hp.qvalue.replay_buffer.mode) == (False, False)
+    assert hp.actor.train.clip_grad.mode == "disabled"
     assert hp.env_steps_per_iteration == 2048 * 50
     # The preset is this command: what it changes besides is where the run is logged.
     assert hp == load("ipd").hp
@@ -176,20 +121,18 @@ def test_ipd_command():
 def test_coin_commands(tag, seed, size, batch_size):
     command = COIN_COMMAND.format(tag=tag, seed=seed, size=size, batch_size=batch_size)
     config = load("coin", *as_overrides(command))
-    hp = config.hp
-    assert config.wandb.state is True
-    assert config.wandb.tags == ("coin", tag)
+    hp, buffer = config.hp, config.hp.agent_replay_buffer
+    assert config.wandb.state is True and config.wandb.tags == ["coin", tag]
     assert (hp.seed, hp.batch_size, hp.save_every) == (seed, batch_size, 1000)
-    assert (hp.game.height, hp.game.width, hp.game_length) == (size, size, 50)
-    assert (hp.actor.hidden_size, hp.actor.layers_before_gru) == (128, 2)
+    assert (hp.game.height, hp.game.width, hp.game_length, hp.epsilon_greedy) == (size, size, 50, 0.0)
+    assert (hp.actor.network, hp.actor.hidden_size, hp.actor.layers_before_gru) == ("gru", 128, 2)
     assert (hp.actor.train.lr_loss_actor, hp.actor.train.entropy_beta) == (0.001, 0.1)
     assert hp.qvalue.train.lr_loss_qvalue == 0.01
-    assert hp.actor.train.clip_grad.enabled is True
-    buffer = hp.agent_replay_buffer
-    assert (buffer.enabled, buffer.capacity, buffer.update_freq) == (True, 10000, 10)
+    assert hp.actor.train.clip_grad.mode == "norm"
+    assert (buffer.mode, buffer.capacity, buffer.update_freq) == (True, 10000, 10)
     assert hp.just_self_play is True
     if tag == "loqa_10_seeds":
-        assert dataclasses.replace(hp, seed=42) == load("coin").hp
+        assert hp.model_copy(update={"seed": 42}) == load("coin").hp
 
 
 # ----------------------------------------------------------------------------------------- what is accepted
@@ -206,10 +149,8 @@ def test_coin_commands(tag, seed, size, batch_size):
         ("hp.actor.train.separate=enabled", lambda c: c.hp.actor.train.separate, True),
         ("hp.actor.train.separate=true", lambda c: c.hp.actor.train.separate, True),
         ("hp.actor.train.separate=False", lambda c: c.hp.actor.train.separate, False),
-        ("hp.qvalue.replay_buffer.mode=enabled", lambda c: c.hp.qvalue.replay_buffer.enabled, True),
-        ("wandb.state=true", lambda c: c.wandb.state, True),
         ("wandb.entity=me", lambda c: c.wandb.entity, "me"),
-        ("wandb.tags=[]", lambda c: c.wandb.tags, ()),
+        ("wandb.tags=[]", lambda c: c.wandb.tags, []),
         ("wandb.dir=/tmp/a", lambda c: c.wandb.dir, "/tmp/a"),
         ("wandb.wandb_dir=/tmp/b", lambda c: c.wandb.dir, "/tmp/b"),
         ("hp.save_dir=${wandb.project}", lambda c: c.hp.save_dir, "loqa"),
@@ -219,6 +160,10 @@ def test_coin_commands(tag, seed, size, batch_size):
         ("hp.max_env_steps=1126399", lambda c: c.hp.total_iterations, 10),
         ("hp.max_env_steps=1e12", lambda c: c.hp.total_iterations, 7000),
         ("hp.num_iterations=3", lambda c: c.hp.total_iterations, 3),
+        ("hp.payoffs=null", lambda c: c.hp.matrix_payoffs, ((-1.0, -3.0, 0.0, -2.0),) * 2),
+        ("hp=mlp", lambda c: (c.hp.actor.network, c.hp.actor.hidden_size), ("mlp", 8)),
+        ("hp=gru", lambda c: (c.hp.actor.hidden_size, c.hp.actor.layers_before_gru), (32, 2)),
+        ("hp=gru", lambda c: (c.hp.qvalue.network, c.hp.qvalue.layers_before_gru), ("gru", 2)),
     ],
 )  # fmt: skip
 def test_accepted(override, read, value):
@@ -227,304 +172,273 @@ def test_accepted(override, read, value):
     assert type(result) is type(value)
 
 
-def test_coin_counts_its_steps_as_the_ipd_does():
-    hp = load("coin", "hp.game.game_length=16", "hp.batch_size=10", "hp.just_self_play=false").hp
-    assert hp.game_length == 16
-    assert hp.env_steps_per_iteration == 2 * 10 * 16
-
-
-def test_wandb_dir_may_be_given_twice_if_it_is_the_same():
-    wandb = load("ipd", "wandb.dir=a", "wandb.wandb_dir=a").wandb
-    assert wandb.dir == "a"
-    assert not hasattr(wandb, "wandb_dir")
-
-
-def test_networks_of_the_ipd():
-    mlp = load("ipd", "hp=mlp").hp
-    assert (mlp.actor.network, mlp.actor.hidden_size, mlp.actor.layers_before_gru) == ("mlp", 8, None)
-    gru = load("ipd", "hp=gru").hp
-    assert (gru.actor.network, gru.actor.hidden_size, gru.actor.layers_before_gru) == ("gru", 32, 2)
-    assert (gru.qvalue.network, gru.qvalue.layers_before_gru) == ("gru", 2)
+def test_combinations_that_are_accepted():
+    assert load("ipd", "wandb.dir=a", "wandb.wandb_dir=a").wandb.dir == "a"
+    two = load("ipd", "hp.just_self_play=false", "hp.agent_1=naive").hp
+    assert (two.is_naive(0), two.is_naive(1)) == (False, True)
+    coin = load("coin", "hp.game.game_length=16", "hp.batch_size=10", "hp.just_self_play=false").hp
+    assert (coin.game_length, coin.env_steps_per_iteration) == (16, 2 * 10 * 16)
     added = load("ipd", "hp.actor.network=gru", "+hp.actor.hidden_size=4", "+hp.actor.layers_before_gru=1").hp
     assert (added.actor.network, added.actor.hidden_size, added.actor.layers_before_gru) == ("gru", 4, 1)
-    removed = load("ipd", "hp=gru", "hp.actor.network=mlp", "~hp.actor.layers_before_gru").hp
-    assert (removed.actor.network, removed.actor.layers_before_gru) == ("mlp", None)
+    assert load("ipd", "hp=gru", "hp.actor.network=mlp", "~hp.actor.layers_before_gru").hp.actor.network == "mlp"
+    custom = load("ipd", CUSTOM, "hp.payoffs=[[1,2,3,4],[1,3,2,4]]", "hp.just_self_play=false").hp
+    assert custom.matrix_payoffs == ((1.0, 2.0, 3.0, 4.0), (1.0, 3.0, 2.0, 4.0))
+    assert load("ipd", "hp.game_name=matching_pennies", "hp.just_self_play=false").hp.num_learners == 2
+    shares = ("hp.agent_replay_buffer.opponents_per_batch=16", "hp.agent_replay_buffer.cur_agent_frac=0.25")
+    assert load("coin", "hp.batch_size=64", *shares).hp.agent_replay_buffer.opponents_per_batch == 16
 
 
-def test_a_plain_dictionary_is_enough():
+def test_a_plain_dictionary_is_enough_and_the_result_is_frozen():
     cfg = compose("ipd", ["hp.seed=7"])
-    assert parse(OmegaConf.to_container(cfg), IPDConfig) == parse(cfg, IPDConfig)
-
-
-def test_configs_are_frozen():
-    config = load("ipd")
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    config = parse(OmegaConf.to_container(cfg, resolve=True), CONFIGS["ipd"])
+    assert config == parse(cfg, CONFIGS["ipd"])
+    with pytest.raises(ValidationError, match="frozen"):
         config.hp.seed = 1
 
 
-def test_opponents_per_batch():
-    shared = ["hp.batch_size=64", "hp.agent_replay_buffer.opponents_per_batch=16"]
-    assert (
-        load(
-            "coin", *shared, "hp.agent_replay_buffer.cur_agent_frac=0.25"
-        ).hp.agent_replay_buffer.opponents_per_batch
-        == 16
-    )
-    with pytest.raises(ConfigError, match="opponents_per_batch is 16"):
-        load("coin", *shared, "hp.agent_replay_buffer.cur_agent_frac=0.1")  # 6 episodes, in groups of 4
+def test_hp_of_an_earlier_version_has_the_defaults_of_what_it_lacks():
+    assert parse_hp("ipd", {}) == load("ipd").hp
+    old = parse_hp("coin", {"seed": 7, "game": {"width": 5}, "agent_replay_buffer": {"mode": "disabled"}})
+    assert (old.seed, old.game.width, old.game.height, old.agent_replay_buffer.mode) == (7, 5, 3, False)
+    for hp, words in [({"nosuch": 1}, "hp.nosuch is 1"), ({"actor": 3}, "hp.actor is 3"), (None, "hp is null")]:
+        with pytest.raises(ConfigError, match=words):
+            parse_hp("ipd", hp)
+    with pytest.raises(ConfigError, match="'chess', but must be ipd or coin"):
+        parse_hp("chess", {})
+
+
+@pytest.mark.parametrize("path", AGENTS[::5], ids=lambda path: path.parent.parent.name)
+def test_saved_agents_are_read(path):
+    _, description = load_agent(path)
+    hp = parse_hp(description["game"], description["hp"])
+    assert hp.seed == description["hp"]["seed"] and hp.actor.train.lr_loss_actor > 0
 
 
 # ------------------------------------------------------------------------------------------ what is refused
 
-# A line has the script, the overrides, and what the sentence must contain; the key and the value of the first
-# override are looked for as well. @n_step stands for hp.differentiable_opponent.method=n_step.
-REFUSED = """
-ipd   hp.seed=-1                        | an integer from 0 to 4294967295
-ipd   hp.seed=4294967296                | an integer from 0 to 4294967295
-ipd   hp.seed=1.5                       | an integer
-ipd   hp.seed=null                      | an integer
-ipd   hp.seed='42'                      | an integer
-ipd   hp.seed=true                      | an integer
-ipd   hp.seed=[1]                       | an integer
-ipd   hp.num_iterations=0               | an integer of at least 1
-ipd   hp.num_iterations=inf             | an integer of at least 1
-ipd   hp.max_env_steps=0                | an integer of at least 1 or null
-ipd   hp.max_env_steps=102399           | at least 102400
-ipd   hp.max_env_steps=102400 hp.just_self_play=false | at least 204800
-ipd   hp.batch_size=0                   | hp.batch_size is 0, but must be an integer of at least 1
-ipd   hp.batch_size=big                 | an integer of at least 1
-ipd   hp.game_name=chess                | ipd, chicken, stag_hunt, battle_of_the_sexes, matching_pennies or custom
-ipd   hp.game_name=null                 | ipd, chicken, stag_hunt
-ipd   hp.game_name=custom               | hp.payoffs is null, but must be two lists of four finite numbers
-ipd   hp.game_name=matching_pennies     | hp.just_self_play is true, but must be false where hp.game_name is
-ipd   hp.game_name=battle_of_the_sexes  | hp.just_self_play is true, but must be false where hp.game_name is
-coin  hp.stop_at=best                   | weak, medium or strong or null
-coin  hp.stop_at=weak hp.game.width=4   | hp.stop_at is 'weak', but must be null on a 3x4 board
-coin  hp.game_name=chicken              | there is no such key
-ipd   hp.payoffs=3                      | two lists of four finite numbers
-ipd   hp.payoffs=chicken                | two lists of four finite numbers
-ipd   hp.game_length=0                  | an integer of at least 1
-ipd   hp.reward_discount=1.01           | a number from 0 to 1
-ipd   hp.reward_discount=-0.1           | a number from 0 to 1
-ipd   hp.reward_discount=nan            | a number from 0 to 1
-ipd   hp.agent_0=dqn                    | loqa or naive
-ipd   hp.agent_0=naive                  | hp.just_self_play
-ipd   hp.agent_1=naive                  | hp.just_self_play
-coin  hp.agent_1=naive                  | hp.just_self_play
-ipd   hp.just_self_play=1               | true or false
-ipd   hp.just_self_play=enabled         | true or false
-ipd   hp.op_softmax_temp=0              | a finite number above 0
-ipd   hp.op_softmax_temp=inf            | a finite number above 0
-ipd   hp.epsilon_greedy=2               | a number from 0 to 1
-ipd   hp.epsilon_greedy='0.2'           | a number from 0 to 1
-coin  hp.epsilon_greedy=0.2             | there is no such key
-ipd   hp.opponent_differentiation_weight=-1 | a finite number of at least 0
-ipd   hp.eval_every=0                   | an integer of at least 1
-ipd   hp.save_every=0                   | an integer of at least 1
-ipd   hp.save_dir=''                    | a non-empty string
-ipd   hp.save_dir=3                     | a non-empty string
-ipd   hp.differentiable_opponent.method=dice        | loaded-dice or n_step
-ipd   hp.differentiable_opponent.method=loaded-ios  | published code
-ipd   hp.differentiable_opponent.n_step=1           | an integer of at least 2
-ipd   hp.differentiable_opponent.n_step=51 @n_step | at most 50
-coin  hp.differentiable_opponent.n_step=9 @n_step hp.game.game_length=8 | at most 8
-ipd   hp.differentiable_opponent.discount=1.5       | a number from 0 to 1
-ipd   hp.differentiable_opponent.exclude_after_step=-1 | an integer of at least 0
-ipd   hp.differentiable_opponent.differentiable_current_reward=0 | true or false
-ipd   hp.differentiable_opponent.differentiable_current_reward=true @n_step | must be false with method n_step
-ipd   hp.differentiable_opponent.stop_grad_normalizing_constant=1 | enabled or disabled
-ipd   hp.differentiable_opponent=loaded-dice        | must have the keys method
-ipd   hp.actor.network=cnn              | logits, mlp or gru
-ipd   hp.actor.hidden_size=8            | mlp or gru
-ipd   +hp.actor.hidden_size=8           | would do nothing
-ipd   +hp.actor.hidden_size=0 hp=mlp    | exists already
-ipd   hp.actor.hidden_size=0 hp=mlp     | an integer of at least 1
-ipd   +hp.actor.layers_before_gru=2 hp=mlp | only gru
-ipd   hp.actor.layers_before_gru=3 hp=gru  | an integer from 1 to 2
-ipd   hp.actor.train.optimizer=rmsprop  | adam or sgd
-ipd   hp.actor.train.lr_loss_actor=-1   | a finite number of at least 0
-ipd   hp.actor.train.lr_loss_actor=fast | a finite number of at least 0
-ipd   hp.actor.train.advantage=GAE      | TD0 or MC
-ipd   hp.actor.train.stop_grad_advantage=disabled | true or false
-ipd   hp.actor.train.entropy_beta=-0.1  | a finite number of at least 0
-ipd   hp.actor.train.clip_grad.mode=value  | norm or disabled
-ipd   hp.actor.train.clip_grad.max_norm=0  | a finite number above 0
-ipd   hp.actor.train.separate=on        | enabled or disabled
-ipd   hp.actor.train.lr_loss_actor_agent=-1    | a finite number of at least 0
-ipd   hp.actor.train.lr_loss_actor_opponent=-1 | a finite number of at least 0
-ipd   hp.qvalue.network=logits          | mlp or gru
-ipd   hp.qvalue.hidden_size=0           | an integer of at least 1
-ipd   +hp.qvalue.layers_before_gru=2    | would do nothing
-ipd   hp.qvalue.mode=max                | mean or argmax
-ipd   hp.qvalue.td_lambda=1.1           | a number from 0 to 1
-ipd   hp.qvalue.terminal=none           | zero or bootstrap
-ipd   hp.qvalue.time=both               | normalized or raw
-ipd   hp.qvalue.output_scale=0          | a finite number above 0
-ipd   hp.qvalue.train.optimizer=adamw   | adam or sgd
-ipd   hp.qvalue.train.lr_loss_qvalue=-1 | a finite number of at least 0
-ipd   hp.qvalue.train.target_ema_gamma=1.1     | a number from 0 to 1
-ipd   hp.qvalue.replay_buffer.mode=full        | enabled or disabled
-ipd   hp.qvalue.replay_buffer.capacity=0       | an integer of at least 1
-ipd   hp.qvalue.replay_buffer.capacity=2047 hp.qvalue.replay_buffer.mode=enabled | at least 2048
-coin  hp.agent_replay_buffer.mode=2            | enabled or disabled
-coin  hp.agent_replay_buffer.capacity=0        | an integer of at least 1
-coin  hp.agent_replay_buffer.update_freq=0     | an integer of at least 1
-coin  hp.agent_replay_buffer.cur_agent_frac=2  | a number from 0 to 1
-ipd   hp.agent_replay_buffer.cur_agent_frac=0.5      | hp.agent_replay_buffer.mode is disabled
-coin  hp.agent_replay_buffer.opponents_per_batch=0   | an integer of at least 1 or null
-coin  hp.agent_replay_buffer.opponents_per_batch=5   | must divide hp.batch_size
-ipd   hp.agent_replay_buffer.opponents_per_batch=64  | hp.agent_replay_buffer.mode is disabled
-coin  hp.game.height=0                  | an integer of at least 1
-coin  hp.game.width=2 hp.game.height=1  | at least 3 cells
-coin  hp.game.game_length=1.5           | an integer of at least 1
-coin  hp.game=3                         | must have the keys height, width, game_length
-coin  hp.actor.hidden_size=1.5          | an integer of at least 1
-coin  hp.actor.layers_before_gru=0      | an integer from 1 to 2
-coin  hp.qvalue.layers_before_gru=3     | an integer from 1 to 2
-coin  hp.actor.network=gru              | hp.actor has hidden_size, layers_before_gru, train
-ipd   wandb.state=maybe                 | enabled or disabled
-ipd   wandb.mode=disabled               | online or offline
-ipd   wandb.project=null                | a non-empty string
-ipd   wandb.entity=5                    | a non-empty string or null
-ipd   wandb.name=''                     | a non-empty string or null
-ipd   wandb.tags=ipd                    | a list of strings
-ipd   wandb.tags=[1]                    | a list of strings
-ipd   wandb.wandb_dir=b wandb.dir=a     | wandb.dir, which is 'a'
-ipd   wandb.wandb_dir=5                 | a non-empty string or null
-ipd   jax.jax_debug_nans=disabled       | true or false
-ipd   jax.jax_disable_jit=1             | true or false
-ipd   hp.bach_size=3                    | did you mean hp.batch_size?
-ipd   +hp.bach_size=3                   | did you mean hp.batch_size?
-ipd   hp.actor.train.lr=1               | hp.actor.train has optimizer, lr_loss_actor
-ipd   hp.nosuch.deeper=1                | hp has seed
-ipd   hp.seed.x=3                       | hp.seed is a single value
-ipd   hpp.seed=3                        | did you mean hp?
-ipd   +nosuch=3                         | the configuration has hp, wandb, jax
-coin  hp.game.gnumactions=4             | four moves
-coin  +hp.game.gnumactions=4            | four moves
-ipd   hp.reset.mode=enabled             | the resets of the published code
-ipd   +reset.mode=enabled               | the resets of the published code
-ipd   hp=nosuch                         | gru, logits, logits_published or mlp
-coin  hp=logits                         | loqa_iclr
-ipd   +hp.seed=3                        | must be set without the +
-ipd   hp.seed=1,2                       | -m
-ipd   hp.seed=${nosuch}                 | cannot be resolved
-ipd   hp.seed=[1                        | key=value
+CUSTOM = "hp.game_name=custom"
+
+# Values that a key may not have, whatever the others are, and words of what is allowed.
+OUT_OF_RANGE = """
+ipd  hp.seed: -1 4294967296 | than or equal to
+ipd  hp.seed: 1.5 null '42' true [1] | a valid integer
+ipd  hp.num_iterations: inf | a valid integer
+ipd  hp.batch_size: big | a valid integer
+ipd  hp.num_iterations hp.max_env_steps hp.batch_size hp.eval_every hp.eval_episodes: 0 | 1
+ipd  hp.save_every hp.checkpoint_every: 0 | 1
+ipd  hp.game_length hp.qvalue.hidden_size hp.qvalue.replay_buffer.capacity hp.agent_replay_buffer.capacity: 0 | 1
+ipd  hp.agent_replay_buffer.update_freq hp.agent_replay_buffer.opponents_per_batch: 0 | 1
+coin hp.game.height hp.game.width hp.game.game_length hp.actor.hidden_size hp.qvalue.hidden_size: 0 | 1
+coin hp.game.game_length hp.actor.hidden_size: 1.5 | a valid integer
+coin hp.actor.layers_before_gru hp.qvalue.layers_before_gru: 0 3 | than or equal to
+ipd  hp.differentiable_opponent.n_step: 1 | 2
+ipd  hp.differentiable_opponent.exclude_after_step: -1 | 0
+ipd  hp.reward_discount hp.epsilon_greedy hp.differentiable_opponent.discount: 1.01 -0.1 nan |
+ipd  hp.qvalue.td_lambda hp.qvalue.train.target_ema_gamma hp.agent_replay_buffer.cur_agent_frac: 1.01 -0.1 |
+ipd  hp.epsilon_greedy: '0.2' true | a valid number
+ipd  hp.op_softmax_temp hp.qvalue.output_scale hp.actor.train.clip_grad.max_norm: 0 inf |
+ipd  hp.opponent_differentiation_weight hp.actor.train.lr_loss_actor hp.actor.train.entropy_beta: -1 inf fast |
+ipd  hp.actor.train.lr_loss_actor_agent hp.actor.train.lr_loss_actor_opponent hp.qvalue.train.lr_loss_qvalue: -1 |
+ipd  hp.save_dir wandb.project: '' null 3 | string
+ipd  hp.init_from resume wandb.entity wandb.group wandb.name wandb.dir wandb.wandb_dir: '' 5 | string
+ipd  wandb.tags: ipd | a list
+ipd  hp.just_self_play jax.jax_debug_nans jax.jax_disable_jit: 1 enabled | true or false
+ipd  hp.actor.train.stop_grad_advantage hp.differentiable_opponent.differentiable_current_reward: 0 on | true or
+ipd  hp.actor.train.separate hp.qvalue.replay_buffer.mode hp.agent_replay_buffer.mode: on 1 null | enabled or
+ipd  wandb.state: maybe | enabled or
+ipd  hp.differentiable_opponent.stop_grad_normalizing_constant: 1 | enabled or disabled
+ipd  hp.game_name: chess null | 'chicken', 'stag_hunt', 'battle_of_the_sexes', 'matching_pennies' or 'custom'
+ipd  hp.agent_0 hp.agent_1: dqn | 'loqa' or 'naive'
+coin hp.stop_at: best | 'weak', 'medium' or 'strong'
+ipd  hp.differentiable_opponent.method: dice loaded-ios | 'loaded-dice' or 'n_step'
+ipd  hp.differentiable_opponent.method: loaded-ios | published code
+ipd  hp.actor.network: cnn null | 'logits', 'mlp', 'gru'
+ipd  hp.qvalue.network: logits | 'mlp', 'gru'
+ipd  hp.actor.train.optimizer hp.qvalue.train.optimizer: adamw | 'adam' or 'sgd'
+ipd  hp.actor.train.advantage: GAE | 'TD0' or 'MC'
+ipd  hp.actor.train.clip_grad.mode: value | 'norm' or 'disabled'
+ipd  hp.qvalue.mode: max | 'mean' or 'argmax'
+ipd  hp.qvalue.terminal: none | 'zero' or 'bootstrap'
+ipd  hp.qvalue.time: both | 'normalized' or 'raw'
+ipd  wandb.mode: disabled | 'online' or 'offline'
+ipd  hp.payoffs: 3 chicken | a list
+ipd  hp.actor hp.qvalue: 3 | the keys of a network
+coin hp.actor hp.game hp.differentiable_opponent hp wandb jax: loaded-dice | must have the keys
 """
 
 
-def refused_case(line):
-    command, sentence = line.split("|")
-    script, *overrides = command.replace("@", "hp.differentiable_opponent.method=").split()
-    return pytest.param(script, overrides, sentence.strip(), id=" ".join([script, *overrides]))
+def out_of_range():
+    for line in OUT_OF_RANGE.strip().splitlines():
+        keys, bad, allowed = re.fullmatch(r"(.*): (.*?) \|(.*)", line).groups()
+        script, *keys = keys.split()
+        yield from ((script, key, value, allowed.strip()) for key in keys for value in bad.split())
 
 
-@pytest.mark.parametrize(
-    ("script", "overrides", "expected"), [refused_case(line) for line in REFUSED.strip().splitlines()]
-)
-def test_refused(script, overrides, expected):
+@functools.cache
+def default_tree(script):
+    return OmegaConf.to_container(compose(script, []), resolve=True)
+
+
+def with_value(script, key, value):
+    """The configuration as a plain dictionary, with another value of a key."""
+    tree = section = copy.deepcopy(default_tree(script))
+    *above, last = key.split(".")
+    for part in above:
+        section = section[part]
+    section[last] = value
+    return tree
+
+
+@pytest.mark.parametrize(("script", "key", "word", "allowed"), list(out_of_range()))
+def test_a_value_that_is_not_allowed(script, key, word, allowed):
+    value = OverridesParser.create().parse_override(f"{key}={word}").value()
     with pytest.raises(ConfigError) as caught:
-        load(script, *overrides)
-    sentence = str(caught.value)
-    key, value = overrides[0].lstrip("+").split("=", maxsplit=1)
-    assert len(sentence.splitlines()) == 1
-    assert expected in sentence
-    assert (key if not key.startswith("reset") else "reset") in sentence
-    assert value.strip("'[]") in sentence
+        parse(with_value(script, key, value), CONFIGS[script])
+    shown = {None: "null", True: "true", False: "false"}.get(value) if not isinstance(value, int | list) else None
+    if isinstance(value, bool):
+        shown = word
+    assert str(caught.value).startswith(f"{key} is {shown or repr(value)}, but must ")
+    assert allowed in str(caught.value)
 
 
-CUSTOM = "hp.game_name=custom"
-
-
-@pytest.mark.parametrize(
-    "payoffs",
-    ["[]", "[1,2,3,4]", "[[1,2,3,4]]", "[[1,2,3,4],[1,2,3]]", "[[1,2,3,4],[1,2,3,4,5]]", "[[1,2,3,4],null]"]
-    + ["[[1,2],[3,4],[1,2],[3,4]]", "[[1,2,3,nan],[1,2,3,nan]]", "[[1,2,3,4],[1,2,3,-inf]]"]
-    + ["[[1,2,3,4],[1,2,3,x]]", "[[1,2,3,4],[1,2,3,true]]", "[[1,2,3,4],[1,2,3,null]]", "[[1,2,3,4],[1,2,3,'4']]"]
-    + ["{C:[1,2],D:[3,4]}"],
-)
-def test_refused_payoffs(payoffs):
-    with pytest.raises(ConfigError, match="^hp.payoffs is .*, but must be two lists of four finite .*null$"):
-        load("ipd", CUSTOM, f"hp.payoffs={payoffs}")
-
-
-def test_payoffs_are_for_custom_games_only():
-    rows = "[[1,2,3,4],[1,2,3,4]]"
-    for name in ("ipd", "chicken", "matching_pennies"):
-        with pytest.raises(ConfigError, match=f"^hp.payoffs is .*, but must be null where hp.game_name is {name}"):
-            load("ipd", f"hp.game_name={name}", f"hp.payoffs={rows}")
-    assert load("ipd", CUSTOM, f"hp.payoffs={rows}").hp.matrix_payoffs == ((1.0, 2.0, 3.0, 4.0),) * 2
-    assert load("ipd").hp.matrix_payoffs == ((-1.0, -3.0, 0.0, -2.0),) * 2
-
-
-def test_a_game_that_is_not_symmetric_needs_two_learners():
-    rows = "hp.payoffs=[[1,2,3,4],[1,3,2,4]]"
-    with pytest.raises(ConfigError, match="^hp.just_self_play is true, but must be false where hp.payoffs is"):
-        load("ipd", CUSTOM, rows)
-    assert load("ipd", CUSTOM, rows, "hp.just_self_play=false").hp.num_learners == 2
-    assert load("ipd", "hp.game_name=matching_pennies", "hp.just_self_play=false").hp.num_learners == 2
-
-
-def test_a_key_that_is_not_there():
-    for key in ("hp.seed", "hp.actor.train.clip_grad.mode", "wandb.tags", "jax.jax_disable_jit"):
-        with pytest.raises(ConfigError, match=f"^{re.escape(key)} is missing, but must be "):
-            load("ipd", f"~{key}")
-    for key in ("hp", "hp.actor", "wandb"):
-        with pytest.raises(ConfigError, match=f"^{re.escape(key)} is missing, but must have the keys "):
-            load("ipd", f"~{key}")
-    with pytest.raises(ConfigError, match="^hp.seed is missing"):
-        load("ipd", "hp.seed=???")
-
-
-def test_a_network_without_its_keys_says_what_to_add():
-    with pytest.raises(ConfigError) as caught:
-        load("ipd", "hp.actor.network=gru")
-    assert "hp.actor.hidden_size is missing" in str(caught.value)
-    assert "+hp.actor.hidden_size=" in str(caught.value)
-    assert "hp=gru" in str(caught.value)
-    with pytest.raises(ConfigError, match=r"\+hp.actor.hidden_size=8"):
-        load("ipd", "hp.actor.network=mlp", "hp.actor.hidden_size=8")
-
-
-def test_every_line_of_a_sentence_is_the_same_line():
-    with pytest.raises(ConfigError) as caught:
-        load("ipd", "hp.save_dirs='a\nb'")
-    assert "\n" not in str(caught.value)
+@pytest.mark.parametrize("script", CONFIGS)
+def test_every_key_is_checked_and_has_to_be_there(script):
+    """Whatever the key, a list that holds a mapping is not a value of it."""
+    for key in flat(default_tree(script)):
+        with pytest.raises(ConfigError, match=f"^{re.escape(key)}(\\.0)? is .*, but must "):
+            parse(with_value(script, key, [{"a": 1}]), CONFIGS[script])
+        with pytest.raises(ConfigError, match=f"^{re.escape(key)} is missing"):
+            tree = with_value(script, key, None)
+            above, _, last = key.rpartition(".")
+            section = functools.reduce(dict.__getitem__, above.split(".") if above else [], tree)
+            del section[last]
+            parse(tree, CONFIGS[script])
 
 
 @pytest.mark.parametrize("cfg", [None, 3, [1], {}, {"hp": {}}, {"hp": None, "wandb": None, "jax": None}, {1: 2}])
 def test_no_configuration_at_all(cfg):
     with pytest.raises(ConfigError):
-        parse(cfg, IPDConfig)
+        parse(cfg, CONFIGS["ipd"])
 
 
-def test_every_leaf_is_checked():
-    """Whatever the key, a list that holds a mapping is not a value of it."""
-    for script, config_class in CLASSES.items():
-        cfg = compose(script, [])
-        for key in flatten(OmegaConf.to_container(cfg)):
-            bad = OmegaConf.to_container(cfg)
-            *path, last = key.split(".")
-            section = bad
-            for part in path:
-                section = section[part]
-            section[last] = [{"a": 1}]
-            with pytest.raises(ConfigError, match=f"^{re.escape(key)} is .*, but "):
-                parse(bad, config_class)
+# Overrides that are wrong together, or in another way than their value, and words of the sentence, which has the
+# first one's key, too. @n_step is hp.differentiable_opponent.method=n_step, @custom hp.game_name=custom, @past
+# hp.agent_replay_buffer.
+REFUSED = """
+ipd  hp.max_env_steps=102399 | is 102399, but must be at least 102400
+ipd  hp.max_env_steps=102400 hp.just_self_play=false | is 102400, but must be at least 204800
+ipd  hp.payoffs=null @custom | is null, but must be two lists of four numbers
+ipd  hp.payoffs=[[1,2,3,4],[1,2,3,4]] | but must be null where hp.game_name is ipd: only custom takes them
+ipd  hp.just_self_play=true @custom hp.payoffs=[[1,2,3,4],[1,3,2,4]] | must be false where hp.game_name is custom
+ipd  hp.just_self_play=true hp.game_name=matching_pennies | is true, but must be false where
+ipd  hp.just_self_play=true hp.game_name=battle_of_the_sexes | is true, but must be false where
+coin hp.stop_at=weak hp.game.width=4 | is 'weak', but must be null on a 3x4 board
+coin hp.game.width=2 hp.game.height=1 | is 2, but must be larger where height is 1: a board needs at least 3 cells
+ipd  hp.agent_0=naive | is 'naive', but must be loqa where hp.just_self_play is true
+coin hp.agent_1=naive | is 'naive', but must be loqa where hp.just_self_play is true
+ipd  hp.differentiable_opponent.n_step=51 @n_step | is 51, but must be at most 50
+coin hp.differentiable_opponent.n_step=9 @n_step hp.game.game_length=8 | is 9, but must be at most 8
+ipd  hp.differentiable_opponent.differentiable_current_reward=true @n_step | is true, but must be false with
+ipd  hp.qvalue.replay_buffer.capacity=2047 hp.qvalue.replay_buffer.mode=enabled | is 2047, but must be at
+ipd  @past.cur_agent_frac=0.5 | is 0.5, but must be 0 when hp.agent_replay_buffer.mode is disabled
+ipd  @past.opponents_per_batch=64 | is 64, but must be null when hp.agent_replay_buffer.mode is disabled
+coin @past.opponents_per_batch=5 | is 5, but must be a divisor of hp.batch_size, 512
+coin @past.opponents_per_batch=16 hp.batch_size=64 @past.cur_agent_frac=0.1 | 6 episodes, is a multiple of 4
+ipd  wandb.wandb_dir=b wandb.dir=a | is 'b', but must be null or the same as wandb.dir, which is 'a'
+ipd  hp.actor.network=gru | hp.actor.hidden_size is missing with network gru: add +hp.actor.hidden_size=... or
+ipd  hp.actor.network=gru | start from the preset hp=gru
+ipd  hp.actor.hidden_size=8 | is 8, but there is no such key: with network logits, the keys are network, train
+ipd  hp.actor.network=mlp hp=gru | layers_before_gru is 2, but there is no such key: with network mlp, the keys are
+ipd  hp.actor.network=mlp hp=gru | network, hidden_size, train (~ in front of a key removes it)
+ipd  +hp.qvalue.layers_before_gru=2 | is 2, but there is no such key: with network mlp
+ipd  hp.actor.hidden_size=8 hp.actor.network=mlp | it can be added: put a + in front of it
+coin hp.actor.network=gru | Could not override
+ipd  hp.seed=??? | is '???', but must be a valid integer
+ipd  hp.seed=${nosuch} | cannot be resolved: Interpolation key 'nosuch' not found
+ipd  ~hp.seed | hp.seed is missing
+ipd  ~hp.actor | hp.actor is missing
+ipd  ~hp | hp is missing
+ipd  hp.bach_size=3 | is 3, but there is no such key: did you mean batch_size?
+ipd  +hp.bach_size=3 | is 3, but there is no such key: did you mean batch_size?
+ipd  hp.bach_size=3 hp=gru ~hp.seed hp.eval_every=5 launcher=joblib | is 3, but there is no such key
+ipd  hp.actor.train.lr=1 | is 1, but there is no such key: the keys are optimizer, lr_loss_actor
+ipd  hp.nosuch={deeper:1} | is {'deeper': 1}, but there is no such key: the keys are seed
+ipd  hp.save_dirs='a\\nb' | did you mean save_dir?
+ipd  hp.seed.x=3 | hp.seed is {'x': 3}, but must be a valid integer
+ipd  hpp.seed=3 | hpp is {'seed': 3}, but there is no such key: did you mean hp?
+ipd  +nosuch=3 | is 3, but there is no such key: the keys are wandb, jax, resume, hp
+coin hp.epsilon_greedy=0.2 | is 0.2, but there is no such key
+coin hp.game.gnumactions=4 | is 4, but there is no such key: the Coin Game always has four moves
+ipd  hp.reset.mode=enabled | hp.reset is {'mode': 'enabled'}, but there is no such key: the resets of the published
+ipd  +reset.mode=enabled | reset is {'mode': 'enabled'}, but there is no such key: the resets of the published code
+ipd  hp=nosuch | is 'nosuch', but must be gru or logits or logits_published or mlp
+coin hp=logits | is 'logits', but must be loqa_calibrated or loqa_iclr or loqa_iclr_published
+ipd  experiment=nosuch | is 'nosuch', but must be figure or naive
+ipd  hp=3 | Config group override must be a string or a list. Got int (in hp=3)
+ipd  +hp.seed=3 | An item is already at
+ipd  hp.seed=1,2 | is 1,2, but must be a single value: quote it if it is one, or add -m
+ipd  hp.seed=range(1,3) | is range(1,3), but must be a single value
+ipd  hp.seed=[1 | the override 'hp.seed=[1' cannot be read, but must be key=value
+ipd  hydra.foo=3 | Could not override
+"""
+SHORT = {
+    "@n_step": "hp.differentiable_opponent.method=n_step",
+    "@custom": CUSTOM,
+    "@past": "hp.agent_replay_buffer",
+}
+
+
+@pytest.mark.parametrize("line", REFUSED.strip().splitlines())
+def test_refused(line):
+    command, words = line.split(" | ")
+    for short, long in SHORT.items():
+        command = command.replace(short, long)
+    script, *overrides = command.split()
+    sentence = sentence_of(script, *overrides)
+    key = overrides[0].lstrip("+~").split("=")[0]
+    assert words in sentence and key.rpartition(".")[0] in sentence
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("[]", ".0 is missing"),
+        ("[1,2,3,4]", " is [1, 2, 3, 4], but must be shorter"),
+        ("[1,2]", ".0 is 1, but must be a list"),
+        ("[[1,2,3,4]]", ".1 is missing"),
+        ("[[1,2,3,4],[1,2,3]]", ".1.3 is missing"),
+        ("[[1,2,3,4],[1,2,3,4,5]]", ".1 is [1, 2, 3, 4, 5], but must be shorter"),
+        ("[[1,2,3,4],null]", ".1 is null, but must be a list"),
+        ("{C:[1,2],D:[3,4]}", " is {'C': [1, 2], 'D': [3, 4]}, but must be a list"),
+        ("[[1,2,3,nan],[1,2,3,4]]", ".0.3 is nan, but must be a finite number"),
+        ("[[1,2,3,4],[1,2,3,-inf]]", ".1.3 is -inf, but must be a finite number"),
+        ("[[1,2,3,4],[1,2,3,true]]", ".1.3 is true, but must be a valid number"),
+        ("[[1,2,3,4],[1,2,3,'4']]", ".1.3 is '4', but must be a valid number"),
+    ],
+)
+def test_refused_payoffs(rows, words):
+    assert sentence_of("ipd", CUSTOM, f"hp.payoffs={rows}").startswith(f"hp.payoffs{words}")
 
 
 def test_compose_knows_two_scripts():
-    with pytest.raises(ConfigError, match="ipd or coin"):
+    with pytest.raises(ConfigError, match="'chess', but must be ipd or coin"):
         compose("chess", [])
 
 
-# ----------------------------------------------------------------------------------------------- run_script
+def test_the_algorithm_needs_hyperparameters_without_hydra():
+    code = "import sys, loqa.hyperparameters; print({'hydra', 'omegaconf', 'yaml', 'loqa.run'} & {*sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=CONF_DIR.parent, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "set()\n"
 
-SCRIPT = f"""
-import hydra
-from loqa.run.config import IPDConfig, parse, run_script
 
-@hydra.main(version_base="1.3", config_path={str(CONF_DIR / "ipd")!r}, config_name="config")
+# ------------------------------------------------------------------------------------------------- a script
+
+SCRIPT = """
+from loqa.run import launch
+from loqa.run.config import IPDConfig, parse
+
 def main(cfg):
     config = parse(cfg, IPDConfig)
     if config.hp.seed == 13:
@@ -532,7 +446,7 @@ def main(cfg):
     print("seed", config.hp.seed)
 
 if __name__ == "__main__":
-    run_script(main)
+    launch.script("ipd", main)
 """
 
 
@@ -561,7 +475,7 @@ def test_a_script_runs_and_leaves_nothing_of_hydra_behind(run, tmp_path):
 def test_a_script_prints_one_sentence(run):
     code, _, stderr = run("hp.batch_size=0")
     assert code == 2
-    assert stderr.endswith("error: hp.batch_size is 0, but must be an integer of at least 1\n")
+    assert stderr.endswith("error: hp.batch_size is 0, but must be greater than or equal to 1\n")
     assert "Traceback" not in stderr
     code, _, stderr = run("hp=nosuch")
     assert (code, stderr.count("\n")) == (2, 1)
@@ -589,7 +503,7 @@ def test_a_broken_file_is_named(run, tmp_path):
     (tmp_path / "mine" / "hp" / "broken.yaml").write_text("defaults: [logits, _self_]\nseed: [1\n")
     code, _, stderr = run("--config-dir", "mine", "hp=broken")
     assert (code, stderr.count("\n")) == (2, 1)
-    assert "broken.yaml is not valid YAML" in stderr
+    assert "not valid YAML" in stderr and "broken.yaml" in stderr
 
 
 def test_help_and_cfg(run):

@@ -10,16 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from loqa.builders import coin_game_and_agent, ipd_game_and_agent
 from omegaconf import OmegaConf
 from PIL import Image
 
 from loqa.agent import AgentParams
-from loqa.builders import coin_game_and_agent, ipd_game_and_agent
 from loqa.games.coin import CoinGame
 from loqa.games.ipd import MatrixGame
 from loqa.rollout import draw_noise, rollout
 from loqa.run.agents import save_agent
-from loqa.run.config import CoinConfig, IPDConfig, compose, parse
+from loqa.run.config import CoinConfig, IPDConfig, parse
+from loqa.run.launch import compose
 from loqa.tools import league, players
 from loqa.tools.league import Measures, bootstrap_interval, group_rows, play_league
 from loqa.tools.players import Entrant, choose_players, load_player, scripted

@@ -10,7 +10,6 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 import pytest
-
 import setups
 
 from loqa.opponents import Opponents

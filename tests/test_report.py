@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from loqa.run.config import compose
+from loqa.run.launch import compose
 from loqa.tools import report
 
 STATES = ("START", "CC", "CD", "DC", "DD")

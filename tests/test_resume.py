@@ -12,17 +12,18 @@ from functools import cache
 import jax
 import numpy as np
 import pytest
+from loqa.builders import ipd_game_and_agent
+from loqa.run.run_logging import Run
 from omegaconf import OmegaConf
 
 import ipd
 from loqa import buffers, learner, training
-from loqa.builders import ipd_game_and_agent
 from loqa.run import checkpoints as resume
 from loqa.run import run_logging
 from loqa.run.agents import save_agent
 from loqa.run.checkpoints import Checkpoints
-from loqa.run.config import ConfigError, IPDConfig, compose, parse
-from loqa.run.run_logging import Run
+from loqa.run.config import ConfigError, IPDConfig, parse
+from loqa.run.launch import compose
 
 # Everything that a state can have: two learners, past agents of which 4 are held, and stored episodes.
 OPTIONS = [

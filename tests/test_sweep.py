@@ -6,7 +6,8 @@ import json
 import pytest
 from test_scripts import ROOT, compilation_cache, run  # noqa: F401 (a fixture)
 
-from loqa.run.config import CoinConfig, IPDConfig, compose, parse
+from loqa.run.config import CoinConfig, IPDConfig, parse
+from loqa.run.launch import compose
 
 CONFIGS = {"ipd": IPDConfig, "coin": CoinConfig}
 EXPERIMENTS = [
@@ -30,7 +31,7 @@ def test_presets_are_the_papers_experiments():
     changed = {
         ("coin", "coin_3x3"): lambda hp: hp == paper,
         ("coin", "scaling"): lambda hp: hp.batch_size == 2048 and hp.stop_at == "strong",
-        ("coin", "no_agent_buffer"): lambda hp: not hp.agent_replay_buffer.enabled and hp.just_self_play,
+        ("coin", "no_agent_buffer"): lambda hp: not hp.agent_replay_buffer.mode and hp.just_self_play,
         ("coin", "no_self_play"): lambda hp: hp.num_learners == 2 and hp.agent_0 == hp.agent_1 == "loqa",
         ("coin", "naive"): lambda hp: hp.num_learners == 2 and hp.agent_0 == hp.agent_1 == "naive",
         ("ipd", "figure"): lambda hp: hp == hp_of("ipd"),

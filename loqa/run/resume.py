@@ -1,16 +1,16 @@
 """Which run is resumed: `resume=<run directory>` or `resume=auto`."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
 import yaml
 
+from loqa.hyperparameters import Hyperparameters
 from loqa.learner import TrainState
 from loqa.run import provenance
 from loqa.run.checkpoints import checkpoint_paths, iteration_of, read_checkpoint, restore
-from loqa.run.config import ConfigError, Hyperparameters, flat, parse_hp
+from loqa.run.config import ConfigError, flat, parse_hp
 from loqa.run.run import Resumed
 
 # A run may be resumed with other values of these: they change no bit of an iteration or an evaluation.
@@ -126,7 +126,7 @@ def _saved_hp(directory: Path) -> Mapping:
 def _difference(saved: Mapping, script: str, hp: Hyperparameters) -> str:
     """What differs between the `hp` of a run and this one, five keys at most; "" if nothing that matters does."""
     try:
-        there, here = (flat(dataclasses.asdict(one), "hp.") for one in (parse_hp(script, saved), hp))
+        there, here = (flat(one.model_dump(), "hp.") for one in (parse_hp(script, saved), hp))
     except ConfigError as error:
         return f"its {error}"
     different = [key for key in here if here[key] != there[key] and key not in MAY_DIFFER_ON_RESUME]

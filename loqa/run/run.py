@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, NoReturn, Self
 import yaml
 
 import loqa
+from loqa.hyperparameters import Hyperparameters
 from loqa.run import provenance
-from loqa.run.config import CoinConfig, Hyperparameters, IPDConfig
+from loqa.run.config import CoinConfig, IPDConfig
 from loqa.run.directory import RunDirectory, make_directory
 from loqa.run.metrics_file import MetricsFile
 from loqa.run.signals import StopSignals

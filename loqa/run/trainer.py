@@ -77,7 +77,9 @@ def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> N
     if iteration == last:
         save(state)
     while iteration < last:
-        stop = next_stop(iteration, last, hp.eval_every, hp.save_every, hp.checkpoint_every, experiment.progress_every)
+        stop = next_stop(
+            iteration, last, hp.eval_every, hp.save_every, hp.checkpoint_every, experiment.progress_every
+        )
         state = jax.block_until_ready(iterate(state, stop - iteration))
         require_finite(state)
         iteration = stop

@@ -30,7 +30,8 @@ from loqa.builders import game_and_agent
 from loqa.learner import Settings
 from loqa.networks import gru
 from loqa.rollout import draw_noise, play
-from loqa.run.config import CoinConfig, IPDConfig, compose, parse
+from loqa.run.config import CoinConfig, IPDConfig, parse
+from loqa.run.launch import compose
 
 SCRIPTS = {"ipd": "ipd.py", "coin": "coin_train.py"}
 

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from loqa.agent import AgentParams
 from loqa.networks import GRUNetwork
 from loqa.run.agents import save_agent
-from loqa.run.config import compose
+from loqa.run.launch import compose
 from loqa.tools.command_line import refuse, run_tool, tool_parser, whole
 from loqa.tools.inert_pickle import read_arrays
 

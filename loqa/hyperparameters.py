@@ -1,0 +1,306 @@
+"""The hyperparameters, `hp`: typed and frozen, with attributes named as the YAML keys.
+
+conf/ has the meaning and the default of each key. Here are its type, its range, and which values contradict each
+other; whatever is refused is a pydantic `ValidationError`, which `loqa.run.config` puts into one line.
+"""
+
+import difflib
+from collections.abc import Mapping
+from functools import reduce
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from loqa.games.payoffs import PAYOFFS, Payoffs, is_symmetric
+
+# Keys and values of the code published with the paper that this one does without.
+DROPPED = {
+    "gnumactions": "the Coin Game always has four moves",
+    "reset": "the resets of the published code are not part of this one",
+    "loaded-ios": "that method of the published code is not part of this one",
+}
+
+
+def show(value: Any) -> str:
+    """A value as in YAML, in one short line."""
+    shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    return shown if len(shown) <= 80 else shown[:77] + "..."
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value  # 1e9 is an integer, too
+
+
+def _switch(value: Any) -> bool:
+    if not isinstance(value, bool) and value not in ("enabled", "disabled"):
+        raise ValueError("must be enabled or disabled")
+    return value is True or value == "enabled"
+
+
+# What one value may be.
+Integer = Annotated[int, BeforeValidator(_whole)]
+Seed = Annotated[Integer, Field(ge=0, le=2**32 - 1)]
+Count = Annotated[Integer, Field(ge=1)]
+OneOrTwo = Annotated[Integer, Field(ge=1, le=2)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Switch = Annotated[bool, BeforeValidator(_switch)]  # enabled or disabled in YAML
+Text = Annotated[str, Field(pattern=r"\S")]
+Four = Annotated[tuple[float, float, float, float], Field(strict=False)]  # lists of YAML are accepted as tuples
+TwoRows = Annotated[tuple[Four, Four], Field(strict=False)]  # of each player: its rewards in CC, CD, DC, DD
+
+
+class Section(BaseModel):
+    """A level of the configuration: no conversions, no unknown keys, no missing ones, no NaN."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_keys(cls, values: Any) -> Any:
+        known = ", ".join(cls.model_fields)
+        if not isinstance(values, Mapping):
+            raise ValueError(f"must have the keys {known}")
+        for key in values:
+            if key not in cls.model_fields:
+                close = difflib.get_close_matches(str(key), cls.model_fields, n=1)
+                why = DROPPED.get(key) or (f"did you mean {close[0]}?" if close else f"the keys are {known}")
+                if "network" in values:
+                    why = f"with network {values['network']}, {why} (~ in front of a key removes it)"
+                raise ValueError(f"{key} is {show(values[key])}, but there is no such key: {why}")
+        return values
+
+    def require(self, holds: bool, key: str, allowed: str) -> Self:
+        """Refuses the value of `key`, which may lie levels below, unless the condition holds."""
+        if not holds:
+            value = reduce(getattr, key.split("."), self)
+            raise ValueError(f"{key} is {show(value)}, but must be {allowed}")
+        return self
+
+
+class ClipGrad(Section):
+    mode: Literal["norm", "disabled"]
+    max_norm: Positive
+
+
+class ActorTrain(Section):
+    optimizer: Literal["adam", "sgd"]
+    lr_loss_actor: NonNegative
+    advantage: Literal["TD0", "MC"]
+    stop_grad_advantage: bool
+    entropy_beta: NonNegative
+    clip_grad: ClipGrad
+    separate: Switch
+    lr_loss_actor_agent: NonNegative
+    lr_loss_actor_opponent: NonNegative
+
+
+class LogitsActor(Section):
+    network: Literal["logits"]
+    train: ActorTrain
+
+
+class MLPActor(Section):
+    network: Literal["mlp"]
+    hidden_size: Count
+    train: ActorTrain
+
+
+class GRUActor(Section):
+    network: Literal["gru"] = "gru"  # the Coin Game has no other, so its YAML does not name it
+    hidden_size: Count
+    layers_before_gru: OneOrTwo
+    train: ActorTrain
+
+
+class QValueTrain(Section):
+    optimizer: Literal["adam", "sgd"]
+    lr_loss_qvalue: NonNegative
+    target_ema_gamma: Fraction
+
+
+class ReplayBuffer(Section):
+    mode: Switch
+    capacity: Count
+
+
+class QValue(Section):
+    """What hp.qvalue has with every network."""
+
+    hidden_size: Count
+    mode: Literal["mean", "argmax"]
+    td_lambda: Fraction
+    terminal: Literal["zero", "bootstrap"]
+    time: Literal["normalized", "raw"]
+    output_scale: Positive
+    train: QValueTrain
+    replay_buffer: ReplayBuffer
+
+
+class MLPQValue(QValue):
+    network: Literal["mlp"]
+
+
+class GRUQValue(QValue):
+    network: Literal["gru"] = "gru"
+    layers_before_gru: OneOrTwo
+
+
+class DifferentiableOpponent(Section):
+    method: Literal["loaded-dice", "n_step"]
+    n_step: Annotated[Integer, Field(ge=2)]
+    discount: Fraction
+    exclude_after_step: Annotated[Integer, Field(ge=0)]
+    differentiable_current_reward: bool
+    stop_grad_normalizing_constant: Switch
+
+    @model_validator(mode="after")
+    def _check(self):
+        later = self.method != "n_step" or not self.differentiable_current_reward
+        window = "false with method n_step, whose window starts after our simultaneous action"
+        return self.require(later, "differentiable_current_reward", window)
+
+
+class AgentReplayBuffer(Section):
+    mode: Switch
+    capacity: Count
+    update_freq: Count
+    cur_agent_frac: Fraction
+    opponents_per_batch: Count | None
+
+    @model_validator(mode="after")
+    def _check(self):
+        without = "when hp.agent_replay_buffer.mode is disabled: all episodes are against the current agent then"
+        self.require(self.mode or not self.cur_agent_frac, "cur_agent_frac", f"0 {without}")
+        return self.require(self.mode or not self.opponents_per_batch, "opponents_per_batch", f"null {without}")
+
+
+class Board(Section):
+    height: Count
+    width: Count
+    game_length: Count
+
+    @model_validator(mode="after")
+    def _check(self):
+        cells = f"larger where height is {self.height}: a board needs at least 3 cells, for two players and a coin"
+        return self.require(self.height * self.width >= 3, "width", cells)
+
+
+class Hyperparameters(Section):
+    """What hp has in both games. Each game adds its actor, its qvalue, a `game_length` and an `epsilon_greedy`."""
+
+    seed: Seed
+    num_iterations: Count
+    max_env_steps: Count | None
+    batch_size: Count
+    reward_discount: Fraction
+    agent_0: Literal["loqa", "naive"]
+    agent_1: Literal["loqa", "naive"]
+    just_self_play: bool
+    op_softmax_temp: Positive
+    opponent_differentiation_weight: NonNegative
+    eval_every: Count
+    eval_episodes: Count
+    save_every: Count
+    checkpoint_every: Count
+    save_dir: Text
+    init_from: Text | None
+    differentiable_opponent: DifferentiableOpponent
+    agent_replay_buffer: AgentReplayBuffer
+
+    @property
+    def num_learners(self) -> int:
+        """One agent that plays itself, or two that learn against each other."""
+        return 1 if self.just_self_play else 2
+
+    def is_naive(self, seat: int) -> bool:
+        """Whether the learner in seat 0 or 1 learns without the shaping term."""
+        return (self.agent_0, self.agent_1)[seat] == "naive"
+
+    @property
+    def env_steps_per_iteration(self) -> int:
+        """Steps of the environment in one iteration; each learner plays episodes of its own."""
+        return self.num_learners * self.batch_size * self.game_length
+
+    @property
+    def total_iterations(self) -> int:
+        """num_iterations, or as many as fit in max_env_steps if those are fewer."""
+        if self.max_env_steps is None:
+            return self.num_iterations
+        return min(self.num_iterations, self.max_env_steps // self.env_steps_per_iteration)
+
+    @model_validator(mode="after")
+    def _check(self):
+        batch, opponent, past = self.batch_size, self.differentiable_opponent, self.agent_replay_buffer
+        steps = f"at least {self.env_steps_per_iteration}, the steps of one iteration"
+        self.require(self.total_iterations > 0, "max_env_steps", steps)
+        for seat in (0, 1):
+            alone = "loqa where hp.just_self_play is true: a naive learner needs two learners"
+            self.require(not (self.just_self_play and self.is_naive(seat)), f"agent_{seat}", alone)
+        fits = opponent.method != "n_step" or opponent.n_step <= self.game_length
+        self.require(fits, "differentiable_opponent.n_step", f"at most {self.game_length}, the game_length")
+        large = not self.qvalue.replay_buffer.mode or self.qvalue.replay_buffer.capacity >= batch
+        self.require(large, "qvalue.replay_buffer.capacity", f"at least {batch}, the hp.batch_size")
+        if past.opponents_per_batch:
+            key, current = "agent_replay_buffer.opponents_per_batch", int(batch * past.cur_agent_frac)
+            self.require(batch % past.opponents_per_batch == 0, key, f"a divisor of hp.batch_size, {batch}")
+            each = batch // past.opponents_per_batch
+            share = f"cur_agent_frac={past.cur_agent_frac}, {current} episodes, is a multiple of {each}, of each"
+            self.require(current % each == 0, key, f"such that {share}")
+        return self
+
+
+class IPDHyperparameters(Hyperparameters):
+    """hp of ipd.py"""
+
+    game_name: Literal["ipd", "chicken", "stag_hunt", "battle_of_the_sexes", "matching_pennies", "custom"]
+    payoffs: TwoRows | None
+    game_length: Count
+    epsilon_greedy: Fraction
+    actor: Annotated[LogitsActor | MLPActor | GRUActor, Field(discriminator="network")]
+    qvalue: Annotated[MLPQValue | GRUQValue, Field(discriminator="network")]
+
+    @property
+    def run_name(self) -> str:
+        """The first words of the name of a run's directory."""
+        return f"{self.game_name}_seed{self.seed}"
+
+    @property
+    def matrix_payoffs(self) -> Payoffs:
+        """The payoffs of the game, named or custom."""
+        return self.payoffs or PAYOFFS[self.game_name]
+
+    @model_validator(mode="after")
+    def _check_payoffs(self):
+        game, custom = f"where hp.game_name is {self.game_name}", self.game_name == "custom"
+        rows = "two lists of four numbers (a player's rewards in CC, CD, DC, DD, its own action first)"
+        self.require(not custom or self.payoffs is not None, "payoffs", f"{rows} {game}")
+        self.require(custom or self.payoffs is None, "payoffs", f"null {game}: only custom takes them")
+        two = f"false {game}: the game is not symmetric, so it needs two learners, one for each seat"
+        return self.require(not self.just_self_play or is_symmetric(self.matrix_payoffs), "just_self_play", two)
+
+
+class CoinHyperparameters(Hyperparameters):
+    """hp of coin_train.py"""
+
+    epsilon_greedy: ClassVar[float] = 0.0  # no key: training episodes are played by the policy alone
+    game: Board
+    stop_at: Literal["weak", "medium", "strong"] | None
+    actor: GRUActor
+    qvalue: GRUQValue
+
+    @property
+    def game_length(self) -> int:
+        """Steps of an episode."""
+        return self.game.game_length
+
+    @property
+    def run_name(self) -> str:
+        """The first words of the name of a run's directory."""
+        return f"coin_{self.game.height}x{self.game.width}_seed{self.seed}"
+
+    @model_validator(mode="after")
+    def _check_square(self):
+        board = f"null on a {self.game.height}x{self.game.width} board: the thresholds are of square ones"
+        return self.require(self.stop_at is None or self.game.height == self.game.width, "stop_at", board)

@@ -1,0 +1,157 @@
+"""From a command line to a run: Hydra composes the configuration, and what is wrong with it becomes one line."""
+
+import contextlib
+import functools
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import hydra
+import jax
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from loqa import learner
+from loqa.hyperparameters import show
+from loqa.run import resume, trainer
+from loqa.run.config import CONF_DIR, CONFIGS, ConfigError, JaxConfig, RunError, parse
+from loqa.run.run import Run
+from loqa.run.trainer import Experiment
+
+HYDRAS_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
+
+
+def compose(script: str, overrides: list[str]) -> DictConfig:
+    """What Hydra hands to a script, "ipd" or "coin", when it is called with these overrides.
+
+    Raises:
+      ConfigError: Hydra cannot compose it.
+    """
+    if script not in CONFIGS:
+        raise ConfigError(f"script is {show(script)}, but must be {' or '.join(CONFIGS)}")
+    try:
+        return _compose(script, overrides)
+    except (*HYDRAS_ERRORS, ValueError) as error:
+        raise ConfigError(_explain(error, script, overrides)) from None
+
+
+def script(name: str, experiment: Callable[[Any], Experiment]) -> None:
+    """Trains what the command line of script "ipd" or "coin" asks for; `experiment` is a function of `hp`.
+
+    An error that a user can understand ends the process with one sentence on stderr. The exit code is 2 for a
+    configuration that cannot be used, and 1 for a run that cannot continue. Other exceptions keep their traceback.
+    """
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints what it catches in its own way
+    began = False
+
+    @functools.wraps(experiment)  # Hydra names the job by the file of what is wrapped
+    def job(cfg: DictConfig) -> Path:
+        nonlocal began
+        began = True
+        return train(name, cfg, experiment)
+
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF_DIR / name), config_name="config")(job)()
+    except RunError as error:
+        _exit(1, str(error))
+    except ConfigError as error:
+        _exit(2, str(error))
+    except HYDRAS_ERRORS as error:
+        _exit(2, _explain(error, name, sys.argv[1:]))
+    except (OSError, ValueError) as error:
+        if began:
+            raise
+        _exit(2, f"hp.save_dir: {error}" if isinstance(error, OSError) else _explain(error, name, sys.argv[1:]))
+
+
+def train(name: str, cfg: DictConfig, experiment: Callable[[Any], Experiment]) -> Path:
+    """Trains as a composed configuration says, or resumes; returns the run's directory.
+
+    Raises:
+      ConfigError: the configuration cannot be used.
+      RunError: the run cannot continue.
+    """
+    config = parse(cfg, CONFIGS[name])
+    apply_jax_options(config.jax)
+    parts = experiment(config.hp)
+    new_state = partial(learner.init, parts.agent, config.hp, jax.random.key(0))
+    resumed = resume.find(config.resume, name, config.hp, new_state)
+    if resumed and resumed.is_finished(config.hp):
+        print(f"finished already: {resumed.directory}", flush=True)
+        return resumed.directory
+    with Run(name, config, OmegaConf.to_yaml(cfg, resolve=True), resumed) as run:
+        trainer.train(config, parts, run)
+    return run.directory
+
+
+def _exit(code: int, sentence: str) -> None:
+    print(f"error: {ConfigError(sentence)}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _compose(script: str, overrides: list[str]) -> DictConfig:
+    with hydra.initialize_config_dir(config_dir=str(CONF_DIR / script), version_base="1.3"):
+        return hydra.compose("config", overrides=overrides)
+
+
+def _explain(error: Exception, script: str, words: list[str]) -> str:
+    """An error of Hydra, OmegaConf or the YAML reader in one line; `words` are the command line."""
+    line = _first_line(error)
+    if isinstance(error, yaml.YAMLError):
+        return f"not valid YAML: {error}"
+    if isinstance(error, OverrideParseException):
+        return f"the override {show(error.override)} cannot be read, but must be key=value: {line}"
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, preset = str(error.missing_cfg_file).rpartition("/")
+        return f"{group} is {show(preset)}, but must be {' or '.join(error.options)}"
+    if isinstance(error, ValueError):  # of a value such as hp=3, without its key
+        return f"{line} (in {shlex.join(words)})"
+    words = [word for word in words if word.startswith("~") or ("=" in word and not word.startswith("-"))]
+    overrides = OverridesParser.create().parse_overrides(words)
+    for one in overrides:
+        if one.is_sweep_override() and str(one.input_line) in line:
+            single = "a single value: quote it if it is one, or add -m to run the script once for each value"
+            return f"{one.key_or_group} is {one.get_value_string()}, but must be {single}"
+    if isinstance(error.__cause__, OmegaConfBaseException):
+        # Hydra does not know a key. With the key added, it is `parse` that refuses it, and knows what was meant.
+        with contextlib.suppress(*HYDRAS_ERRORS):
+            try:
+                parse(_compose(script, [_added(one, script) for one in overrides]), CONFIGS[script])
+            except ConfigError as refusal:
+                return str(refusal)
+            return f"{line}, but it can be added: put a + in front of it"
+        line += f" ({_first_line(error.__cause__)})"
+    return line
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".")
+
+
+def _added(override: Override, script: str) -> str:
+    """The override, of a sweep the first one, such that Hydra adds the key if it is unknown."""
+    key = override.key_or_group
+    is_group = "/" in key or any((CONF_DIR / place / key).is_dir() for place in (script, "shared"))
+    if override.is_delete() or is_group:
+        return str(override.input_line)
+    value = override.sweep_string_iterator() if override.is_sweep_override() else [override.get_value_string()]
+    return f"++{key}={next(iter(value))}"
+
+
+def apply_jax_options(options: JaxConfig) -> None:
+    """Sets JAX's debugging flags, and the number of its threads where jobs run side by side."""
+    if HydraConfig.initialized() and "joblib" in HydraConfig.get().launcher.get("_target_", ""):
+        # Jobs side by side share the cores: two with all of them each would only be in each other's way.
+        cores, jobs = os.cpu_count(), HydraConfig.get().launcher.n_jobs
+        os.environ.setdefault("PJRT_NPROC", str(max(1, cores // jobs) if jobs > 0 else 1))
+    jax.config.update("jax_debug_nans", options.jax_debug_nans)
+    jax.config.update("jax_disable_jit", options.jax_disable_jit)
