@@ -8,8 +8,6 @@ Times depend on the machine and on the minute. So each is also given in units of
 before and after each measurement: forward and backward of a 128-wide GRU over 50 steps and 512 sequences.
 """
 
-import argparse
-import csv
 import os
 import subprocess
 import sys
@@ -18,11 +16,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from loqa import learner, training
 from loqa.buffers import Ring
@@ -31,6 +29,8 @@ from loqa.learner import Settings
 from loqa.networks import gru
 from loqa.rollout import draw_noise, play
 from loqa.run.config import CoinConfig, IPDConfig, compose, parse
+from loqa.run.run_logging import read_metrics
+from loqa.tools.common import run_tool, tool_parser, whole, write_csv
 
 SCRIPTS = {"ipd": "ipd.py", "coin": "coin_train.py"}
 
@@ -73,7 +73,7 @@ def seconds(function: Callable[[], object], runs: int = 7) -> float:
         start = time.perf_counter()
         jax.block_until_ready(function())
         times.append(time.perf_counter() - start)
-    return median(times[1:])
+    return float(np.median(times[1:]))
 
 
 def calibration() -> Callable[[], float]:
@@ -114,42 +114,27 @@ def run_script(setting: Setting, chunks: int) -> dict[str, float]:
         command = [sys.executable, SCRIPTS[setting.script], *overrides, f"hp.save_dir={directory}"]
         start = time.time()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        rows = []
-        while len(rows) < 2 + chunks:
+        clock = []
+        while len(clock) < 2 + chunks:
             if process.poll() is not None:
                 raise RuntimeError(f"{' '.join(command)} ended: {process.stderr.read()}")
             time.sleep(0.2)
             for path in Path(directory).glob("*/metrics.csv"):
-                begun = (path.parent / "config.yaml").stat().st_mtime  # its clock starts then
+                before_run = max((path.parent / "config.yaml").stat().st_mtime - start, 0)  # its clock starts then
                 with open(path, newline="") as file:
-                    rows = [row for row in csv.DictReader(file) if None not in row.values()]
-        memory = peak_memory(process.pid)
+                    metrics = read_metrics(file)
+                clock = metrics["walltime"]
         process.kill()
-        process.wait()
-        if not rows:
-            raise RuntimeError(f"{path} has no rows")
-    before_run = max(begun - start, 0.0)
-    clock = [float(row["walltime"]) for row in rows]
-    chunk_seconds = [after - before for before, after in zip(clock[1:], clock[2:], strict=False)]
-    iteration = median(chunk_seconds) / setting.chunk
-    steps = float(rows[1]["env_steps"]) / float(rows[1]["iteration"])
+        _, _, usage = os.wait4(process.pid, 0)
+    iteration = float(np.median(np.diff(clock[1:]))) / setting.chunk
+    steps = metrics["env_steps"][1] / metrics["iteration"][1]
     return {
         "seconds_per_iteration": iteration,
         "env_steps_per_second": steps / iteration,
         "seconds_to_first_evaluation": before_run + clock[0],
         "seconds_to_first_iteration": before_run + clock[1] - (setting.chunk - 1) * iteration,
-        "peak_memory_gib": memory,
+        "peak_memory_gib": usage.ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20),
     }
-
-
-def peak_memory(pid: int) -> float:
-    """GiB; NaN where the system does not tell."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return float("nan")
-    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
-    return int(line.split()[1]) / 2**20
 
 
 def phases(script: str, overrides: list[str]) -> dict[str, float]:
@@ -195,45 +180,40 @@ def machine_limits() -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m loqa.tools.benchmark", description=__doc__.splitlines()[0])
+    parser = tool_parser("benchmark", __doc__)
+    every = "grids 4 to 6, batches 128 to 2048, capacities and more"
+    parser.add_argument("--all", action="store_true", help=every)
     parser.add_argument(
-        "--all", action="store_true", help="grids 4 to 6, batches 128 to 2048, capacities and more"
+        "--chunks", type=whole(1), default=5, help="chunks of iterations to take the median of (5)"
     )
-    parser.add_argument("--chunks", type=int, default=5, help="chunks of iterations to take the median of (5)")
     parser.add_argument("--csv", type=Path, help="write the table to this file too")
     options = parser.parse_args()
-    if options.chunks < 1:
-        parser.error(f"--chunks is {options.chunks}, but must be at least 1")
     missing = [name for name in SCRIPTS.values() if not Path(name).exists()]
     if missing:
         parser.error(f"{missing[0]} is not here: run it from the root of the repository")
 
-    print(f"{os.cpu_count()} cores, {jax.devices()[0].device_kind}; ", end="")
-    print(", ".join(f"{value:.0f} {name}" for name, value in machine_limits().items()), flush=True)
-    unit, table = calibration(), []
-    for setting in PAPER + (MORE if options.all else []):
+    limits = ", ".join(f"{value:.0f} {name}" for name, value in machine_limits().items())
+    print(f"{os.cpu_count()} cores, {jax.devices()[0].device_kind}; {limits}", flush=True)
+    unit, rows = calibration(), []
+    for setting in PAPER + MORE if options.all else PAPER:
         before = unit()
-        row = run_script(setting, options.chunks)
+        times = run_script(setting, options.chunks)
         one = (before + unit()) / 2
-        row = {"setting": setting.name, "units": row["seconds_per_iteration"] / one} | row | {"unit_seconds": one}
-        table.append(row)
+        units = times["seconds_per_iteration"] / one
+        rows.append({"setting": setting.name, "units": units} | times | {"unit_seconds": one})
         print(
-            f"{setting.name:36} {row['units']:7.3f} units = {row['seconds_per_iteration'] * 1e3:7.1f} ms an "
-            f"iteration, {row['env_steps_per_second']:9.0f} steps/s, first iteration after "
-            f"{row['seconds_to_first_iteration']:4.1f} s, {row['peak_memory_gib']:.2f} GiB (unit {one:.3f} s)",
+            f"{setting.name:36} {units:7.3f} units = {times['seconds_per_iteration'] * 1e3:7.1f} ms an "
+            f"iteration, {times['env_steps_per_second']:9.0f} steps/s, first iteration after "
+            f"{times['seconds_to_first_iteration']:4.1f} s, {times['peak_memory_gib']:.2f} GiB (unit {one:.3f} s)",
             flush=True,
         )
     for script, name in (("ipd", "IPD"), ("coin", "Coin 3x3, batch 512")):
         one = unit()
-        times = phases(script, [])
-        text = ", ".join(f"{phase} {value / one:.3f}" for phase, value in times.items())
+        text = ", ".join(f"{phase} {value / one:.3f}" for phase, value in phases(script, []).items())
         print(f"phases of {name}, in units: {text}", flush=True)
     if options.csv:
-        with open(options.csv, "w", newline="") as file:
-            writer = csv.DictWriter(file, table[0])
-            writer.writeheader()
-            writer.writerows(table)
+        write_csv(options.csv, rows)
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main)
