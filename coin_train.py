@@ -8,8 +8,6 @@ drawn from past versions of the agent, the evaluation against scripted players, 
 """
 
 import numpy as np
-from loqa.thresholds import threshold_held
-from loqa.tools.run_figures import coin_figures
 
 from ipd import make_evaluation, make_iteration
 from loqa.agent import Agent
@@ -17,7 +15,9 @@ from loqa.games.coin import CoinGame
 from loqa.hyperparameters import CoinHyperparameters
 from loqa.metrics import coin_metrics
 from loqa.run import launch
+from loqa.run.run import Run
 from loqa.run.trainer import Experiment
+from loqa.thresholds import threshold_held
 
 # What the terminal shows of the metrics: rewards a step, and coins a step, all of agent 0 but `AC's`, which is
 # what always-cooperate earns against it.
@@ -39,13 +39,18 @@ def experiment(hp: CoinHyperparameters) -> Experiment:
         held = hp.stop_at is not None and threshold_held(metrics, hp.game.height, hp.stop_at)
         return hp.stop_at if held else None
 
+    def draw(run: Run) -> None:
+        from loqa.tools.run_figures import coin_figures  # here, because matplotlib is slow to import
+
+        coin_figures(run)
+
     return Experiment(
         agent=agent,
         iteration=make_iteration(hp, agent),
         evaluation=make_evaluation(hp, agent, coin_metrics),
         columns=COLUMNS,
         progress_every=5,
-        draw=coin_figures,
+        draw=draw,
         reached=reached,
     )
 

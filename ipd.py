@@ -12,11 +12,9 @@ a run: its configuration, directory, checkpoints and W&B.
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
-from loqa.tools.run_figures import ipd_figures
 
 from loqa import learner
 from loqa.agent import Agent, AgentParams, Experience
@@ -28,7 +26,11 @@ from loqa.metrics import Metrics, learning_metrics, matrix_game_metrics
 from loqa.opponents import Opponents, draw_opponents
 from loqa.rollout import Episodes, draw_noise, play
 from loqa.run import launch
+from loqa.run.run import Run
 from loqa.run.trainer import Experiment
+
+# What the terminal shows of the metrics.
+COLUMNS = {state: f"p_0_{state}_C" for state in STATES} | {f"reward_{i}": f"mean_rewards_{i}" for i in (0, 1)}
 
 
 def policy_losses(hp: Hyperparameters, agent: Agent, params: AgentParams, episodes: Episodes) -> PolicyLoss:
@@ -84,12 +86,8 @@ def make_iteration(hp: Hyperparameters, agent: Agent) -> Callable[[TrainState], 
 
         # 4. The critic: one step on the same episodes, or on replayed ones.
         me, experience = learner.replay_episodes(me, episodes.mine, key_replay)
-        params, target_params = me.params, me.target_params
-        me = learner.step_critic(
-            me,
-            lambda qvalue: critic_loss(hp, agent, params._replace(qvalue=qvalue), target_params, experience),
-            hp,
-        )
+        target_params = me.target_params
+        me = learner.step_critic(me, lambda params: critic_loss(hp, agent, params, target_params, experience), hp)
 
         # 5. The target network follows slowly.
         return learner.step_target(me, hp)
@@ -121,14 +119,19 @@ def make_evaluation(
 def experiment(hp: IPDHyperparameters) -> Experiment:
     """The iterated prisoner's dilemma, or another matrix game, for the loop in loqa/run/trainer.py."""
     agent = Agent.from_hp(MatrixGame.from_hp(hp), hp)
+
+    def draw(run: Run) -> None:
+        from loqa.tools.run_figures import ipd_figures  # here, because matplotlib is slow to import
+
+        ipd_figures(run, agent.game, hp)
+
     return Experiment(
         agent=agent,
         iteration=make_iteration(hp, agent),
         evaluation=make_evaluation(hp, agent, matrix_game_metrics),
-        columns={state: f"p_0_{state}_C" for state in STATES}
-        | {f"reward_{i}": f"mean_rewards_{i}" for i in (0, 1)},
+        columns=COLUMNS,
         progress_every=100,
-        draw=partial(ipd_figures, game=agent.game, hp=hp),
+        draw=draw,
     )
 
 

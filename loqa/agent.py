@@ -88,7 +88,7 @@ class Agent:
         """Q-values of a sequence from the start: [T, ..., D] -> [T, ..., A]."""
         if self.game.all_observations is None or self.qvalue.is_recurrent:
             return self._q_values(params, observations)
-        # Few observations, and no memory: computed once for each of them and each step of time, and read from there.
+        # Few observations and no memory: computed once for each of them and each step, and read from there.
         length = observations.shape[0]
         states = jnp.array(self.game.all_observations)
         table = self._q_values(params, jnp.broadcast_to(states, (length, *states.shape)))

@@ -52,10 +52,8 @@ def init_learner(agent: Agent, hp: Hyperparameters, params: AgentParams) -> Lear
         pushes = math.ceil(hp.total_iterations / hp.agent_replay_buffer.update_freq)
         past = buffers.init(params, min(hp.agent_replay_buffer.capacity, pushes))
     if hp.qvalue.replay_buffer.mode:
-        observations, steps = (
-            jnp.zeros((hp.game_length + 1, agent.game.observation_size)),
-            jnp.zeros(hp.game_length),
-        )
+        steps = jnp.zeros(hp.game_length)
+        observations = jnp.zeros((hp.game_length + 1, agent.game.observation_size))
         episode = Experience(observations, steps.astype(int), steps)
         replay = buffers.init(episode, hp.qvalue.replay_buffer.capacity)
     return LearnerState(
@@ -83,7 +81,7 @@ def remember_agent(me: LearnerState, hp: Hyperparameters, iteration: jax.Array) 
 
 
 def replay_episodes(me: LearnerState, new: Experience, key: jax.Array) -> tuple[LearnerState, Experience]:
-    """What the critic learns from: the episodes just played, or with a Q replay buffer as many of the stored ones."""
+    """What the critic learns from: the episodes just played, or with a replay buffer as many stored ones."""
     if me.replay is None:
         return me, new
     ring = buffers.add_batch(me.replay, jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), new))
@@ -192,10 +190,11 @@ def step_policy(
     return me._replace(params=params, actor_optimizer=tuple(states))
 
 
-def step_critic(me: LearnerState, loss: Callable[[Any], jax.Array], hp: Hyperparameters) -> LearnerState:
-    """One step of the Q-network's optimizer; `loss` is a function of its parameters."""
+def step_critic(me: LearnerState, loss: Callable[[AgentParams], jax.Array], hp: Hyperparameters) -> LearnerState:
+    """One step of the Q-network's optimizer on `loss`, in its own parameters alone."""
     qvalue = me.params.qvalue
-    updates, state = critic_optimizer(hp).update(jax.grad(loss)(qvalue), me.qvalue_optimizer, qvalue)
+    gradient = jax.grad(lambda qvalue: loss(me.params._replace(qvalue=qvalue)))(qvalue)
+    updates, state = critic_optimizer(hp).update(gradient, me.qvalue_optimizer, qvalue)
     params = me.params._replace(qvalue=optax.apply_updates(qvalue, updates))
     return me._replace(params=params, qvalue_optimizer=state)
 

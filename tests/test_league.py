@@ -22,8 +22,8 @@ from loqa.run.agents import save_agent
 from loqa.run.config import CoinConfig, IPDConfig, parse
 from loqa.run.launch import compose
 from loqa.tools import league, players
-from loqa.tools.league import Measures, bootstrap_interval, group_rows, play_league
-from loqa.tools.players import Entrant, choose_players, load_player, scripted
+from loqa.tools.league import Measures, group_rows, mean_interval, play_league
+from loqa.tools.players import LeaguePlayer, choose_players, load_player, scripted
 
 IPD = MatrixGame()
 SMALL = ["hp.actor.hidden_size=4", "hp.qvalue.hidden_size=3"]
@@ -63,9 +63,9 @@ def folder(tmp_path_factory):
 
 def test_words_become_players(folder):
     words = [str(folder / "runs"), f"ours={folder / 'some'}", "random"]
-    game, entrants = choose_players(words, all_scripted=True)
+    game, entered = choose_players(words, all_scripted=True)
     assert game == CoinGame(3, 3)
-    assert [(one.name, one.kind) for one in entrants] == [
+    assert [(one.name, one.kind) for one in entered] == [
         ("seed 7 agent 0 @100", "loqa"),
         ("seed 7 agent 1 @100", "naive"),
         ("seed 42 @50", "loqa"),
@@ -74,7 +74,7 @@ def test_words_become_players(folder):
         ("always-cooperate", "always-cooperate"),
         ("always-defect", "always-defect"),
     ]
-    assert entrants[0].player == entrants[1].player != entrants[3].player  # who can be batched
+    assert entered[0].player == entered[1].player != entered[3].player  # who can be batched
     assert len(choose_players([str(folder / "runs" / "first" / "agents")])[1]) == 4  # not a run: all of them
     twice = choose_players([str(folder / "runs" / "second")] * 2)[1]
     assert len({one.name for one in twice}) == 2
@@ -136,9 +136,9 @@ PUBLISHED = {
 
 def test_scripted_coin_players_earn_what_was_published():
     """Their means are of 32 episodes, ours of 512: within four standard deviations of the difference."""
-    entrants = list(scripted(CoinGame()).values())
-    names = [one.name for one in entrants]
-    played = play_league(CoinGame(), entrants)
+    entered = list(scripted(CoinGame()).values())
+    names = [one.name for one in entered]
+    played = play_league(CoinGame(), entered)
     assert played.reward.shape == (3, 3, 2, 512)
     for (first, second), published in PUBLISHED.items():
         rewards = played.reward[names.index(first), names.index(second)]
@@ -188,13 +188,13 @@ def test_players_tell_their_rules_apart():
 def test_a_pair_plays_as_it_would_alone(folder, monkeypatch):
     """Batched over pairs and architectures, chunk by chunk, whoever else plays."""
     words = [str(folder / "runs"), "always-defect"]
-    game, entrants = choose_players(words)
+    game, entered = choose_players(words)
     monkeypatch.setattr(league, "PAIRS_AT_ONCE", 2)
-    said = []
-    played = play_league(game, entrants, steps=6, episodes=8, seed=3, discount=0.5, say=said.append)
-    assert len(said) == 5 + 2 + 2 + 1 and "16/16" in said[-1]
+    lines, n = [], len(entered)
+    played = play_league(game, entered, steps=6, episodes=8, seed=3, discount=0.5, progress=lines.append)
+    assert [line.split()[0] for line in lines] == [f"{i}/{n**2}" for i in range(n, n**2 + 1, n)]
     for i, j in ((2, 0), (1, 3)):
-        first, second = entrants[i], entrants[j]
+        first, second = entered[i], entered[j]
         name = zlib.crc32(f"{first.name}\n{second.name}".encode())
         noise = draw_noise(jax.random.fold_in(jax.random.key(3), jnp.uint32(name)), 6, 8)
         alone = jax.jit(partial(rollout, game, (first.player, second.player)))
@@ -210,19 +210,19 @@ def test_a_pair_plays_as_it_would_alone(folder, monkeypatch):
 
 def test_the_bootstrap_interval_is_that_of_a_mean():
     samples = np.random.default_rng(0).normal(5.0, 2.0, (3, 400))
-    low, high = bootstrap_interval(samples)
+    low, high = mean_interval(samples)
     expected = samples.mean(-1) + 1.96 * np.outer((-1, 1), samples.std(-1) / 20)
     np.testing.assert_allclose((low, high), expected, atol=0.03)
-    np.testing.assert_array_equal(bootstrap_interval(samples), (low, high))
-    np.testing.assert_allclose(bootstrap_interval(np.full((1, 9), 0.25)), 0.25)
+    np.testing.assert_array_equal(mean_interval(samples), (low, high))
+    np.testing.assert_allclose(mean_interval(np.full((1, 9), 0.25)), 0.25)
 
 
 def test_groups_take_each_side_from_its_seat():
-    """Entrant i earns 10 i + j against j in seat 0, and 100 more in seat 1."""
-    entrants = [Entrant(name, kind, None, ()) for name, kind in (("a", "x"), ("b", "y"), ("c", "x"))]
+    """LeaguePlayer i earns 10 i + j against j in seat 0, and 100 more in seat 1."""
+    entered = [LeaguePlayer(name, kind, None, ()) for name, kind in (("a", "x"), ("b", "y"), ("c", "x"))]
     i, j = np.mgrid[:3, :3]
     rewards = np.stack([10 * i + j, 100 + 10 * j + i], -1)[..., None] + np.zeros(4)
-    rows = group_rows(entrants, Measures(rewards, -rewards, None, None))
+    rows = group_rows(entered, Measures(rewards, -rewards, None, None))
     keys = [(row["group"], row["player"], row["opponent"], row["pairs"]) for row in rows]
     assert keys == [
         ("self", "x", "x", 2),
@@ -259,19 +259,19 @@ def test_everything_is_written(folder, tmp_path, monkeypatch, capsys):
 
 
 def test_the_mean_over_seats_is_the_heat_maps(tmp_path, monkeypatch):
-    from loqa.tools import heatmap
+    from loqa.tools import figures
 
     drawn = []
-    monkeypatch.setattr(heatmap, "heat_map", lambda values, *rest: drawn.append(values))
+    monkeypatch.setattr(figures, "heat_map", lambda values, *rest: drawn.append(values))
     rewards = np.zeros((2, 2, 2, 3))
     rewards[0, 1, 0], rewards[1, 0, 1], rewards[1, 0, 0] = 0.2, 0.4, -1.0
-    entrants = [Entrant(name, name, None, ()) for name in "ab"]
-    league.write(tmp_path, entrants, Measures(rewards, rewards, None, None), "")
+    entered = [LeaguePlayer(name, name, None, ()) for name in "ab"]
+    league.write(tmp_path, entered, Measures(rewards, rewards, None, None), "")
     np.testing.assert_allclose(drawn[0], [[0, 0.3], [-0.5, 0]])
 
 
 def test_policies_are_without_the_q_network(folder):
-    _, entrant = load_player(folder / "ipd.npz")
-    logits, _ = entrant.player.act(entrant.params, entrant.player.initial_hidden((2,)), jnp.zeros((2, 4)))
-    np.testing.assert_allclose(logits, np.tile(entrant.params["params"]["logits"][0], (2, 1)))
-    assert isinstance(entrant.player, players.Policy)
+    _, player = load_player(folder / "ipd.npz")
+    logits, _ = player.player.act(player.params, player.player.initial_hidden((2,)), jnp.zeros((2, 4)))
+    np.testing.assert_allclose(logits, np.tile(player.params["params"]["logits"][0], (2, 1)))
+    assert isinstance(player.player, players.Policy)

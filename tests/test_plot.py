@@ -2,36 +2,29 @@
 
 import csv
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
-from loqa.games.ipd import STATES
-from loqa.tools import group_figures, plot
-from loqa.tools.aggregate import bootstrap_interval, interquartile_mean
-from loqa.tools.command_line import split_label
-from loqa.tools.group_figures import over_seeds
-from loqa.tools.plot import Panel, state_probability_bars, training_curves
-from loqa.tools.saved_runs import SavedRun, group_runs, read_runs
-from loqa.tools.thresholds import (
+from loqa.games.ipd import STATES, MatrixGame
+from loqa.thresholds import threshold_held
+from loqa.tools import figures, plot, run_figures
+from loqa.tools.aggregate import (
     PUBLISHED_SECONDS,
     PUBLISHED_SIZES,
+    bootstrap_interval,
     first_passing,
-    is_held,
-    markdown,
+    interquartile_mean,
     summarise,
     threshold_rows,
+    threshold_table,
 )
-
-
-@pytest.fixture
-def metrics():
-    iteration = np.arange(0, 7001, 100.0)
-    columns = {"iteration": iteration, "env_steps": iteration * 102400, "reward": np.exp(-iteration / 2000)}
-    columns["reward"][3] = np.nan
-    return columns
+from loqa.tools.common import split_label
+from loqa.tools.figures import over_seeds
+from loqa.tools.saved_runs import SavedRun, group_runs, read_runs
 
 
 def image_size(path):
@@ -41,29 +34,50 @@ def image_size(path):
         return image.size
 
 
-@pytest.mark.parametrize("number, shape", [(1, (1, 1)), (3, (1, 3)), (5, (2, 3))])
-def test_training_curves(tmp_path, metrics, number, shape):
-    panels = [Panel("title", "reward", {"us": "reward"}, {"best": 1.0}, (0, 1.1))] * number
-    training_curves(metrics, panels, tmp_path / "curves.png")
-    assert image_size(tmp_path / "curves.png") == (690 * shape[1], 540 * shape[0])
+class FakeRun:
+    """A finished run as the figures see it: metrics, and files that it writes."""
+
+    def __init__(self, directory, rows=4, learners=1):
+        self.directory = directory
+        names = [
+            "mean_rewards_0",
+            "mean_rewards_1",
+            "qvalue_0_bias",
+            "qvalue_0_mean",
+            "own_coins_0",
+            "other_coins_0",
+        ]
+        names += [f"p_{i}_{state}_C" for i in range(learners) for state in STATES]
+        names += [f"always_{x}_mean_rewards_{y}" for x in ("defect_0", "cooperate_0") for y in "ad"]
+        iteration = 100.0 * np.arange(rows)
+        self._metrics = {"iteration": iteration, "env_steps": 1e5 * iteration}
+        self._metrics |= {name: np.exp(-iteration / 200) for name in names}
+        self._metrics["qvalue_0_mean"][rows // 2] = np.nan
+
+    def metrics(self):
+        return self._metrics
+
+    def write(self, name, function):
+        function(self.directory / name)
 
 
-def test_training_curves_of_a_single_evaluation(tmp_path, metrics):
-    training_curves({k: v[:1] for k, v in metrics.items()}, [Panel("t", "y", {"x": "reward"})], tmp_path / "a.png")
-    image_size(tmp_path / "a.png")
+@pytest.mark.parametrize("rows", [1, 4])
+def test_the_figures_of_a_finished_run(tmp_path, rows):
+    run_figures.coin_figures(FakeRun(tmp_path, rows))
+    assert image_size(tmp_path / "curves.png") == (1920, 500)
+    run_figures.ipd_figures(FakeRun(tmp_path, rows, learners=2), MatrixGame(), SimpleNamespace(num_learners=2))
+    assert image_size(tmp_path / "curves.png") == (1920, 1000)  # four panels, two rows
+    assert {image_size(tmp_path / f"tit_for_tat_{i}.png") for i in (0, 1)} == {(640, 500)}
 
 
-@pytest.mark.parametrize("shape", [(5,), (1, 5), (10, 5)])
-def test_state_probability_bars(tmp_path, shape):
-    state_probability_bars(np.full(shape, 0.5), tmp_path / "bars.png", "IPD")
-    assert image_size(tmp_path / "bars.png") == (780, 600)
-
-
-def test_a_pdf_and_a_wrong_shape(tmp_path):
-    state_probability_bars(np.ones(len(STATES)), tmp_path / "bars.pdf", "IPD")
-    assert (tmp_path / "bars.pdf").read_bytes().startswith(b"%PDF")
-    with pytest.raises(ValueError, match="shape"):
-        state_probability_bars(np.ones(4), tmp_path / "bars.png", "IPD")
+def test_reference_lines_of_the_rewards():
+    assert run_figures.mutual_outcomes(MatrixGame()) == {"both cooperate": -1, "both defect": -2}
+    asymmetric = MatrixGame("a game", ((3, 0, 0, 1), (2, 0, 0, 1)))
+    assert run_figures.mutual_outcomes(asymmetric) == {
+        "both cooperate: player 0": 3,
+        "both cooperate: player 1": 2,
+        "both defect": 1,
+    }
 
 
 # ------------------------------------------------------------------------------------------------- aggregates
@@ -131,7 +145,7 @@ def test_a_threshold_is_held_by_the_last_five_evaluations():
     rewards = np.array([1.0, -1.0, 1.0, 1.0, 1.0, 1.0, 1.0, -1.0])
     metrics = {name: rewards for name in ("mean_rewards_0", "mean_rewards_1", "always_defect_0_mean_rewards_a")}
     until = lambda row: {name: column[:row] for name, column in metrics.items()}
-    assert [is_held(until(row), 3, "strong") for row in range(9)] == [False] * 7 + [True, False]
+    assert [threshold_held(until(row), 3, "strong") for row in range(9)] == [False] * 7 + [True, False]
 
 
 def passing_at(*rows):
@@ -157,7 +171,7 @@ def test_the_table_of_thresholds():
     rows = threshold_rows({"mine": passing_at(2, 4, 6), "": passing_at(None)})
     assert [row["label"] for row in rows] == ["mine"] * 3 + [""] * 3 + ["LOQA"] * 3 + ["POLA"] * 3 + ["M-FOS"] * 3
     assert {row["size"] for row in rows} == {3}  # published ones of the same boards only
-    text = markdown(rows)
+    text = threshold_table(rows)
     assert "| mine | 3x3 | weak | 3 of 3 | 11 [9, 13] | 4,000 [2,000, 6,000] | 40 [20, 60] |" in text
     assert "| this code | 3x3 | strong | 0 of 1 | not in 15 | not in 8,000 | not in 80 |" in text
     assert "| POLA, published | 3x3 | strong |  | 24,000 |  |  |" in text
@@ -252,9 +266,9 @@ def run_plot(monkeypatch, *words):
 @pytest.mark.parametrize("x_axis, last", [("iteration", 200), ("env_steps", 10000), ("walltime", 20.42)])
 def test_curves_are_drawn_against_each_axis(sweep, monkeypatch, capsys, x_axis, last):
     drawn = []
-    monkeypatch.setattr(group_figures, "interquartile_mean", lambda x: drawn.append(x) or interquartile_mean(x))
+    monkeypatch.setattr(figures, "interquartile_mean", lambda x: drawn.append(x) or interquartile_mean(x))
     ends = []
-    monkeypatch.setattr(group_figures, "over_seeds", lambda *args: ends.append(over_seeds(*args)) or ends[-1])
+    monkeypatch.setattr(figures, "over_seeds", lambda *args: ends.append(over_seeds(*args)) or ends[-1])
     out = sweep / "new" / "curves.png"
     words = [f"3x3={sweep}/sweep/{seed} 0.9 3" for seed in (42, 43)] + [f"4x4={sweep}/sweep/42 0.9 4"]
     run_plot(monkeypatch, "curves", *words, "--x", x_axis, "--out", out)
@@ -281,7 +295,7 @@ def test_bars_thresholds_and_league_are_written(sweep, monkeypatch, capsys):
     pairs = [("a", "a", "k", 0, 0), ("a", "b", "k", 1, 2), ("b", "a", "k", 4, 3), ("b", "b", "k", 0, 0)]
     save(sweep / "league.csv", header, *pairs)
     drawn = []
-    monkeypatch.setattr(plot, "heat_map", lambda *args: drawn.append(args))
+    monkeypatch.setattr(plot, "heat_map", lambda *args: drawn.append(args) or [])
     run_plot(monkeypatch, "league", sweep / "league.csv", "--out", sweep / "map")
     assert drawn[0][0].tolist() == [[0, 2], [3, 0]] and drawn[0][1:3] == (["a", "b"], ["k", "k"])
     save(sweep / "league.csv", header, *pairs[:3])

@@ -38,32 +38,32 @@ def make_run(directory, script, seed, rewards):
     return directory
 
 
-def test_keep_copies_what_tells_of_a_run(tmp_path):
+def test_archive_copies_what_documents_a_run(tmp_path):
     run = make_run(tmp_path / "ipd_seed1_20260101-120000", "ipd", 1, (-1, -1))
     (run / "checkpoints").mkdir()
     other = make_run(tmp_path / "ipd_seed2_20260101-120000_1", "ipd", 2, (-1, -1))
-    copies = report.keep([run, other], tmp_path / "out")
+    copies = report.archive([run, other], tmp_path / "out")
     assert copies == [tmp_path / "out" / name for name in ("ipd_seed1", "ipd_seed2")]
     kept = sorted(str(path.relative_to(copies[0])) for path in copies[0].rglob("*") if path.is_file())
     assert kept == ["agents/agent_0_000100.npz", "config.yaml", "metrics.csv", "summary.json"]
     assert (copies[0] / "metrics.csv").read_bytes() == (run / "metrics.csv").read_bytes()
-    (bare,) = report.keep([run], tmp_path / "bare", with_agents=False)
+    (bare,) = report.archive([run], tmp_path / "bare", with_agents=False)
     assert sorted(path.name for path in bare.iterdir()) == ["config.yaml", "metrics.csv", "summary.json"]
-    with pytest.raises(ValueError, match="cannot be kept as .*: that is there already"):
-        report.keep([run], tmp_path / "out")
+    with pytest.raises(ValueError, match="cannot be copied to .*: that exists already"):
+        report.archive([run], tmp_path / "out")
     with open(run / "metrics.csv", "a") as file:
         file.write("200,1,1,1,1,1,1,1,1,1\n")
-    with pytest.raises(ValueError, match="not a finished run: it has gone on to iteration 200"):
-        report.keep([run], tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="not a finished run: it continued to iteration 200"):
+        report.archive([run], tmp_path / "elsewhere")
     (run / "summary.json").unlink()
     with pytest.raises(ValueError, match="not a finished run: it has no summary.json"):
-        report.keep([run], tmp_path / "elsewhere")
+        report.archive([run], tmp_path / "elsewhere")
     assert not (tmp_path / "elsewhere").exists()
 
 
 def built(directory, sections):
     (directory / "report.yaml").write_text(yaml.safe_dump(sections, sort_keys=False))
-    report.build(directory, say=lambda line: None)
+    report.build(directory, progress=lambda line: None)
     for figure in directory.glob("*.png"):
         with Image.open(figure) as image:
             assert np.asarray(image.convert("L")).std() > 5
@@ -149,7 +149,7 @@ def test_a_wrong_report_is_refused(tmp_path, sections, reason):
     text = sections if isinstance(sections, str) else yaml.safe_dump(sections)
     (tmp_path / "report.yaml").write_text(text)
     with pytest.raises(ValueError, match=reason):
-        report.build(tmp_path, say=lambda line: None)
+        report.build(tmp_path, progress=lambda line: None)
 
 
 def test_a_broken_summary_is_named(tmp_path):
@@ -158,4 +158,4 @@ def test_a_broken_summary_is_named(tmp_path):
     for text in ("{", "[]"):
         (run / "summary.json").write_text(text)
         with pytest.raises(ValueError, match="summary.json is not"):
-            report.build(tmp_path, say=lambda line: None)
+            report.build(tmp_path, progress=lambda line: None)

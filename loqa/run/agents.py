@@ -11,11 +11,15 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from loqa.agent import Agent, AgentParams
-from loqa.run.config import ConfigError
+from loqa.games.coin import CoinGame
+from loqa.games.ipd import MatrixGame
+from loqa.hyperparameters import Hyperparameters
+from loqa.run.config import ConfigError, parse_hp
 from loqa.run.npz import named_leaves, read_npz
 from loqa.run.run import Run
 
 FORMAT = "loqa-agent-1"
+GAMES = {"ipd": MatrixGame, "coin": CoinGame}  # by script
 
 
 def save_agent(path: str | Path, params: AgentParams, description: dict[str, Any]) -> None:
@@ -78,3 +82,18 @@ def load_params(path: str, agent: Agent) -> AgentParams:
                 f"{found.get(name)} there and {expected.get(name)} here"
             )
     return params
+
+
+def game_and_agent(script: str, hp: Hyperparameters) -> tuple[MatrixGame | CoinGame, Agent]:
+    """The game and the agent of script "ipd" or "coin"."""
+    game = GAMES[script].from_hp(hp)
+    return game, Agent.from_hp(game, hp)
+
+
+def rebuild(description: dict[str, Any]) -> tuple[MatrixGame | CoinGame, Agent]:
+    """The game and the agent of a saved agent, from its description.
+
+    Raises:
+      ConfigError: the description is not one of this version.
+    """
+    return game_and_agent(description["game"], parse_hp(description["game"], description["hp"]))

@@ -45,7 +45,7 @@ def init_keys(seed: int) -> tuple[jax.Array, jax.Array]:
 
 
 def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> None:
-    """Trains, evaluates and saves until the last iteration, or until something is reached; then draws the figures."""
+    """Trains, evaluates and saves until the last iteration, or until a threshold is held; then draws figures."""
     hp, agent = config.hp, experiment.agent
     key_init, key_evaluation = init_keys(hp.seed)
     checkpoints = Checkpoints(run)
@@ -67,6 +67,7 @@ def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> N
         save_agents(run, int(state.iteration), [me.params for me in state.learners])
 
     iteration, last = int(state.iteration), hp.total_iterations
+    periods = hp.eval_every, hp.save_every, hp.checkpoint_every, experiment.progress_every
     reached = experiment.reached(run.metrics()) if run.last_iteration == iteration > 0 else None
     if reached:
         last = iteration
@@ -77,9 +78,7 @@ def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> N
     if iteration == last:
         save(state)
     while iteration < last:
-        stop = next_stop(
-            iteration, last, hp.eval_every, hp.save_every, hp.checkpoint_every, experiment.progress_every
-        )
+        stop = next_stop(iteration, last, *periods)
         state = jax.block_until_ready(iterate(state, stop - iteration))
         require_finite(state)
         iteration = stop

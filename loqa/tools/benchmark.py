@@ -8,8 +8,6 @@ Times depend on the machine and on the minute. So each is also given in units of
 before and after each measurement: forward and backward of a 128-wide GRU over 50 steps and 512 sequences.
 """
 
-import argparse
-import csv
 import os
 import subprocess
 import sys
@@ -18,20 +16,22 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from loqa import learner, training
-from loqa.buffers import Ring
-from loqa.builders import game_and_agent
-from loqa.learner import Settings
+from ipd import critic_loss, policy_losses
+from loqa import learner
 from loqa.networks import gru
+from loqa.opponents import draw_opponents
 from loqa.rollout import draw_noise, play
-from loqa.run.config import CoinConfig, IPDConfig, parse
+from loqa.run.agents import game_and_agent
+from loqa.run.config import CONFIGS, parse
 from loqa.run.launch import compose
+from loqa.run.metrics_file import read_metrics
+from loqa.tools.common import run_tool, tool_parser, whole, write_csv
 
 SCRIPTS = {"ipd": "ipd.py", "coin": "coin_train.py"}
 
@@ -74,7 +74,7 @@ def seconds(function: Callable[[], object], runs: int = 7) -> float:
         start = time.perf_counter()
         jax.block_until_ready(function())
         times.append(time.perf_counter() - start)
-    return median(times[1:])
+    return float(np.median(times[1:]))
 
 
 def calibration() -> Callable[[], float]:
@@ -115,66 +115,55 @@ def run_script(setting: Setting, chunks: int) -> dict[str, float]:
         command = [sys.executable, SCRIPTS[setting.script], *overrides, f"hp.save_dir={directory}"]
         start = time.time()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        rows = []
-        while len(rows) < 2 + chunks:
+        clock = []
+        while len(clock) < 2 + chunks:
             if process.poll() is not None:
                 raise RuntimeError(f"{' '.join(command)} ended: {process.stderr.read()}")
             time.sleep(0.2)
             for path in Path(directory).glob("*/metrics.csv"):
-                begun = (path.parent / "config.yaml").stat().st_mtime  # its clock starts then
+                before_run = max((path.parent / "config.yaml").stat().st_mtime - start, 0)  # its clock starts then
                 with open(path, newline="") as file:
-                    rows = [row for row in csv.DictReader(file) if None not in row.values()]
-        memory = peak_memory(process.pid)
+                    metrics = read_metrics(file)
+                clock = metrics["walltime"]
         process.kill()
-        process.wait()
-        if not rows:
-            raise RuntimeError(f"{path} has no rows")
-    before_run = max(begun - start, 0.0)
-    clock = [float(row["walltime"]) for row in rows]
-    chunk_seconds = [after - before for before, after in zip(clock[1:], clock[2:], strict=False)]
-    iteration = median(chunk_seconds) / setting.chunk
-    steps = float(rows[1]["env_steps"]) / float(rows[1]["iteration"])
+        _, _, usage = os.wait4(process.pid, 0)
+    iteration = float(np.median(np.diff(clock[1:]))) / setting.chunk
+    steps = metrics["env_steps"][1] / metrics["iteration"][1]
     return {
         "seconds_per_iteration": iteration,
         "env_steps_per_second": steps / iteration,
         "seconds_to_first_evaluation": before_run + clock[0],
         "seconds_to_first_iteration": before_run + clock[1] - (setting.chunk - 1) * iteration,
-        "peak_memory_gib": memory,
+        "peak_memory_gib": usage.ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20),
     }
-
-
-def peak_memory(pid: int) -> float:
-    """GiB; NaN where the system does not tell."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return float("nan")
-    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
-    return int(line.split()[1]) / 2**20
 
 
 def phases(script: str, overrides: list[str]) -> dict[str, float]:
     """Seconds of each phase of an iteration of a script's settings, each jitted alone."""
-    hp = parse(compose(script, overrides), {"ipd": IPDConfig, "coin": CoinConfig}[script]).hp
+    hp = parse(compose(script, overrides), CONFIGS[script]).hp
     game, agent = game_and_agent(script, hp)
-    settings = Settings.from_hp(hp, "loqa")
-    state = training.init(agent, (settings,), hp, jax.random.key(0))
-    me = state.learners[0]
+    me = learner.init(agent, hp, jax.random.key(0)).learners[0]
     # A full ring, so that an opponent's parameters come from anywhere in it.
-    past = Ring(state.past[0].items, jnp.array(2**30)) if state.past else None
-    opponents = training.draw_opponents(jax.random.key(1), me.params, past, hp)
+    past = me.past and me.past._replace(added=jnp.array(2**30))
+    opponents = draw_opponents(jax.random.key(1), me.params, past, hp)
     noise = jax.jit(lambda key: draw_noise(key, hp.game_length, hp.batch_size))
-    epsilon = getattr(hp, "epsilon_greedy", 0.0)
-    roll_out = jax.jit(lambda params, opponents, noise: play(game, agent, params, opponents, noise, epsilon))
-    actor = jax.jit(lambda me, episodes: learner.update_actor(agent, me, episodes, settings, 0))
-    qvalue = jax.jit(lambda me, episodes: learner.update_qvalue(agent, me, learner.q_episodes(episodes), settings))
+    roll_out = jax.jit(lambda *args: play(game, agent, *args, hp.epsilon_greedy))
+
+    @jax.jit
+    def policy_gradient(params, episodes):
+        return jax.grad(lambda params: sum(policy_losses(hp, agent, params, episodes)))(params)
+
+    @jax.jit
+    def critic_gradient(params, episodes):
+        return jax.grad(lambda params: critic_loss(hp, agent, params, me.target_params, episodes.mine))(params)
+
     drawn = noise(jax.random.key(2))
     episodes = roll_out(me.params, opponents, drawn)
     return {
         "noise": seconds(partial(noise, jax.random.key(2))),
         "rollout": seconds(partial(roll_out, me.params, opponents, drawn)),
-        "policy update": seconds(partial(actor, me, episodes)),
-        "Q update": seconds(partial(qvalue, me, episodes)),
+        "policy gradient": seconds(partial(policy_gradient, me.params, episodes)),
+        "critic gradient": seconds(partial(critic_gradient, me.params, episodes)),
     }
 
 
@@ -196,45 +185,40 @@ def machine_limits() -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m loqa.tools.benchmark", description=__doc__.splitlines()[0])
+    parser = tool_parser("benchmark", __doc__)
+    every = "grids 4 to 6, batches 128 to 2048, capacities and more"
+    parser.add_argument("--all", action="store_true", help=every)
     parser.add_argument(
-        "--all", action="store_true", help="grids 4 to 6, batches 128 to 2048, capacities and more"
+        "--chunks", type=whole(1), default=5, help="chunks of iterations to take the median of (5)"
     )
-    parser.add_argument("--chunks", type=int, default=5, help="chunks of iterations to take the median of (5)")
     parser.add_argument("--csv", type=Path, help="write the table to this file too")
     options = parser.parse_args()
-    if options.chunks < 1:
-        parser.error(f"--chunks is {options.chunks}, but must be at least 1")
     missing = [name for name in SCRIPTS.values() if not Path(name).exists()]
     if missing:
         parser.error(f"{missing[0]} is not here: run it from the root of the repository")
 
-    print(f"{os.cpu_count()} cores, {jax.devices()[0].device_kind}; ", end="")
-    print(", ".join(f"{value:.0f} {name}" for name, value in machine_limits().items()), flush=True)
-    unit, table = calibration(), []
-    for setting in PAPER + (MORE if options.all else []):
+    limits = ", ".join(f"{value:.0f} {name}" for name, value in machine_limits().items())
+    print(f"{os.cpu_count()} cores, {jax.devices()[0].device_kind}; {limits}", flush=True)
+    unit, rows = calibration(), []
+    for setting in PAPER + MORE if options.all else PAPER:
         before = unit()
-        row = run_script(setting, options.chunks)
+        times = run_script(setting, options.chunks)
         one = (before + unit()) / 2
-        row = {"setting": setting.name, "units": row["seconds_per_iteration"] / one} | row | {"unit_seconds": one}
-        table.append(row)
+        units = times["seconds_per_iteration"] / one
+        rows.append({"setting": setting.name, "units": units} | times | {"unit_seconds": one})
         print(
-            f"{setting.name:36} {row['units']:7.3f} units = {row['seconds_per_iteration'] * 1e3:7.1f} ms an "
-            f"iteration, {row['env_steps_per_second']:9.0f} steps/s, first iteration after "
-            f"{row['seconds_to_first_iteration']:4.1f} s, {row['peak_memory_gib']:.2f} GiB (unit {one:.3f} s)",
+            f"{setting.name:36} {units:7.3f} units = {times['seconds_per_iteration'] * 1e3:7.1f} ms an "
+            f"iteration, {times['env_steps_per_second']:9.0f} steps/s, first iteration after "
+            f"{times['seconds_to_first_iteration']:4.1f} s, {times['peak_memory_gib']:.2f} GiB (unit {one:.3f} s)",
             flush=True,
         )
     for script, name in (("ipd", "IPD"), ("coin", "Coin 3x3, batch 512")):
         one = unit()
-        times = phases(script, [])
-        text = ", ".join(f"{phase} {value / one:.3f}" for phase, value in times.items())
+        text = ", ".join(f"{phase} {value / one:.3f}" for phase, value in phases(script, []).items())
         print(f"phases of {name}, in units: {text}", flush=True)
     if options.csv:
-        with open(options.csv, "w", newline="") as file:
-            writer = csv.DictWriter(file, table[0])
-            writer.writeheader()
-            writer.writerows(table)
+        write_csv(options.csv, rows)
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main)

@@ -6,27 +6,26 @@ then have in expectation says where the policy goes. The losses are those of hp=
 constant advantages. Beside it stands the error of the critics of training runs.
 """
 
-import argparse
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
-from matplotlib.lines import Line2D
 
 from loqa.games.ipd import PAYOFF, STATES, MatrixGame, read_table
 from loqa.games.ipd_players import TablePlayer
-from loqa.losses import agent_policy_loss
+from loqa.learner import policy_options
+from loqa.losses import Side, agent_policy_loss
 from loqa.rollout import draw_noise, rollout
-from loqa.tools.command_line import refuse, run_tool, tool_parser
-from loqa.tools.group_figures import COLORS, PAPER, draw_seed_curves, figure_of, group_legend
-from loqa.tools.saved_runs import SavedRun, group_runs, read_runs
-from loqa.tools.tables import markdown_table
+from loqa.run.config import IPDConfig, parse
+from loqa.run.launch import compose
+from loqa.tools.common import markdown_table, one_line_errors, run_tool, tool_parser
+from loqa.tools.figures import draw_seed_curves
+from loqa.tools.saved_runs import Groups, group_runs, read_runs
+from loqa.tools.style import COLORS, in_style, legend_below, panels, save
 
-GAME_LENGTH, DISCOUNT, LAMBDA = 50, 0.96, 0.9  # the paper's
+GAME_LENGTH, DISCOUNT = 50, 0.96  # the paper's
 BATCH, BATCHES = 4096, 32
 ERRORS = tuple(range(-10, 26))
 
@@ -72,24 +71,19 @@ def expected_gradients(
       standard errors [E, 2, 5].
     """
     q_table = jnp.asarray(exact_q_values(np.full(5, 0.5)), jnp.float32)
+    hp = parse(compose("ipd", []), IPDConfig).hp
+    options = policy_options(hp) | {"stop_grad_advantage": True, "terminal_value": False}
 
     def losses(log_odds: jax.Array, error: jax.Array, played) -> jax.Array:
         """Actor and shaping loss [2], the means of a batch."""
         logits = jnp.stack([log_odds, jnp.zeros(5)], 1)
         both = lambda table, i: jnp.moveaxis(read_table(table, played.observations[:, i]), -1, 1)  # [T+1, 2, B]
         at_each_step = q_table[:, None] + error  # [T+1, 1, 5, 2]
-        terms = agent_policy_loss(
-            both(logits, 0),
-            both(at_each_step, 0),
-            both(logits, 1),
-            both(at_each_step, 1),
-            *(played.actions[:, i] for i in (0, 1)),
-            *(played.rewards[:, i] for i in (0, 1)),
-            discount=DISCOUNT,
-            lam=LAMBDA,
-            stop_grad_advantage=True,
-            terminal_value=False,
-        )
+        sides = [
+            Side(both(logits, i), both(at_each_step, i), played.actions[:, i], played.rewards[:, i])
+            for i in (0, 1)
+        ]
+        terms = agent_policy_loss(*sides, opponent_reward_baseline=0.0, **options)
         return jnp.stack([terms.actor.mean(), terms.shaping.mean()])
 
     def of_a_batch(key: jax.Array) -> jax.Array:
@@ -102,58 +96,57 @@ def expected_gradients(
     return gradients.mean(0), gradients.std(0, ddof=1) / batches**0.5
 
 
-@matplotlib.rc_context(PAPER)
-def draw(gradients: np.ndarray, groups: dict[str, list[SavedRun]], paths: Sequence[Path]) -> None:
+def measure() -> tuple[np.ndarray, np.ndarray]:
+    """`expected_gradients` at ERRORS."""
+    return tuple(map(np.asarray, expected_gradients(jax.random.key(0), jnp.array(ERRORS, jnp.float32))))
+
+
+@in_style
+def draw(measured: tuple[np.ndarray, np.ndarray], groups: Groups, path: str | Path) -> list[str]:
     """Draws the gradients against the error, and beside them the error of the critics of groups of runs.
 
     Args:
-      gradients: [E, 2, 5], of `measure`.
+      measured: by `measure`.
       groups: of runs of the IPD; may be empty.
-      paths: the files to write.
+      path: see `loqa.tools.style.save`.
     """
-    legend = [Line2D([], [], color=color, label=state) for state, color in zip(STATES, COLORS, strict=False)]
-    note = "Minus the gradient by the log-odds of cooperation, in thousandths, where P(cooperate) = 1/2."
-    figure, grid = figure_of(1, 2 + bool(groups), legend, note)
-    shaping, both = gradients[:, 1], gradients.sum(1)
-    for axes, values, title in zip(grid[0], (shaping, both), ("shaping", "actor + shaping"), strict=False):
-        for state, color in enumerate(COLORS[: len(STATES)]):
-            axes.plot(ERRORS, 1e3 * values[:, state], color=color)
+    figure, grid = panels(3 if groups else 2)
+    gradients = 1e3 * measured[0]
+    for axes, values, title in zip(
+        grid[:2], (gradients[:, 1], gradients.sum(1)), ("shaping", "actor + shaping"), strict=True
+    ):
+        for state, color, push in zip(STATES, COLORS, values.T, strict=False):
+            axes.plot(ERRORS, push, color=color, label=state)
         axes.axhline(0, color="0.3", linewidth=0.6)
         axes.axvline(0, color="0.3", linewidth=0.6)
         axes.set(title=title, xlabel="error of all Q-values", ylabel="push to cooperation")
     if groups:
-        axes = grid[0][2]
-        draw_seed_curves(axes, groups, "qvalue_0_bias", "iteration")
-        axes.set(title="in training", ylabel="mean error of Q")
+        draw_seed_curves(grid[2], groups, "qvalue_0_bias", "iteration")
+        grid[2].set(title="in training", ylabel="mean error of Q")
         if "" not in groups:
-            axes.legend(handles=group_legend(groups), fontsize=5, handlelength=1)
-    for path in paths:
-        figure.savefig(path)
+            grid[2].legend(fontsize=5, handlelength=1)
+    note = "Minus the gradient by the log-odds of cooperation, in thousandths, where P(cooperate) = 1/2."
+    legend_below(figure, grid[0], note)
+    return save(figure, path)
 
 
-def table(gradients: np.ndarray, standard_errors: np.ndarray) -> str:
+def table(measured: tuple[np.ndarray, np.ndarray]) -> str:
     """The gradients in thousandths as a Markdown table, a line for an error of -5, 0 and 5."""
     lines = []
     for error in (-5, 0, 5):
-        i = ERRORS.index(error)
-        for name, mean, sem in zip(
-            ("actor", "shaping"), 1e3 * gradients[i], 1e3 * standard_errors[i], strict=True
-        ):
-            lines.append([name, f"{error:+d}", *(f"{m:+.1f} ± {s:.1f}" for m, s in zip(mean, sem, strict=True))])
+        gradients, standard_errors = (1e3 * each[ERRORS.index(error)] for each in measured)
+        for loss, means, sems in zip(("actor", "shaping"), gradients, standard_errors, strict=True):
+            cells = [f"{mean:+.1f} ± {sem:.1f}" for mean, sem in zip(means, sems, strict=True)]
+            lines.append([loss, f"{error:+d}", *cells])
     note = "In thousandths, where P(cooperate) = 1/2, with the standard error of the mean over episodes."
     return f"{markdown_table(['loss', 'error of Q', *STATES], lines)}\n\n{note}"
 
 
-def check(groups: dict[str, list[SavedRun]]) -> None:
+def check(groups: Groups) -> None:
     """Raises ValueError if a run is not one of the iterated prisoner's dilemma."""
     for run in (run for runs in groups.values() for run in runs):
         if run.game != "ipd" or run.settings.get("game_name", "ipd") != "ipd":
             raise ValueError(f"{run.path} is not a run of the iterated prisoner's dilemma")
-
-
-def measure() -> tuple[np.ndarray, np.ndarray]:
-    """`expected_gradients` at ERRORS."""
-    return tuple(map(np.asarray, expected_gradients(jax.random.key(0), jnp.array(ERRORS, jnp.float32))))
 
 
 def main() -> None:
@@ -161,17 +154,13 @@ def main() -> None:
     parser.add_argument("runs", nargs="*", metavar="RUNS", help="training runs; LABEL=RUNS names a group")
     out = "experiments/plots/critic_error"
     parser.add_argument("--out", default=out, help="the files to write, without suffix (%(default)s)")
-    options: argparse.Namespace = parser.parse_args()
-    try:
+    options = parser.parse_args()
+    with one_line_errors(parser):
         groups = group_runs(read_runs(options.runs)) if options.runs else {}
         check(groups)
         Path(options.out).parent.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        refuse(parser, error)
-    gradients, standard_errors = measure()
-    paths = [Path(f"{options.out}.{suffix}") for suffix in ("png", "pdf")]
-    draw(gradients, groups, paths)
-    print(table(gradients, standard_errors), *paths, sep="\n")
+    measured = measure()
+    print(table(measured), *draw(measured, groups, options.out), sep="\n")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from loqa.agent import AgentParams
 from loqa.networks import GRUNetwork
 from loqa.run.agents import save_agent
 from loqa.run.launch import compose
-from loqa.tools.command_line import refuse, run_tool, tool_parser, whole
+from loqa.tools.common import one_line_errors, run_tool, tool_parser, whole
 from loqa.tools.inert_pickle import read_arrays
 
 # POLA's actions are right, left, down, up; ours are left, right, up, down.
@@ -69,54 +69,62 @@ def published_agents(arrays: Mapping[str, np.ndarray]) -> list[AgentParams]:
         if "actor_head" in prefix:
             qvalue = gru_network_params(arrays, prefix.replace("actor_head", "qvalue_head"))
         else:
-            _sizes(actor)  # four actions there are, then
+            network_sizes(actor)  # raises unless it has four actions
             output = actor["params"]["output"]
             output |= {kind: x[..., list(POLA_ACTIONS)] for kind, x in output.items()}
-        agents.append(AgentParams(actor, qvalue))
-    # A self-play run saves the same agent twice.
-    flat = [flatten_dict(agent._asdict()) for agent in agents]
-    same = lambda a, b: a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a)
-    return [agent for i, agent in enumerate(agents) if not any(same(flat[i], other) for other in flat[:i])]
+        agent = AgentParams(actor, qvalue)
+        # A self-play run saves the same agent twice.
+        if not any(_are_equal(agent, other) for other in agents):
+            agents.append(agent)
+    return agents
+
+
+def _are_equal(first: AgentParams, second: AgentParams) -> bool:
+    same_structure = jax.tree.structure(first) == jax.tree.structure(second)
+    return same_structure and all(map(np.array_equal, jax.tree.leaves(first), jax.tree.leaves(second)))
+
+
+def network_sizes(network: dict[str, Any]) -> tuple[int, dict[str, int]]:
+    """The number of inputs, and the keys of the config that make a network of these shapes.
+
+    Raises:
+      ValueError: the arrays do not fit together.
+    """
+    params = network["params"]
+    layers = sum(name.startswith("dense_") for name in params)
+    inputs, hidden_size = params["dense_0"]["kernel"].shape
+    made = GRUNetwork(4, hidden_size, layers)
+    init = lambda: made.init(jax.random.key(0), jnp.zeros(inputs), made.initial_hidden(), method="step")
+    found = flatten_dict(params, sep="/")
+    for name, array in flatten_dict(jax.eval_shape(init)["params"], sep="/").items():
+        if found[name].shape != array.shape:
+            raise ValueError(f"{name} is of the shape {found[name].shape}, not {array.shape}")
+    return inputs, {"hidden_size": hidden_size, "layers_before_gru": layers}
 
 
 def describe(params: AgentParams, height: int | None = None, width: int | None = None) -> dict[str, Any]:
-    """What a saved agent says of itself: the published settings, with the sizes of these networks.
+    """The description to save with an agent: the published settings, with the sizes of these networks.
 
     Raises:
       ValueError: the arrays do not fit together, or do not observe a board of `height` x `width` (None: square).
     """
-    inputs, hidden_size, layers = _sizes(params.actor)
+    inputs, actor = network_sizes(params.actor)
     if height is None and width is None:
         height = round((inputs // 4) ** 0.5)
     height = height or inputs // 4 // width
     width = width or inputs // 4 // height
     if 4 * height * width != inputs:
-        raise ValueError(f"its {inputs} inputs are not 4 x {height} x {width}: say --height and --width")
-    overrides = [f"hp.game.height={height}", f"hp.game.width={width}"]
-    overrides += [f"hp.actor.hidden_size={hidden_size}", f"hp.actor.layers_before_gru={layers}"]
+        raise ValueError(f"its {inputs} inputs are not 4 x {height} x {width}: add --height and --width")
+    sizes = {"game": {"height": height, "width": width}, "actor": actor}
+    kind = {"kind": "published POLA", "policy_only": True}
     if params.qvalue:
-        q_inputs, hidden_size, layers = _sizes(params.qvalue)
+        kind = {"kind": "published LOQA"}
+        q_inputs, sizes["qvalue"] = network_sizes(params.qvalue)
         if q_inputs != inputs + 1:
             raise ValueError(f"its Q-network has {q_inputs} inputs, not {inputs + 1}")
-        overrides += [f"hp.qvalue.hidden_size={hidden_size}", f"hp.qvalue.layers_before_gru={layers}"]
+    overrides = [f"hp.{part}.{key}={value}" for part, keys in sizes.items() for key, value in keys.items()]
     hp = OmegaConf.to_container(compose("coin", ["hp=loqa_iclr_published", *overrides]).hp, resolve=True)
-    kind = {"kind": "published LOQA"} if params.qvalue else {"kind": "published POLA", "policy_only": True}
     return {"game": "coin", "hp": hp} | kind
-
-
-def _sizes(network: dict[str, Any]) -> tuple[int, int, int]:
-    """(inputs, hidden size, dense layers before the GRU); ValueError if the arrays do not fit together."""
-    params = network["params"]
-    layers = sum(name.startswith("dense_") for name in params)
-    inputs, hidden_size = params["dense_0"]["kernel"].shape
-    made = GRUNetwork(4, hidden_size, layers)
-    hidden = made.initial_hidden()
-    init = lambda: made.init(jax.random.key(0), jnp.zeros(inputs), hidden, method="step")
-    for name, array in flatten_dict(jax.eval_shape(init)["params"], sep="/").items():
-        found = flatten_dict(params, sep="/")[name].shape
-        if found != array.shape:
-            raise ValueError(f"{name} is of the shape {found}, not {array.shape}")
-    return inputs, hidden_size, layers
 
 
 def import_file(path: Path, height: int | None = None, width: int | None = None) -> list[tuple]:
@@ -130,9 +138,9 @@ def import_file(path: Path, height: int | None = None, width: int | None = None)
         agents = published_agents(read_arrays(path))
         if not agents:
             raise ValueError("no array is named as in one (linear_end/kernel and others)")
-        names = [path.stem + f"_{i}" * (len(agents) > 1) for i in range(len(agents))]
-        describe_one = lambda params: describe(params, height, width) | {"source": path.name}
-        return [(name, params, describe_one(params)) for name, params in zip(names, agents, strict=True)]
+        names = [f"{path.stem}_{i}" for i in range(len(agents))] if len(agents) > 1 else [path.stem]
+        descriptions = [describe(params, height, width) | {"source": path.name} for params in agents]
+        return list(zip(names, agents, descriptions, strict=True))
     except KeyError as error:
         raise ValueError(f"{path} is not a published agent: it has no {error.args[0]}") from error
     except ValueError as error:
@@ -146,7 +154,7 @@ def main() -> None:
     parser.add_argument("--height", type=whole(1), help="rows of the board, where it is not square")
     parser.add_argument("--width", type=whole(1), help="columns of the board")
     options = parser.parse_intermixed_args()
-    try:
+    with one_line_errors(parser):
         imported = [one for path in options.files for one in import_file(path, options.height, options.width)]
         targets = [options.out / f"{name}.npz" for name, _, _ in imported]
         for target in targets:
@@ -155,12 +163,9 @@ def main() -> None:
         options.out.mkdir(parents=True, exist_ok=True)
         for target, (_, params, description) in zip(targets, imported, strict=True):
             save_agent(target, params, description)
-    except (OSError, ValueError) as error:
-        refuse(parser, error)
-    for target, (_, _, description) in zip(targets, imported, strict=True):
-        game, actor = description["hp"]["game"], description["hp"]["actor"]
-        sizes = f"hidden size {actor['hidden_size']}, {actor['layers_before_gru']} dense before the GRU"
-        print(f"{target}: {description['kind']}, {game['height']}x{game['width']}, {sizes}")
+            game, actor = description["hp"]["game"], description["hp"]["actor"]
+            sizes = f"hidden size {actor['hidden_size']}, {actor['layers_before_gru']} dense before the GRU"
+            print(f"{target}: {description['kind']}, {game['height']}x{game['width']}, {sizes}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import numpy as np
 
 
 class Inert(dict):
-    """Stands in for a mapping, settings or an optimizer: keeps the mapping that it is given, and does nothing."""
+    """In place of a mapping, settings or an optimizer: keeps the mapping that it is given, and does nothing."""
 
     def __init__(self, *args):
         super().__init__(*[arg for arg in args if isinstance(arg, dict)][:1])
@@ -25,7 +25,7 @@ class Inert(dict):
 
 
 class PickledDtype:
-    """Stands in for `numpy.dtype`."""
+    """In place of `numpy.dtype`."""
 
     def __init__(self, code, *_):
         self.code = code
@@ -35,20 +35,18 @@ class PickledDtype:
 
 
 class PickledArray:
-    """Stands in for an array of NumPy or JAX; `value` is what it holds."""
+    """In place of an array of NumPy or JAX; `value` is what it holds."""
 
     def __init__(self, *_):
         self.value = None
 
     def __setstate__(self, state):
         _, shape, dtype, fortran, data = state
-        self.value = _array(data, dtype, shape, "F" if fortran else "C").value
+        self.set(data, dtype, shape, "F" if fortran else "C")
 
-
-def _array(data, dtype, shape, order):
-    array = PickledArray()
-    array.value = np.frombuffer(data, np.dtype(dtype.code)).reshape(shape, order=order)  # refuses objects
-    return array
+    def set(self, data, dtype, shape, order):
+        self.value = np.frombuffer(data, np.dtype(dtype.code)).reshape(shape, order=order)  # refuses objects
+        return self
 
 
 def _jax_array(function, args, state, aval):
@@ -59,7 +57,7 @@ def _jax_array(function, args, state, aval):
 
 STAND_INS = {
     "numpy.core.multiarray._reconstruct": PickledArray,
-    "numpy.core.numeric._frombuffer": _array,
+    "numpy.core.numeric._frombuffer": lambda *args: PickledArray().set(*args),
     "numpy.ndarray": PickledArray,
     "numpy.dtype": PickledDtype,
     "jax._src.array._reconstruct_array": _jax_array,

@@ -1,5 +1,6 @@
 """Who can play: agents from disk and scripted players, by the words of a command line."""
 
+import argparse
 import dataclasses
 import re
 from collections.abc import Sequence
@@ -10,13 +11,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from loqa.builders import rebuild
 from loqa.games import coin_players, ipd_players
 from loqa.games.coin import CoinGame
 from loqa.games.ipd import MatrixGame
 from loqa.rollout import Player
-from loqa.run.agents import load_agent
-from loqa.tools.command_line import split_label
+from loqa.run.agents import load_agent, rebuild
+from loqa.tools.common import split_label
 
 Game = CoinGame | MatrixGame
 
@@ -37,26 +37,27 @@ class Policy:
         return self.network.apply(params, observation, hidden, method="step")
 
 
-class Entrant(NamedTuple):
+class LeaguePlayer(NamedTuple):
     """Somebody who plays, under a name."""
 
     name: str
-    kind: str  # what groups it with others: loqa, naive, published POLA, or a scripted player's own name
+    kind: str  # groups it with others: loqa, naive, published POLA, or a scripted player's own name
     player: Player
     params: Any  # what the player's `act` is given
 
 
-def scripted(game: Game) -> dict[str, Entrant]:
+def scripted(game: Game) -> dict[str, LeaguePlayer]:
     """The scripted players of a game, by name."""
     if isinstance(game, CoinGame):
-        player = coin_players.AnyScriptedPlayer(game.height, game.width)
-        return {name: Entrant(name, name, player, likes) for name, likes in coin_players.LIKES.items()}
-    table = ipd_players.TablePlayer()
-    players = {name: Entrant(name, name, table, params) for name, params in ipd_players.TABLES.items()}
-    return players | {"grim-trigger": Entrant("grim-trigger", "grim-trigger", ipd_players.GrimTrigger(), ())}
+        any_of_them = coin_players.ScriptedPlayer(game.height, game.width)
+        players = {name: (any_of_them, likes) for name, likes in coin_players.LIKES.items()}
+    else:
+        players = {name: (ipd_players.TablePlayer(), table) for name, table in ipd_players.TABLES.items()}
+        players["grim-trigger"] = ipd_players.GrimTrigger(), ()
+    return {name: LeaguePlayer(name, name, *player) for name, player in players.items()}
 
 
-def load_player(path: Path) -> tuple[Game, Entrant]:
+def load_player(path: Path) -> tuple[Game, LeaguePlayer]:
     """A saved agent as a player, and the game that it plays.
 
     Raises:
@@ -74,19 +75,19 @@ def load_player(path: Path) -> tuple[Game, Entrant]:
         size, hidden = jnp.zeros(game.observation_size), agent.initial_hidden()
         made = jax.eval_shape(lambda: agent.actor.init(jax.random.key(0), size, hidden, method="step"))
         if jax.tree.map(jnp.shape, actor) != jax.tree.map(jnp.shape, made):
-            raise ValueError("its arrays are not of the shapes that its description says")
+            raise ValueError("its arrays are not of the shapes that its description gives")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} cannot play: {error}") from error
     name, kind = path.stem, description.get("kind", hp["agent_0"])
     if trained := TRAINED.fullmatch(path.name):
         index = int(trained[1])
-        name = f"seed {hp['seed']}" + ("" if hp["just_self_play"] else f" agent {index}") + f" @{int(trained[2])}"
+        name = f"seed {hp['seed']}{'' if hp['just_self_play'] else f' agent {index}'} @{int(trained[2])}"
         kind = hp[f"agent_{index}"]
-    return game, Entrant(name, kind, Policy(agent.actor), actor)
+    return game, LeaguePlayer(name, kind, Policy(agent.actor), actor)
 
 
 def agent_files(path: Path) -> list[Path]:
-    """The saved agents that a path stands for.
+    """The saved agents at a path.
 
     A file is itself. A run's directory is its newest agents. Any other directory is all agents in it, or if
     there are none the newest agents of all runs in it, at any depth.
@@ -102,24 +103,29 @@ def agent_files(path: Path) -> list[Path]:
         return files
     files = []
     for directory in sorted(path.rglob("agents")):
-        iterations = {
-            file: int(m[2]) for file in sorted(directory.iterdir()) if (m := TRAINED.fullmatch(file.name))
-        }
+        matches = {file: TRAINED.fullmatch(file.name) for file in sorted(directory.iterdir())}
+        iterations = {file: int(match[2]) for file, match in matches.items() if match}
         files += [file for file, iteration in iterations.items() if iteration == max(iterations.values())]
     if not files:
         raise ValueError(f"{path} has no saved agents in it")
     return files
 
 
+def add_game_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --game and --grid, for `choose_players`."""
+    parser.add_argument("--game", choices=("coin", "ipd"), help="the game, where no agent determines it")
+    parser.add_argument("--grid", metavar="HxW", help="the Coin Game's board, where no agent determines it (3x3)")
+
+
 def choose_players(
     words: Sequence[str], game_name: str | None = None, grid: str | None = None, all_scripted: bool = False
-) -> tuple[Game, list[Entrant]]:
+) -> tuple[Game, list[LeaguePlayer]]:
     """The players that words name, and the game that all of them play.
 
     Args:
       words: each a scripted player's name or a path (see `agent_files`), or KIND=PATH to choose its kind.
-      game_name: "coin" or "ipd"; None: told by the agents.
-      grid: the Coin Game's board, such as "3x3"; None: told by the agents.
+      game_name: "coin" or "ipd"; None: that of the agents.
+      grid: the Coin Game's board, such as "3x3"; None: that of the agents.
       all_scripted: adds all scripted players of the game.
 
     Raises:
@@ -127,20 +133,20 @@ def choose_players(
     """
     game = _game(game_name, grid)
     names = {name for each in (CoinGame(), MatrixGame()) for name in scripted(each)}
-    entrants: list[Entrant | str] = []  # a scripted player is its name until the game is known
+    players: list[LeaguePlayer | str] = []  # a scripted player is its name until the game is known
     for word in words:
         if word in names:
-            entrants.append(word)
+            players.append(word)
             continue
         kind, path = split_label(word)
         for file in agent_files(path):
-            its_game, entrant = load_player(file)
+            its_game, player = load_player(file)
             game = game or its_game
             if its_game != game:
                 raise ValueError(f"{file} plays {title(its_game)}, but this is {title(game)}")
-            entrants.append(entrant._replace(kind=kind or entrant.kind))
+            players.append(player._replace(kind=kind or player.kind))
     if game is None and game_name is None:
-        raise ValueError("no agent tells the game: say --game coin or --game ipd")
+        raise ValueError("no agent determines the game: add --game coin or --game ipd")
     game = game or CoinGame()
     if game_name == "coin" and not isinstance(game, CoinGame):
         raise ValueError(f"these agents play {title(game)}, but --game is coin")
@@ -148,12 +154,12 @@ def choose_players(
     if unknown := [name for name in words if name in names - known.keys()]:
         raise ValueError(f"{title(game)} has no player {unknown[0]}, but {', '.join(known)}")
     if all_scripted:
-        entrants += [name for name in known if name not in words]
-    return game, _with_unique_names([known[one] if isinstance(one, str) else one for one in entrants])
+        players += [name for name in known if name not in words]
+    return game, _with_unique_names([known[one] if isinstance(one, str) else one for one in players])
 
 
 def _game(game_name: str | None, grid: str | None) -> Game | None:
-    """The game that options tell, or None."""
+    """The game that options name, or None."""
     board = re.fullmatch(r"(\d+)x(\d+)", grid or "")
     if grid and not board:
         raise ValueError(f"the grid is {grid!r}, but must be HEIGHTxWIDTH, such as 3x3")
@@ -169,9 +175,9 @@ def title(game: Game) -> str:
     return f"the {game.height}x{game.width} Coin Game" if isinstance(game, CoinGame) else "the IPD"
 
 
-def _with_unique_names(entrants: list[Entrant]) -> list[Entrant]:
+def _with_unique_names(players: list[LeaguePlayer]) -> list[LeaguePlayer]:
     """Adds the kind to names that several have, and then a number."""
-    names = [one.name for one in entrants]
-    names = [f"{x.kind} {x.name}" if names.count(x.name) > 1 and x.kind != x.name else x.name for x in entrants]
+    names = [one.name for one in players]
+    names = [f"{x.kind} {x.name}" if names.count(x.name) > 1 and x.kind != x.name else x.name for x in players]
     names = [f"{x} ({names[: i + 1].count(x)})" if names.count(x) > 1 else x for i, x in enumerate(names)]
-    return [x._replace(name=name) for x, name in zip(entrants, names, strict=True)]
+    return [x._replace(name=name) for x, name in zip(players, names, strict=True)]

@@ -5,26 +5,32 @@ becomes an animated GIF of the board, the iterated prisoner's dilemma a picture 
 printed as text, too.
 """
 
+import math
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
 
 from loqa.games.coin import CoinGame, coins_taken
-from loqa.games.ipd import DEFECT
 from loqa.rollout import draw_noise, rollout
-from loqa.tools.command_line import refuse, run_tool, tool_parser, whole
-from loqa.tools.players import Entrant, Game, choose_players
+from loqa.tools.common import one_line_errors, run_tool, tool_parser, whole
+from loqa.tools.players import Game, LeaguePlayer, add_game_options, choose_players
+from loqa.tools.style import COLORS, in_style, save
 
 PLAYERS = "AB"
-COLORS = ("#0072B2", "#D55E00")  # Okabe and Ito's blue and vermillion, told apart with any colour vision
-PALE = ("#CFE4F2", "#FBDFCC")  # where they were
-MOVES = ("left", "right", "up", "down")
+PALE = ("#CFE4F2", "#FBDFCC")  # of the players' colours: their coins, and where they were
 TAKEN = "#F0E442"  # the cell of a coin that was just taken
-WIDTH = 400  # of a picture, in pixels
+MOVES = ("left", "right", "up", "down")
+STRIP = 25  # moves in a line of the IPD's picture
 
 
 class Episode(NamedTuple):
@@ -40,10 +46,10 @@ class Episode(NamedTuple):
         return np.concatenate([np.zeros((1, 2)), self.rewards.cumsum(0)])
 
 
-def play_episode(game: Game, entrants: tuple[Entrant, Entrant], steps: int, seed: int) -> Episode:
+def play_episode(game: Game, players: tuple[LeaguePlayer, LeaguePlayer], steps: int, seed: int) -> Episode:
     """One episode; the first player is in seat 0."""
-    players, params = (tuple(getattr(one, field) for one in entrants) for field in ("player", "params"))
-    played = jax.jit(partial(rollout, game, players))(params, draw_noise(jax.random.key(seed), steps, 1))
+    seats, params = tuple(one.player for one in players), tuple(one.params for one in players)
+    played = jax.jit(partial(rollout, game, seats))(params, draw_noise(jax.random.key(seed), steps, 1))
     observations, _, actions, rewards = jax.device_get(played)
     return Episode(observations[:, :, 0], actions[:, :, 0], rewards[:, :, 0])
 
@@ -67,14 +73,14 @@ def read_board(game: CoinGame, observation: np.ndarray) -> Board:
 
 
 def coin_events(episode: Episode) -> list[str]:
-    """What each step's takes say, "" where no coin was taken: [T]."""
+    """Who took which coin in each step, "" where nobody did: [T]."""
     own, others = (np.asarray(x) for x in coins_taken(episode.observations))
     events = []
     for t, rewards in enumerate(episode.rewards):
         takes = [f"{PLAYERS[i]} takes its coin" for i in (0, 1) if own[t, i]]
         takes += [f"{PLAYERS[i]} takes {PLAYERS[1 - i]}'s coin" for i in (0, 1) if others[t, i]]
         gains = ", ".join(f"{PLAYERS[i]} {rewards[i]:+.0f}" for i in (0, 1) if rewards[i])
-        events.append(" and ".join(takes) + f": {gains}" * bool(takes))
+        events.append(f"{' and '.join(takes)}: {gains}" if takes else "")
     return events
 
 
@@ -90,58 +96,59 @@ def coin_text(game: CoinGame, episode: Episode) -> str:
         notes = [f"step {t:3}   score A {scores[t, 0]:.0f}, B {scores[t, 1]:.0f}", events[t - 1] if t else ""]
         if t < len(episode.actions):
             notes.append("then " + ", ".join(f"{PLAYERS[i]} {MOVES[a]}" for i, a in enumerate(episode.actions[t])))
-        notes = [note for note in notes if note]
-        for k in range(max(game.height, len(notes))):
-            row = " ".join(cells[k]) if k < game.height else " " * (2 * game.width - 1)
-            lines.append(f"{row}    {notes[k] if k < len(notes) else ''}".rstrip())
+        blank = " " * (2 * game.width - 1)
+        for row, note in zip_longest(map(" ".join, cells), filter(None, notes), fillvalue=None):
+            lines.append(f"{row or blank}    {note or ''}".rstrip())
         lines.append("")
     return "\n".join(lines)
 
 
+@in_style
 def coin_frames(game: CoinGame, episode: Episode, names: tuple[str, str]) -> list[Image.Image]:
     """The pictures of the T+1 states."""
-    events, scores = coin_events(episode), episode.scores
     boards = [read_board(game, observation) for observation in episode.observations[:, 0]]
-    size = (WIDTH - 40) // max(game.height, game.width)  # of a cell
-    left, top = (WIDTH - size * game.width) // 2, 66
-    bottom = top + size * game.height
+    cell = 3.6 / max(game.height, game.width)  # inches
+    width, height = cell * game.width, cell * game.height
+    total = height + 1.24
     frames = []
-    for t, board in enumerate(boards):
-        canvas = Canvas(WIDTH, bottom + 58)
-        for i in (0, 1):
-            canvas.text((20, 10 + 24 * i), f"{PLAYERS[i]}  {names[i]}", 17, COLORS[i], WIDTH - 130)
-            canvas.text((WIDTH - 20, 10 + 24 * i), f"score {scores[t, i]:.0f}", 17, COLORS[i], anchor="ra")
-        for cell in np.ndindex(game.height, game.width):
-            x, y = left + size * cell[1], top + size * cell[0]
-            taken = t > 0 and cell == boards[t - 1].coin and events[t - 1]
-            canvas.rectangle((x, y, x + size, y + size), TAKEN if taken else "white", "#BBBBBB")
-        # The edges are broken, because who leaves at one comes back at the other.
-        for k in range(0, size * max(game.height, game.width), 12):
-            for x in (left, left + size * game.width):
-                if k < size * game.height:
-                    canvas.line((x, top + k, x, top + k + 6), "black")
-            for y in (top, bottom):
-                if k < size * game.width:
-                    canvas.line((left + k, y, left + k + 6, y), "black")
-
-        middle = lambda cell: (left + size * (cell[1] + 0.5), top + size * (cell[0] + 0.5))
-        for i in (0, 1):  # where they were
-            if t > 0:
-                canvas.disc(middle(boards[t - 1].players[i]), 0.1 * size, PALE[i], PALE[i])
-        canvas.disc(middle(board.coin), 0.22 * size, PALE[board.owner], COLORS[board.owner], 0.05 * size)
-        canvas.text(
-            middle(board.coin), PLAYERS[board.owner].lower(), 0.26 * size, COLORS[board.owner], anchor="mm"
-        )
-        apart = 0.2 * size if board.players[0] == board.players[1] else 0
-        for i, cell in enumerate(board.players):
-            x, y = middle(cell)
-            place = x + apart * (2 * i - 1), y + apart * (2 * i - 1)
-            canvas.disc(place, 0.22 * size if apart else 0.33 * size, COLORS[i], "white")
-            canvas.text(place, PLAYERS[i], 0.3 * size if apart else 0.4 * size, "white", anchor="mm")
-        canvas.text((20, bottom + 10), f"step {t} of {len(episode.actions)}", 14, "#555555")
-        canvas.text((20, bottom + 30), events[t - 1] if t else "", 16, "black", WIDTH - 40)
-        frames.append(canvas.image())
+    for t, (board, event) in enumerate(zip(boards, ["", *coin_events(episode)], strict=True)):
+        figure = Figure(figsize=(4, total), dpi=100)
+        axes = figure.add_axes(((1 - width / 4) / 2, 0.58 / total, width / 4, height / total))
+        for i, (name, score) in enumerate(zip(names, episode.scores[t], strict=True)):
+            look = {"xycoords": "axes fraction", "textcoords": "offset points", "color": COLORS[i], "fontsize": 10}
+            short = name if len(name) <= 30 else f"{name[:27]}..."
+            axes.annotate(f"{PLAYERS[i]}  {short}", (0, 1), (0, 24 - 17 * i), **look)
+            axes.annotate(f"score {score:.0f}", (1, 1), (0, 24 - 17 * i), **look, ha="right")
+        axes.set_xlabel(f"step {t} of {len(boards) - 1}\n{event}", loc="left", fontsize=9)
+        _draw_board(axes, game, board, 72 * cell)
+        if t:  # where they were
+            rows, columns = zip(*boards[t - 1].players, strict=True)
+            axes.scatter(np.add(columns, 0.5), np.add(rows, 0.5), (14 * cell) ** 2, PALE, zorder=0.5)
+        if event:
+            axes.add_patch(Rectangle(boards[t - 1].coin[::-1], 1, 1, color=TAKEN, zorder=0))
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
     return frames
+
+
+def _draw_board(axes: Axes, game: CoinGame, board: Board, size: float) -> None:
+    """Draws the cells, the coin and the players; `size` is that of a cell in points."""
+    axes.set(xlim=(0, game.width), ylim=(game.height, 0))
+    axes.set_xticks(range(game.width), [])
+    axes.set_yticks(range(game.height), [])
+    axes.tick_params(length=0)
+    axes.grid(color="0.73", alpha=1)
+    # The edges are broken, because who leaves at one comes back at the other.
+    axes.spines[:].set(linewidth=1.5, linestyle=(0, (3, 3)))
+    both = board.players[0] == board.players[1]
+    tokens = [("ab"[board.owner], board.coin, 0.0, 0.22, PALE[board.owner], COLORS[board.owner])]
+    for letter, cell, shift, color in zip(PLAYERS, board.players, (-0.2, 0.2), COLORS, strict=False):
+        tokens.append((letter, cell, shift if both else 0.0, 0.22 if both else 0.33, color, "white"))
+    for letter, (row, column), shift, radius, face, color in tokens:
+        x, y, points = column + 0.5 + shift, row + 0.5 + shift, 2 * radius * size
+        axes.scatter(x, y, points**2, face, edgecolors=color, linewidths=0.03 * size)
+        axes.text(x, y, letter, color=color, fontsize=0.55 * points, ha="center", va="center_baseline")
 
 
 def save_gif(frames: list[Image.Image], events: list[str], path: Path) -> None:
@@ -161,105 +168,66 @@ def ipd_text(episode: Episode) -> str:
     """The moves as text, 50 a line."""
     lines = []
     for at in range(0, len(episode.actions), 50):
-        lines.append(f"from step {at}")
-        for i in (0, 1):
-            lines.append(f"{PLAYERS[i]}  " + "".join("CD"[a] for a in episode.actions[at : at + 50, i]))
+        moves = ["".join("CD"[a] for a in actions[at : at + 50]) for actions in episode.actions.T]
+        lines += [f"from step {at}", f"A  {moves[0]}", f"B  {moves[1]}"]
     return "\n".join(lines)
 
 
-def ipd_strip(episode: Episode, names: tuple[str, str]) -> Image.Image:
-    """The moves as a picture, 25 a line: blue cooperates, orange defects."""
-    columns, size, left, top = 25, 26, 30, 66
-    steps = len(episode.actions)
-    height = 2 * size + 34  # of a line: step numbers and two rows
-    canvas = Canvas(left + columns * size + 12, top + -(-steps // columns) * height + 24)
-    for i in (0, 1):
-        score = f"{episode.rewards[:, i].sum():.0f}, {episode.rewards[:, i].mean():.2f} a step"
-        canvas.text((12, 8 + 24 * i), f"{PLAYERS[i]}  {names[i]}", 17, "black", 380)
-        canvas.text((left + columns * size, 8 + 24 * i), score, 17, "black", anchor="ra")
-    for t, actions in enumerate(episode.actions):
-        x, y = left + t % columns * size, top + t // columns * height
-        if t % 5 == 0:
-            canvas.text((x + size / 2, y), str(t), 12, "#555555", anchor="ma")
-        for i, action in enumerate(actions):
-            if t % columns == 0:
-                canvas.text((12, y + 18 + i * size + size / 2), PLAYERS[i], 15, "black", anchor="lm")
-            box = (x, y + 18 + i * size, x + size, y + 18 + (i + 1) * size)
-            canvas.rectangle(box, ("#56B4E9", "#D55E00")[action], "white")
-            color = "white" if action == DEFECT else "black"
-            canvas.text((x + size / 2, y + 18 + (i + 0.5) * size), "CD"[action], 14, color, anchor="mm")
-    canvas.text((12, canvas.height - 22), "C cooperates, D defects; numbers are steps", 12, "#555555")
-    return canvas.image()
-
-
-class Canvas:
-    """A white picture, drawn at three times its size so that edges are smooth."""
-
-    SCALE = 3
-
-    def __init__(self, width: int, height: int):
-        self.width, self.height = width, height
-        self._image = Image.new("RGB", (self.SCALE * width, self.SCALE * height), "white")
-        self._draw = ImageDraw.Draw(self._image)
-
-    def _scaled(self, xy: tuple[float, ...]) -> tuple[float, ...]:
-        return tuple(self.SCALE * x for x in xy)
-
-    def rectangle(self, box: tuple[float, ...], fill: str, outline: str) -> None:
-        self._draw.rectangle(self._scaled(box), fill, outline, self.SCALE)
-
-    def line(self, ends: tuple[float, ...], fill: str) -> None:
-        self._draw.line(self._scaled(ends), fill, 2 * self.SCALE)
-
-    def disc(self, middle: tuple[float, float], radius: float, fill: str, outline: str, width: float = 1) -> None:
-        self._draw.circle(self._scaled(middle), self.SCALE * radius, fill, outline, round(self.SCALE * width))
-
-    def text(
-        self, place: tuple[float, float], text: str, size: float, fill: str, most: float = 0, anchor: str = "la"
-    ) -> None:
-        """Writes a line, cut off at `most` pixels where that is given."""
-        font = ImageFont.load_default(self.SCALE * size)
-        while most and font.getlength(text) > self.SCALE * most:
-            text = text.removesuffix("...")[:-1] + "..."
-        self._draw.text(self._scaled(place), text, fill, font, anchor)
-
-    def image(self) -> Image.Image:
-        return self._image.resize((self.width, self.height), Image.Resampling.LANCZOS)
+@in_style
+def ipd_strip(episode: Episode, names: tuple[str, str], path: Path) -> None:
+    """Draws the moves, STRIP a line: blue cooperates, orange defects."""
+    lines = math.ceil(len(episode.actions) / STRIP)
+    figure = Figure(figsize=(4.6, 0.6 + 0.55 * lines), dpi=150, layout="constrained")
+    players = zip(PLAYERS, names, episode.rewards.T, strict=True)
+    scores = [f"{x}  {name}: {rewards.sum():.0f}, {rewards.mean():.2f} a step" for x, name, rewards in players]
+    figure.suptitle("\n".join(scores), fontsize=8)
+    figure.supxlabel("C cooperates, D defects; numbers are steps", fontsize=6, color="0.35")
+    for line, axes in enumerate(figure.subplots(lines, squeeze=False).flat):
+        moves = episode.actions[STRIP * line : STRIP * (line + 1)].T
+        axes.pcolormesh(
+            moves, cmap=ListedColormap((COLORS[4], COLORS[1])), vmin=0, vmax=1, edgecolors="white", linewidth=1
+        )
+        for (i, t), move in np.ndenumerate(moves):
+            axes.text(
+                t + 0.5, i + 0.5, "CD"[move], ha="center", va="center_baseline", color=("black", "white")[move]
+            )
+        steps = range(0, moves.shape[1], 5)
+        axes.set_xticks([t + 0.5 for t in steps], [STRIP * line + t for t in steps])
+        axes.set_yticks((0.5, 1.5), PLAYERS)
+        axes.set(xlim=(0, STRIP), ylim=(2, 0))
+        axes.tick_params(length=0, labeltop=True, labelbottom=False)
+        axes.spines[:].set_visible(False)
+    save(figure, path)
 
 
 def main() -> None:
     parser = tool_parser("render", __doc__)
     parser.add_argument("player_a", metavar="PLAYER_A", help="who plays in seat 0: agent, run or scripted player")
     parser.add_argument("player_b", metavar="PLAYER_B", help="who plays in seat 1")
-    parser.add_argument("--game", choices=("coin", "ipd"), help="the game, where no agent tells it")
-    parser.add_argument("--grid", metavar="HxW", help="the Coin Game's board, where no agent tells it (3x3)")
+    add_game_options(parser)
     parser.add_argument("--steps", type=whole(1), default=50, help="steps of the episode (%(default)s)")
     parser.add_argument("--seed", type=whole(0), default=0, help="of everything random (%(default)s)")
     parser.add_argument("--out", type=Path, help="the picture (episode.gif, or episode.png for the IPD)")
     options = parser.parse_args()
-    try:
+    with one_line_errors(parser):
         words = options.player_a, options.player_b
-        game, entrants = choose_players(words, options.game, options.grid)
-        if len(entrants) != 2:
-            raise ValueError(f"two can play, but these are {len(entrants)}: name the file of an agent")
+        game, players = choose_players(words, options.game, options.grid)
+        if len(players) != 2:
+            raise ValueError(f"two can play, but these are {len(players)}: name the file of an agent")
         coin = isinstance(game, CoinGame)
         suffix = ".gif" if coin else ".png"
         out = options.out or Path(f"episode{suffix}")
         if out.suffix != suffix:
             raise ValueError(f"--out is {out}, but the picture of this game is a {suffix} file")
         out.parent.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        refuse(parser, error)
 
-    episode = play_episode(game, entrants, options.steps, options.seed)
-    names = tuple(one.name for one in entrants)
-    try:  # before the text, whose reader may be gone
+    episode = play_episode(game, players, options.steps, options.seed)
+    names = tuple(one.name for one in players)
+    with one_line_errors(parser):  # before the text, whose reader may be gone
         if coin:
             save_gif(coin_frames(game, episode, names), coin_events(episode), out)
         else:
-            ipd_strip(episode, names).save(out)
-    except OSError as error:
-        parser.error(f"cannot write {out}: {error}")
+            ipd_strip(episode, names, out)
     print(coin_text(game, episode) if coin else ipd_text(episode))
     for letter, name, rewards in zip(PLAYERS, names, episode.rewards.T, strict=True):
         print(f"{letter}  {name}: {rewards.sum():.0f}, {rewards.mean():.3f} a step")

@@ -11,37 +11,51 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
+from loqa.games.ipd import STATES
 from loqa.run.config import flat
 from loqa.run.metrics_file import read_metrics
-from loqa.tools.command_line import split_label
+from loqa.tools.common import split_label
 
-# Every evaluation has the first; the others tell the game.
-COLUMNS = ("iteration", "walltime", "env_steps", "mean_rewards_0", "mean_rewards_1")
-GAMES = {"coin": "always_defect_0_mean_rewards_a", "ipd": "p_0_START_C"}
 
-# The columns that tables show, by their heads there.
-IN_TABLES = {
-    "START": "p_0_START_C",
-    "CC": "p_0_CC_C",
-    "CD": "p_0_CD_C",
-    "DC": "p_0_DC_C",
-    "DD": "p_0_DD_C",
-    "self": "mean_rewards_0",
-    "vs AC": "always_cooperate_0_mean_rewards_a",
-    "AC's": "always_cooperate_0_mean_rewards_d",
-    "vs AD": "always_defect_0_mean_rewards_a",
-    "AD's": "always_defect_0_mean_rewards_d",
-    "own": "own_coins_0",
-    "other's": "other_coins_0",
+class Column(NamedTuple):
+    """How a column of the metrics is named in tables and in figures."""
+
+    head: str  # of its column in a table
+    title: str  # of its panel in a figure; "": only in tables
+    unit: str  # label of the panel's vertical axis
+
+
+# The columns that tables and figures show, in their order. `self_play` is the mean of both mean rewards.
+TABLE_COLUMNS = {
+    **{f"p_0_{state}_C": Column(state, state, "P(cooperate | state)") for state in STATES},
+    "self_play": Column("self", "in self-play", "reward a step"),
+    "always_cooperate_0_mean_rewards_a": Column("vs AC", "against always-cooperate", "reward a step"),
+    "always_cooperate_0_mean_rewards_d": Column("AC's", "always-cooperate against it", "reward a step"),
+    "always_defect_0_mean_rewards_a": Column("vs AD", "against always-defect", "reward a step"),
+    "always_defect_0_mean_rewards_d": Column("AD's", "", "reward a step"),
+    "own_coins_0": Column("own", "own coins, self-play", "coins a step"),
+    "other_coins_0": Column("other's", "other's coins, self-play", "coins a step"),
+}
+HEADS_NOTE = {  # explains the heads of a game's columns
+    "ipd": "START to DD: agent 0's P(cooperate) in each state; self: mean reward a step of both players.",
+    "coin": (
+        "Mean rewards a step. self: in self-play, of both players; vs AC, vs AD: agent 0 against always-cooperate"
+        " and always-defect; AC's, AD's: what these get; own, other's: agent 0's coins a step in self-play, of its"
+        " own and of the other's colour."
+    ),
 }
 
+# Every evaluation has the first; by the others the game is recognised.
+REQUIRED = ("iteration", "walltime", "env_steps", "mean_rewards_0", "mean_rewards_1")
+GAMES = {"coin": "always_defect_0_mean_rewards_a", "ipd": "p_0_START_C"}
+
 # Settings in which the runs of a group may differ.
-NOT_COMPARED = {"seed", "save_dir", "save_every", "checkpoint_every", "eval_every", "eval_episodes"}
-NOT_COMPARED |= {"num_iterations", "max_env_steps", "stop_at", "game.height", "game.width"}
+IGNORED_WHEN_GROUPING = {"seed", "save_dir", "save_every", "checkpoint_every", "eval_every", "eval_episodes"}
+IGNORED_WHEN_GROUPING |= {"num_iterations", "max_env_steps", "stop_at", "game.height", "game.width"}
 
 
 class SavedRun(NamedTuple):
-    """A run: its metrics, and what tells it from others."""
+    """A run: its metrics, and what distinguishes it from others."""
 
     path: Path
     label: str  # of its group, as the user gave it, or ""
@@ -49,7 +63,15 @@ class SavedRun(NamedTuple):
     seed: int | None
     grid: tuple[int, int] | None  # (height, width), where it is known
     settings: dict[str, Any]  # the `hp` part of its config, flat; empty where there is no config
-    metrics: dict[str, np.ndarray]  # the columns of metrics.csv, and `self_play`, the mean of both mean rewards
+    metrics: dict[str, np.ndarray]  # the columns of metrics.csv, and `self_play`
+
+
+Groups = dict[str, list[SavedRun]]  # by label
+
+
+def shown_columns(runs: Sequence[SavedRun]) -> list[str]:
+    """Those of TABLE_COLUMNS that all runs have."""
+    return [column for column in TABLE_COLUMNS if all(column in run.metrics for run in runs)]
 
 
 def read_runs(words: Sequence[str]) -> list[SavedRun]:
@@ -62,7 +84,7 @@ def read_runs(words: Sequence[str]) -> list[SavedRun]:
     for word in words:
         label, path = split_label(word)
         found = [_read_run(file, label) for file in _metric_files(path)]
-        found = [run for run in found if run.metrics["iteration"].size]  # others have only begun
+        found = [run for run in found if run.metrics["iteration"].size]  # others have no evaluation yet
         if not found:
             raise ValueError(f"{path} has no evaluation in it yet")
         runs += found
@@ -74,7 +96,7 @@ def read_runs(words: Sequence[str]) -> list[SavedRun]:
     return runs
 
 
-def group_runs(runs: Sequence[SavedRun], split_grids: bool = True) -> dict[str, list[SavedRun]]:
+def group_runs(runs: Sequence[SavedRun], split_grids: bool = True) -> Groups:
     """Runs of the same label; of those without one, runs whose settings differ in no more than seed and length.
 
     Args:
@@ -85,15 +107,15 @@ def group_runs(runs: Sequence[SavedRun], split_grids: bool = True) -> dict[str, 
       ValueError: a seed is twice in a group, and would count twice.
     """
     unlabelled = [run.settings for run in runs if not run.label and run.settings]
-    keys = sorted({key for settings in unlabelled for key in settings} - NOT_COMPARED)
+    keys = sorted({key for settings in unlabelled for key in settings} - IGNORED_WHEN_GROUPING)
     values = {key: {str(settings[key]) for settings in unlabelled if key in settings} for key in keys}
-    differing = [key for key in keys if len(values[key]) > 1]  # a key that only newer runs have tells nothing
-    grids = {run.grid for run in runs} if split_grids else set()
-    groups: dict[str, list[SavedRun]] = {}
+    differing = [key for key in keys if len(values[key]) > 1]  # not keys that only newer runs have
+    several_grids = split_grids and len({run.grid for run in runs}) > 1
+    groups: Groups = {}
     for run in runs:
-        said = [f"{key.split('.')[-1]}={run.settings.get(key)}" for key in differing] if run.settings else []
-        label = run.label or ", ".join(said)
-        if len(grids) > 1 and run.grid:
+        parts = [f"{key.split('.')[-1]}={run.settings.get(key)}" for key in differing] if run.settings else []
+        label = run.label or ", ".join(parts)
+        if several_grids and run.grid:
             label = f"{label} {run.grid[0]}x{run.grid[1]}".strip()
         groups.setdefault(label, []).append(run)
     for label, members in groups.items():
@@ -122,7 +144,7 @@ def _metric_files(path: Path) -> list[Path]:
 def _read_run(path: Path, label: str) -> SavedRun:
     """A run's metrics.csv with the config.yaml beside it, or a CSV file.
 
-    A file without a config tells its seed and its board by its name or its directory's, such as
+    Of a file without a config, seed and board are read off its name or its directory's, such as
     coin_3x3/seed_42.csv.
     """
     try:
@@ -133,7 +155,8 @@ def _read_run(path: Path, label: str) -> SavedRun:
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path} is not a run's metrics: {error}") from error
     game = next((name for name, column in GAMES.items() if column in metrics), None)
-    if missing := [name for name in COLUMNS if name not in metrics] or [*GAMES.values()] * (game is None):
+    missing = [name for name in REQUIRED if name not in metrics] or ([] if game else list(GAMES.values()))
+    if missing:
         raise ValueError(f"{path} is not a run's metrics: it has no column {' or '.join(missing)}")
     metrics["self_play"] = (metrics["mean_rewards_0"] + metrics["mean_rewards_1"]) / 2
 

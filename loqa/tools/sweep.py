@@ -1,9 +1,9 @@
 """Multiruns (`-m`, or `experiment=...`): each job leaves a note, and the sweep ends with a table and figures.
 
-Hydra's launchers run the jobs. This is the callback that they call, in whatever process a job runs.
+Hydra's launchers run the jobs, and call the callback here in whatever process a job runs.
 """
 
-import csv
+import atexit
 import json
 import textwrap
 from pathlib import Path
@@ -14,22 +14,20 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from loqa.run.metrics_file import read_metrics
 from loqa.run.terminal import short
-from loqa.tools.saved_runs import IN_TABLES, group_runs, read_runs
-
-_begun: Path | None = None  # the directory of the multirun that this process began
+from loqa.tools.common import write_csv
+from loqa.tools.saved_runs import TABLE_COLUMNS, SavedRun, group_runs, read_runs, shown_columns
 
 
 class Sweep(Callback):
-    """Hydra's callback: notes the jobs of a multirun in `jobs/` of its directory."""
+    """Hydra's callback: notes the jobs of a multirun in `jobs/` of its directory, and sums them up at its end."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        global _begun
-        _begun = Path(config.hydra.sweep.dir)
+        # At the exit of the process, because Hydra calls nothing after a job that failed, or Ctrl-C.
+        atexit.register(summarise, Path(config.hydra.sweep.dir))
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        _note(config, {"status": "killed"})  # so it stays if the job has no chance to say more
+        _note(config, {"status": "killed"})  # which stays if the job has no chance to write more
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if job_return.status is JobStatus.COMPLETED:
@@ -42,80 +40,70 @@ class Sweep(Callback):
 def _note(config: DictConfig, note: dict[str, Any]) -> None:
     if config.hydra.mode is not RunMode.MULTIRUN:
         return
-    jobs = Path(config.hydra.sweep.dir) / "jobs"
-    note = {"overrides": list(config.hydra.overrides.task)} | note
-    path = jobs / f"{int(config.hydra.job.num):04d}.json"
+    path = Path(config.hydra.sweep.dir) / "jobs" / f"{int(config.hydra.job.num):04d}.json"
+    unfinished = path.with_suffix(".unfinished")
     try:
-        jobs.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".unfinished").write_text(json.dumps(note))
-        path.with_suffix(".unfinished").replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(json.dumps({"overrides": list(config.hydra.overrides.task)} | note))
+        unfinished.replace(path)
     except OSError as error:
         print(f"{path} could not be written ({error.strerror}): this job will not be in the table")
 
 
-def finish() -> None:
-    """Prints and writes the table of the multirun that this process began, if it did, and draws its figures."""
-    if _begun is None or not (_begun / "jobs").is_dir():
-        return
-    notes = [json.loads(path.read_text()) for path in sorted((_begun / "jobs").glob("*.json"))]
+def summarise(multirun_directory: Path) -> None:
+    """Prints a table of all jobs and writes it as summary.csv; draws the figures of those that finished."""
+    notes = [json.loads(path.read_text()) for path in sorted((multirun_directory / "jobs").glob("*.json"))]
     if not notes:
         return
     common = set.intersection(*(set(note["overrides"]) for note in notes)) if len(notes) > 1 else set()
-    rows = [
-        {"job": " ".join(word for word in note["overrides"] if word not in common)} | _row(note) for note in notes
-    ]
-    columns = list(dict.fromkeys(column for row in rows for column in row))
+    rows, runs = [], []
+    for note in notes:
+        row = {"job": " ".join(word for word in note["overrides"] if word not in common), "status": note["status"]}
+        if "directory" in note:
+            try:
+                (run,) = read_runs([note["directory"]])
+            except (OSError, ValueError) as error:
+                row["status"] = f"no metrics: {error}"
+            else:
+                runs.append(run)
+                last = {column: float(run.metrics[column][-1]) for column in run.metrics}
+                row |= {"iteration": int(last["iteration"]), "seconds": round(last["walltime"])}
+                row |= {TABLE_COLUMNS[column].head: last[column] for column in shown_columns([run])}
+            row["directory"] = note["directory"]
+        rows.append(row)
+    files = []
     try:
-        with open(_begun / "summary.csv", "w", newline="") as file:
-            writer = csv.DictWriter(file, columns, restval="")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(multirun_directory / "summary.csv", rows)
+        files.append("summary.csv")
     except OSError as error:
         print(f"summary.csv could not be written ({error.strerror})")
-    shown = [column for column in columns if column != "directory"]
+    _print_table(rows)
+    files += _draw(runs, multirun_directory) if runs else []
+    print(f"Files in {multirun_directory}: {', '.join(files)}", flush=True)
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    columns = list(dict.fromkeys(column for row in rows for column in row if column != "directory"))
     cell = lambda value: textwrap.shorten(short(value), 80, placeholder=" ...")
-    table = [shown] + [[cell(row.get(column, "")) for column in shown] for row in rows]
-    widths = [max(len(line[i]) for line in table) for i in range(len(shown))]
+    table = [columns] + [[cell(row.get(column, "")) for column in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     print(f"\n{len(rows)} jobs, {sum(row['status'] == 'finished' for row in rows)} finished:")
     for line in table:
-        print("  " + "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
-    directories = [row["directory"] for row in rows if row["status"] == "finished" and "directory" in row]
-    pictures = _draw(directories, _begun) if directories else []
-    print(f"Files in {_begun}: {', '.join(['summary.csv', *pictures])}", flush=True)
+        print("  " + "  ".join(map(str.ljust, line, widths)).rstrip())
 
 
-def _draw(directories: list[str], out: Path) -> list[str]:
-    """Draws what the jobs have in common: the names of the pictures."""
-    from loqa.tools import plot  # here, because matplotlib is slow to import and jobs do without
+def _draw(runs: list[SavedRun], out: Path) -> list[str]:
+    """Draws what the jobs have in common; returns the names of the files."""
+    from loqa.tools import figures  # here, because matplotlib is slow to import and jobs do without
 
     try:
-        runs = read_runs(directories)
         groups = group_runs(runs)
-        plot.seed_curves(groups, plot.SHOWN[runs[0].game], "iteration", [out / "curves.png", out / "curves.pdf"])
-        pictures = ["curves.png", "curves.pdf"]
+        files = figures.seed_curves(groups, out / "curves")
         if runs[0].game == "ipd":
-            plot.group_bars(groups, 0, [out / "tit_for_tat.png", out / "tit_for_tat.pdf"])
-            pictures += ["tit_for_tat.png", "tit_for_tat.pdf"]
+            files += figures.group_bars(groups, out / "tit_for_tat")
         elif len({run.grid for run in runs}) > 1:
-            files = [out / "thresholds.png", out / "thresholds.pdf"]
-            plot.threshold_figure(group_runs(runs, split_grids=False), list(plot.UNITS), files)
-            pictures += ["thresholds.png", "thresholds.pdf"]
+            files += figures.threshold_figure(group_runs(runs, split_grids=False), out / "thresholds")
     except (OSError, ValueError) as error:
         print(f"no figures of the sweep: {error}")
         return []
-    return pictures
-
-
-def _row(note: dict[str, Any]) -> dict[str, Any]:
-    """A job's line of the table: how it ended, and the last row of its metrics."""
-    row = {"status": note["status"]}
-    if "directory" not in note:
-        return row
-    try:
-        with open(Path(note["directory"]) / "metrics.csv", newline="") as file:
-            last = {key: float(column[-1]) for key, column in read_metrics(file).items()}
-        row |= {"iteration": int(last["iteration"]), "seconds": round(last["walltime"])}
-    except (OSError, ValueError, IndexError, KeyError) as error:
-        return row | {"status": f"no metrics: {error}", "directory": note["directory"]}
-    row |= {title: last[key] for title, key in IN_TABLES.items() if key in last}
-    return row | {"directory": note["directory"]}
+    return [Path(file).name for file in files]

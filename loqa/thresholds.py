@@ -1,0 +1,34 @@
+"""The paper's thresholds in the Coin Game: has the agent learned to cooperate, and not to be exploited?"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+# Both rewards a step, times n = 2 (size // 2), must exceed these in one evaluation: in self-play, the mean of
+# both players, and of the agent against always-defect.
+THRESHOLDS = {"weak": (0.05, -1.2), "medium": (0.1, -0.5), "strong": (0.2, -0.2)}
+
+CONSECUTIVE_PASSES = 5  # evaluations in a row that must pass a threshold until it is held
+
+
+def passes(self_play: np.ndarray, against_defect: np.ndarray, size: int, threshold: str) -> np.ndarray:
+    """Which evaluations pass a threshold.
+
+    Args:
+      self_play, against_defect: mean rewards a step [...].
+      size: of the `size` x `size` board.
+      threshold: one of THRESHOLDS.
+
+    Returns:
+      bool [...].
+    """
+    scale = 2 * (size // 2)
+    need_self_play, need_against_defect = THRESHOLDS[threshold]
+    return (scale * self_play > need_self_play) & (scale * against_defect > need_against_defect)
+
+
+def threshold_held(metrics: Mapping[str, np.ndarray], size: int, threshold: str) -> bool:
+    """Whether the last CONSECUTIVE_PASSES evaluations all pass a threshold; `metrics`: columns of metrics.csv."""
+    self_play = (metrics["mean_rewards_0"] + metrics["mean_rewards_1"]) / 2
+    passed = passes(self_play, metrics["always_defect_0_mean_rewards_a"], size, threshold)
+    return len(passed) >= CONSECUTIVE_PASSES and bool(passed[-CONSECUTIVE_PASSES:].all())
