@@ -4,8 +4,8 @@
     python tests/soak.py coin 20
 
 A kill comes at a random moment, from the first instant of the process on, by SIGKILL or by a signal that the run
-hears. What must agree: the parameters of the last saved agent, everything in the last checkpoint, and metrics.csv
-but for the wall time.
+catches. What must agree: the parameters of the last saved agent, everything in the last checkpoint, and
+metrics.csv but for the wall time.
 """
 
 import argparse
@@ -44,18 +44,32 @@ SETTINGS = {
 
 def start(game: str, iterations: int, save_dir: Path, *overrides: str) -> subprocess.Popen:
     script, settings = SETTINGS[game]
-    command = [sys.executable, script, *settings.split(), f"hp.num_iterations={iterations}"]
-    command += [f"hp.save_dir={save_dir}", *overrides]
+    words = [script, *settings.split(), f"hp.num_iterations={iterations}", f"hp.save_dir={save_dir}"]
+    return popen([*words, *overrides], save_dir)
+
+
+def popen(words: list[str], save_dir: Path) -> subprocess.Popen:
+    """Starts `python` with these words."""
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(save_dir.parent / "jax"),  # so that a process starts in seconds
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
     # A job in the background ignores SIGINT, and so would its children.
-    hear = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=hear
-    )
+    handle = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    options = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "preexec_fn": handle}
+    return subprocess.Popen([sys.executable, *words], cwd=ROOT, **options)
+
+
+def send_at(process: subprocess.Popen, text: str, number: int | None) -> tuple[int, str]:
+    """Sends a signal, if any, when the process has printed `text`; returns its exit code and its output."""
+    printed = ""
+    for line in process.stdout:
+        printed += line.decode()
+        if text in line.decode() and number:
+            process.send_signal(number)
+    assert text in printed, printed
+    return process.wait(), printed
 
 
 def kill_somewhen(process: subprocess.Popen, dice: random.Random, startup: float, running: float) -> str:
@@ -82,7 +96,7 @@ def rows(directory: Path) -> list[dict[str, str]]:
 
 def arrays(path: Path) -> dict[str, np.ndarray]:
     with np.load(path) as file:
-        return {name: file[name] for name in file.files if name != "about"}
+        return {name: file[name] for name in file.files if name != "metadata"}
 
 
 def compare(directory: Path, other: Path) -> int:

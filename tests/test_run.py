@@ -505,7 +505,7 @@ def test_the_environment_decides_over_the_configuration(tmp_path, fake_wandb, mo
 
 
 def test_without_an_account_each_run_of_a_process_is_an_offline_wandb_run(tmp_path):
-    """With the real wandb, in a process without any account; W&B and JAX are imported only where needed."""
+    """With the real wandb, in a process of its own; W&B and JAX are imported only where they are needed."""
     pytest.importorskip("wandb")
     code = """
         import sys

@@ -141,8 +141,10 @@ def restore(arrays: dict[str, np.ndarray], expected: TrainState) -> TrainState:
 
 
 def _in_slots(past: np.ndarray, num_added: int, capacity: int) -> np.ndarray:
-    """Past agents where the buffer has them, as an array [capacity, ...]; ValueError where one is missing."""
+    """Past agents where the buffer has them, as an array [capacity, ...]; ValueError where some are missing."""
     held = np.arange(max(0, num_added - capacity), num_added)  # numbered since the start of the run
+    if len(past) < len(held):
+        raise ValueError(f"it has {len(past)} past agents, but must have {len(held)}")
     slots = np.zeros((capacity, *past.shape[1:]), past.dtype)
     slots[held % capacity] = past[len(past) - len(held) :]
     return slots
