@@ -9,12 +9,13 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+import setups
 from omegaconf import OmegaConf
 
 from loqa.agent import AgentParams
-from loqa.builders import coin_game_and_agent, ipd_game_and_agent, rebuild
-from loqa.run.agents import FORMAT, load_agent, load_params, save_agent
-from loqa.run.config import CoinConfig, ConfigError, IPDConfig, compose, parse
+from loqa.run.agents import FORMAT, load_agent, load_params, rebuild, save_agent
+from loqa.run.config import CONFIGS, ConfigError, parse
+from loqa.run.launch import compose
 
 KEY = jax.random.key(0)
 PARAMS = AgentParams(
@@ -138,7 +139,7 @@ def test_no_file_is_an_error_of_the_system(tmp_path):
 
 def test_an_agent_to_start_from_must_have_the_networks(tmp_path):
     def ipd_agent(*overrides):
-        return ipd_game_and_agent(parse(compose("ipd", overrides), IPDConfig).hp)[1]
+        return setups.make_agent("ipd", setups.make_hp("ipd", *overrides))
 
     path, agent = str(tmp_path / "agent.npz"), ipd_agent()
     params = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), jax.eval_shape(agent.init, KEY))
@@ -155,19 +156,18 @@ def test_an_agent_to_start_from_must_have_the_networks(tmp_path):
         assert "unsafe" not in str(refusal.value)
 
 
-BUILDERS = {
-    "coin": (coin_game_and_agent, CoinConfig, ["hp.actor.hidden_size=5", "hp.actor.layers_before_gru=1"]),
-    "ipd": (ipd_game_and_agent, IPDConfig, ["hp=gru", "hp.actor.hidden_size=5"]),
+NETWORKS = {
+    "coin": ["hp.actor.hidden_size=5", "hp.actor.layers_before_gru=1"],
+    "ipd": ["hp=gru", "hp.actor.hidden_size=5"],
 }
 
 
-@pytest.mark.parametrize("script", BUILDERS)
+@pytest.mark.parametrize("script", NETWORKS)
 def test_networks_are_rebuilt_from_the_description(tmp_path, script):
-    build, config_class, overrides = BUILDERS[script]
     cfg = compose(
-        script, [*overrides, "hp.qvalue.hidden_size=6", "hp.qvalue.output_scale=3", "hp.qvalue.time=raw"]
+        script, [*NETWORKS[script], "hp.qvalue.hidden_size=6", "hp.qvalue.output_scale=3", "hp.qvalue.time=raw"]
     )
-    _, agent = build(parse(cfg, config_class).hp)
+    agent = setups.make_agent(script, parse(cfg, CONFIGS[script]).hp)
     random = np.random.default_rng(0)
     fill = lambda x: random.normal(size=x.shape).astype(np.float32)
     params = jax.tree.map(fill, jax.eval_shape(agent.init, KEY))
@@ -177,7 +177,7 @@ def test_networks_are_rebuilt_from_the_description(tmp_path, script):
     loaded, description = load_agent(tmp_path / "agent.npz")
     _, rebuilt = rebuild(description)
     assert rebuilt == agent
-    observations = random.integers(0, 2, (4, 2, agent.observation_size)).astype(np.float32)
+    observations = random.integers(0, 2, (4, 2, agent.game.observation_size)).astype(np.float32)
     for function in ("logits", "q_values"):
         run = lambda which, params, function=function: jax.jit(partial(getattr(which, function), params))(
             observations

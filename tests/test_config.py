@@ -439,12 +439,13 @@ SCRIPT = """
 from loqa.run import launch
 from loqa.run.config import IPDConfig, parse
 
-def main(cfg):
+def main(name, cfg, experiment):
     config = parse(cfg, IPDConfig)
     if config.hp.seed == 13:
         raise ValueError("a bug")
     print("seed", config.hp.seed)
 
+launch.train = main
 if __name__ == "__main__":
     launch.script("ipd", main)
 """

@@ -8,14 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import setups
 from flax.core import FrozenDict
 from flax.traverse_util import unflatten_dict
 
+from ipd import make_iteration
 from loqa import learner
-from loqa.builders import rebuild
-from loqa.learner import Settings
-from loqa.rollout import Opponents, draw_noise, play
-from loqa.run.agents import load_agent
+from loqa.run.agents import load_agent, rebuild
 from loqa.tools import import_agents
 from loqa.tools.inert_pickle import read_arrays
 
@@ -102,17 +101,10 @@ def test_a_pola_agent_plays_with_its_actions_in_our_order(imported):
 
 def test_training_can_start_from_a_loqa_agent(imported):
     params, description = imported(LOQA)
-    game, agent = rebuild(description)
-    settings = Settings(discount=0.96)
-    state = learner.from_params(params, settings)
-
-    @jax.jit
-    def iteration(state):
-        noise = draw_noise(jax.random.key(0), 3, 2)
-        episodes = play(game, agent, state.params, Opponents.now(state.params), noise)
-        return learner.update(agent, state, episodes, learner.q_episodes(episodes), settings, 0)
-
-    moved = jax.tree.map(lambda new, old: np.abs(new - old).max(), iteration(state).params, params)
+    _, agent = rebuild(description)
+    hp = setups.make_hp("coin", "hp=loqa_iclr_published", "hp.batch_size=2", "hp.game.game_length=3")
+    state = jax.jit(make_iteration(hp, agent))(learner.init(agent, hp, jax.random.key(0), params))
+    moved = jax.tree.map(lambda new, old: np.abs(new - old).max(), state.learners[0].params, params)
     assert all(0 < x < 0.1 for x in jax.tree.leaves(moved))
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from loqa.builders import coin_game_and_agent, ipd_game_and_agent
+import setups
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -19,7 +19,7 @@ from loqa.games.coin import CoinGame
 from loqa.games.ipd import MatrixGame
 from loqa.rollout import draw_noise, rollout
 from loqa.run.agents import save_agent
-from loqa.run.config import CoinConfig, IPDConfig, parse
+from loqa.run.config import CONFIGS, parse
 from loqa.run.launch import compose
 from loqa.tools import league, players
 from loqa.tools.league import Measures, group_rows, mean_interval, play_league
@@ -31,9 +31,8 @@ SMALL = ["hp.actor.hidden_size=4", "hp.qvalue.hidden_size=3"]
 
 def save(path, script="coin", overrides=(), seed=0):
     """Saves an agent with random parameters."""
-    build, config = {"coin": (coin_game_and_agent, CoinConfig), "ipd": (ipd_game_and_agent, IPDConfig)}[script]
     cfg = compose(script, [*(SMALL if script == "coin" else []), *overrides])
-    _, agent = build(parse(cfg, config).hp)
+    agent = setups.make_agent(script, parse(cfg, CONFIGS[script]).hp)
     random = np.random.default_rng(seed)
     fill = lambda x: 2.0 * random.normal(size=x.shape).astype(np.float32)
     params = AgentParams(*jax.tree.map(fill, jax.eval_shape(agent.init, jax.random.key(0))))

@@ -2,7 +2,7 @@
 
 Two iterations of the scripts' own training step, tiny, with a key at two values. What both scripts share is
 tested on the IPD, which compiles faster. The keys that
-steer the loop or the files are in test_scripts.py, those of W&B in test_run_logging.py.
+steer the loop or the files are in test_scripts.py, those of W&B in test_run.py.
 """
 
 from functools import cache

@@ -1,6 +1,5 @@
 """Checkpoints: bit for bit, whole or refused by name, and which run is resumed."""
 
-import dataclasses
 import errno
 import json
 import os
@@ -13,15 +12,16 @@ from functools import cache, partial
 import jax
 import numpy as np
 import pytest
+import setups
 from omegaconf import OmegaConf
 
 import ipd
-from loqa import buffers, learner, training
-from loqa.builders import ipd_game_and_agent
+from loqa import buffers, learner
 from loqa.run import provenance, resume
 from loqa.run import run as run_module
 from loqa.run.checkpoints import Checkpoints
-from loqa.run.config import ConfigError, IPDConfig, compose, parse
+from loqa.run.config import ConfigError, IPDConfig, parse
+from loqa.run.launch import compose
 from loqa.run.npz import named_leaves
 from loqa.run.run import Run
 
@@ -46,12 +46,14 @@ def configured(save_dir, *overrides):
     return parse(cfg, IPDConfig), OmegaConf.to_yaml(cfg, resolve=True)
 
 
-start = cache(partial(training.new_state, "ipd"))
+@cache
+def start(hp):
+    return learner.init(setups.make_agent("ipd", hp), hp, jax.random.key(hp.seed))
 
 
 def new_state(hp):
     """The state before the first iteration."""
-    return start(dataclasses.replace(hp, save_dir="anywhere", init_from=None))
+    return start(hp.model_copy(update={"save_dir": "anywhere", "init_from": None}))
 
 
 def find(config):
@@ -72,8 +74,7 @@ def resumed_state(save_dir, *overrides):
 @cache
 def iterate():
     hp = configured("unused")[0].hp
-    game, agent = ipd_game_and_agent(hp)
-    return training.repeat(ipd.make_iteration(hp, game, agent, learner.settings_of_all(hp)))
+    return learner.repeat(ipd.make_iteration(hp, setups.make_agent("ipd", hp)))
 
 
 def trained(iterations, state=None):
@@ -83,14 +84,14 @@ def trained(iterations, state=None):
 
 def assert_same_bits(one, two):
     """Of a ring only the slots that hold something are compared."""
-    held = [min(int(ring.added), buffers.capacity(ring)) for ring in one.past]
+    held = [min(int(ring.added), buffers.capacity(ring)) for ring in (me.past for me in one.learners)]
     one, two = named_leaves(one), named_leaves(two)
     assert one.keys() == two.keys()
     for name in one:
         x, y = one[name], two[name]
         if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
             x, y = jax.random.key_data(x), jax.random.key_data(y)
-        slots = slice(held[0]) if name.startswith("past/") and np.ndim(x) else ...
+        slots = slice(held[0]) if "/past/items/" in name and np.ndim(x) else ...
         np.testing.assert_array_equal(np.asarray(x)[slots], np.asarray(y)[slots], err_msg=name)
 
 
@@ -141,15 +142,14 @@ def test_a_run_can_be_made_longer(tmp_path):
     few = ["hp.agent_replay_buffer.update_freq=50", "hp.agent_replay_buffer.capacity=1000"]
     state = new_state(configured(tmp_path, *few)[0].hp)
     for _ in range(2):
-        state = state._replace(
-            past=tuple(buffers.add(r, me.params) for r, me in zip(state.past, state.learners, strict=True))
-        )
+        learners = [me._replace(past=buffers.add(me.past, me.params)) for me in state.learners]
+        state = state._replace(learners=tuple(learners))
     with new_run(tmp_path, *few) as run:
         assert Checkpoints(run).save(state)
     longer = resumed_state(tmp_path, *few, "hp.num_iterations=500", "resume=auto")
-    assert (buffers.capacity(state.past[0]), buffers.capacity(longer.past[0])) == (2, 10)
+    assert [buffers.capacity(one.learners[0].past) for one in (state, longer)] == [2, 10]
     assert_same_bits(longer, state)
-    draw = lambda state: buffers.sample(state.past[1], jax.random.key(0), 8)
+    draw = lambda state: buffers.sample(state.learners[1].past, jax.random.key(0), 8)
     jax.tree.map(np.testing.assert_array_equal, draw(longer), draw(state))
 
 
@@ -162,7 +162,7 @@ def test_past_agents_are_written_once(finished):
     ]
     for path in states(finished):
         with np.load(path) as file:
-            assert not [name for name in file.files if name.startswith("past/") and "added" not in name]
+            assert not [name for name in file.files if "/past/items/" in name and "added" not in name]
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     with new_run(finished.parent, f"resume={finished}") as run:
         checkpoints = Checkpoints(run)

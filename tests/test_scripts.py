@@ -10,16 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 from PIL import Image
 
 import coin_train
-from loqa import training
-from loqa.run import resume
+from loqa import thresholds
+from loqa.run import launch
 from loqa.run.agents import load_agent
-from loqa.run.config import CoinConfig, compose, parse
-from loqa.run.run import Run
-from loqa.tools import thresholds
 
 ROOT = Path(__file__).parent.parent
 TINY = {
@@ -170,13 +166,8 @@ def test_a_coin_run_stops_at_its_threshold_and_goes_on_without_it(tmp_path, monk
     monkeypatch.setitem(thresholds.THRESHOLDS, "weak", (-10.0, -10.0))  # every evaluation passes
 
     def trained(*overrides):
-        cfg = compose("coin", [*TINY["coin_train.py"], f"hp.save_dir={tmp_path}", "hp.eval_every=1", *overrides])
-        config = parse(cfg, CoinConfig)
-        new_state = lambda: training.new_state("coin", config.hp)
-        resumed = resume.find(config.resume, "coin", config.hp, new_state)
-        if not (resumed and resumed.is_finished(config.hp)):
-            with Run("coin", config, OmegaConf.to_yaml(cfg, resolve=True), resumed) as run:
-                coin_train.train(config, run)
+        overrides = [*TINY["coin_train.py"], f"hp.save_dir={tmp_path}", "hp.eval_every=1", *overrides]
+        launch.train("coin", launch.compose("coin", overrides), coin_train.experiment)
         return json.loads((only_run(tmp_path) / "summary.json").read_text())
 
     for _ in range(2):  # the second time there is nothing left to do
