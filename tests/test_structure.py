@@ -5,17 +5,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SURROUNDINGS = (
-    "hydra",
-    "omegaconf",
-    "yaml",
-    "wandb",
-    "matplotlib",
-    "PIL",
-    "loqa.run",
-    "loqa.tools",
-    "loqa.baselines",
-)
+SURROUNDINGS = {"hydra", "omegaconf", "yaml", "wandb", "matplotlib", "PIL"}
+SURROUNDINGS |= {"loqa.run", "loqa.tools", "loqa.baselines"}
 
 
 def algorithm():
