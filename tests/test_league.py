@@ -21,7 +21,7 @@ from loqa.rollout import draw_noise, rollout
 from loqa.run.agents import save_agent
 from loqa.run.config import CoinConfig, IPDConfig, compose, parse
 from loqa.tools import league, players
-from loqa.tools.league import Measures, group_rows, mean_interval, play_league
+from loqa.tools.league import Measures, group_tables, mean_interval, play_league
 from loqa.tools.players import LeaguePlayer, choose_players, load_player, scripted
 
 IPD = MatrixGame()
@@ -221,18 +221,24 @@ def test_groups_take_each_side_from_its_seat():
     entered = [LeaguePlayer(name, kind, None, ()) for name, kind in (("a", "x"), ("b", "y"), ("c", "x"))]
     i, j = np.mgrid[:3, :3]
     rewards = np.stack([10 * i + j, 100 + 10 * j + i], -1)[..., None] + np.zeros(4)
-    rows = group_rows(entered, Measures(rewards, -rewards, None, None))
-    keys = [(row["group"], row["player"], row["opponent"], row["pairs"]) for row in rows]
-    assert keys == [
-        ("self", "x", "x", 2),
-        ("self", "y", "y", 1),
-        ("within a kind", "x", "x", 2),
-        ("between kinds", "x", "y", 4),
+    tables = group_tables(entered, Measures(rewards, -rewards, None, None))
+    lines = {
+        (group, line["player"], line["opponent"], line["pairs"]): line
+        for group in tables
+        for line in tables[group]
+    }
+    assert list(lines) == [
+        ("self", "x", "x", "2"),
+        ("self", "y", "y", "1"),
+        ("within a kind", "x", "x", "2"),
+        ("between kinds", "x", "y", "4"),
     ]
-    means = [(row["player_reward"], row["opponent_reward"], row["discounted_return"]) for row in rows]
-    assert means == [(11, 111, -11), (11, 111, -11), (11, 111, -11), (61, 61, -61)]
-    assert rows[3]["player_sd"] == pytest.approx(np.std([1, 21, 101, 121], ddof=1))
-    assert rows[1]["player_sd"] is None
+    means = [
+        [line[key].split()[0] for key in ("reward", "opponent's reward", "return")] for line in lines.values()
+    ]
+    assert means == [["11.000", "111.000", "-11.00"]] * 3 + [["61.000", "61.000", "-61.00"]]
+    deviations = [line["sd"] for line in lines.values()]
+    assert deviations[1] == "" and deviations[3] == f"{np.std([1, 21, 101, 121], ddof=1):.3f}"
 
 
 def test_everything_is_written(folder, tmp_path, monkeypatch, capsys):

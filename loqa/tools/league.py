@@ -138,67 +138,53 @@ def pair_rows(players: Sequence[LeaguePlayer], played: Measures) -> list[dict[st
     return rows
 
 
-def group_rows(players: Sequence[LeaguePlayer], played: Measures) -> list[dict[str, Any]]:
-    """The rows of the tables: means over the pairs of each two kinds, in both seats."""
+def group_tables(players: Sequence[LeaguePlayer], played: Measures) -> dict[str, list[dict[str, str]]]:
+    """The tables: each group's lines, with cells by head: means over the pairs of two kinds, in both seats."""
     kinds = list(dict.fromkeys(one.kind for one in players))
-    groups: dict[tuple[int, int, int], list[tuple[int, int, int]]] = {}
+    pairs: dict[tuple[int, int, int], list[tuple[int, int, int]]] = {}
     for (i, first), (j, second) in itertools.product(enumerate(players), repeat=2):
         a, b = kinds.index(first.kind), kinds.index(second.kind)
         key = GROUPS.index(group_of(first, second)), min(a, b), max(a, b)
         # Each game is seen from the seat of the kind that comes first; between two of a kind from seat 0.
-        groups.setdefault(key, []).append((i, j, int(a > b)))
+        pairs.setdefault(key, []).append((i, j, int(a > b)))
 
-    rows = []
-    for (group, a, b), seen in sorted(groups.items()):
+    tables: dict[str, list[dict[str, str]]] = {}
+    for (group, a, b), seen in sorted(pairs.items()):
         i, j, seat = np.array(seen).T
-        row = {"group": GROUPS[group], "player": kinds[a], "opponent": kinds[b], "pairs": len(seen)}
-        for side, its_seat in (("player", seat), ("opponent", 1 - seat)):
+        line = {"player": kinds[a], "opponent": kinds[b], "pairs": str(len(seen))}
+        for side, its_seat in (("", seat), ("opponent's ", 1 - seat)):
             rewards = played.reward[i, j, its_seat]  # [pairs, B]
-            low, high = mean_interval(rewards.mean(0))
-            sd = rewards.mean(1).std(ddof=1) if len(seen) > 1 else None
-            row |= {f"{side}_reward": rewards.mean(), f"{side}_low": low, f"{side}_high": high, f"{side}_sd": sd}
-        others = {name: x for name, x in played._asdict().items() if name != "reward" and x is not None}
-        rows.append(row | {name: values[i, j, seat].mean() for name, values in others.items()})
-    return rows
+            low, high = map(decimal, mean_interval(rewards.mean(0)))
+            line[f"{side}reward"] = f"{decimal(rewards.mean())} [{low}, {high}]"
+            line[f"{side}sd"] = decimal(rewards.mean(1).std(ddof=1)) if len(seen) > 1 else ""
+        line["return"] = f"{played.discounted_return[i, j, seat].mean():.2f}"
+        if played.own_coins is not None:
+            line["own coins"] = decimal(played.own_coins[i, j, seat].mean())
+            line["other's coins"] = decimal(played.other_coins[i, j, seat].mean())
+        tables.setdefault(GROUPS[group], []).append(line)
+    return tables
 
 
-def table(rows: list[dict[str, Any]]) -> tuple[list[str], dict[str, list[list[str]]]]:
-    """`group_rows` as text: the heads of the columns, and the cells of each group's lines."""
-    heads = ["player", "opponent", "pairs", "reward", "sd", "opponent's reward", "sd", "return"]
-    heads += ["own coins", "other's coins"] if "own_coins" in rows[0] else []
-    groups: dict[str, list[list[str]]] = {}
-    for row in rows:
-        cells = [row["player"], row["opponent"], str(row["pairs"])]
-        for side in ("player", "opponent"):
-            mean, low, high = (decimal(row[f"{side}_{x}"]) for x in ("reward", "low", "high"))
-            sd = row[f"{side}_sd"]
-            cells += [f"{mean} [{low}, {high}]", "" if sd is None else decimal(sd)]
-        cells.append(f"{row['discounted_return']:.2f}")
-        cells += [decimal(row[coins]) for coins in ("own_coins", "other_coins") if coins in row]
-        groups.setdefault(row["group"], []).append(cells)
-    return heads, groups
-
-
-def markdown(rows: list[dict[str, Any]], caption: str) -> str:
+def markdown(tables: dict[str, list[dict[str, str]]], caption: str) -> str:
     """The tables as Markdown."""
-    heads, groups = table(rows)
-    text = [caption]
-    for group, lines in groups.items():
-        text += ["", f"### {group.capitalize()}", "", markdown_table(heads, lines, text_columns=(0, 1))]
-    return "\n".join(text) + "\n"
+    text = caption
+    for group, lines in tables.items():
+        rows = [list(line.values()) for line in lines]
+        text += f"\n\n### {group.capitalize()}\n\n{markdown_table(list(lines[0]), rows, text_columns=(0, 1))}"
+    return text + "\n"
 
 
-def latex(rows: list[dict[str, Any]], caption: str) -> str:
+def latex(tables: dict[str, list[dict[str, str]]], caption: str) -> str:
     """The tables as one LaTeX table."""
-    heads, groups = table(rows)
     escape = lambda text: re.sub(r"([_%&#$])", r"\\\1", text)
     line = lambda cells: " & ".join(map(escape, cells)) + r" \\"
+    heads = list(tables[SELF][0])
     text = ["% needs the packages booktabs and graphicx", r"\begin{table}", r"\centering"]
     text += [rf"\caption{{{escape(caption)}}}", r"\resizebox{\linewidth}{!}{%"]
     text += [rf"\begin{{tabular}}{{ll{'r' * (len(heads) - 2)}}}", r"\toprule", line(heads)]
-    for group, lines in groups.items():
+    for group, lines in tables.items():
         text += [r"\midrule", rf"\multicolumn{{{len(heads)}}}{{l}}{{\emph{{{group.capitalize()}}}}} \\"]
-        text += map(line, lines)
+        text += [line(cells.values()) for cells in lines]
     return "\n".join([*text, r"\bottomrule", r"\end{tabular}}", r"\end{table}"]) + "\n"
 
 
@@ -207,10 +193,10 @@ def write(out: Path, players: Sequence[LeaguePlayer], played: Measures, caption:
     from loqa.tools.figures import heat_map  # here, because matplotlib is slow to import and only needed now
 
     write_csv(out / "league.csv", pair_rows(players, played))
-    rows = group_rows(players, played)
-    text = markdown(rows, caption)
+    tables = group_tables(players, played)
+    text = markdown(tables, caption)
     (out / "league.md").write_text(text)
-    (out / "league.tex").write_text(latex(rows, caption))
+    (out / "league.tex").write_text(latex(tables, caption))
     reward = played.reward.mean(-1)
     both_seats = (reward[..., 0] + reward[..., 1].T) / 2
     heat_map(both_seats, [one.name for one in players], [one.kind for one in players], out / "league")
