@@ -21,7 +21,7 @@ from loqa.rollout import draw_noise, rollout
 from loqa.run.agents import save_agent
 from loqa.run.config import CoinConfig, IPDConfig, compose, parse
 from loqa.tools import league, players
-from loqa.tools.league import Measures, group_tables, mean_interval, play_league
+from loqa.tools.league import Measures, Settings, group_tables, mean_interval, play_league
 from loqa.tools.players import LeaguePlayer, choose_players, load_player, scripted
 
 IPD = MatrixGame()
@@ -137,7 +137,7 @@ def test_scripted_coin_players_earn_what_was_published():
     """Their means are of 32 episodes, ours of 512: within four standard deviations of the difference."""
     entered = list(scripted(CoinGame()).values())
     names = [one.name for one in entered]
-    played = play_league(CoinGame(), entered)
+    played = play_league(CoinGame(), entered, Settings())
     assert played.reward.shape == (3, 3, 2, 512)
     for (first, second), published in PUBLISHED.items():
         rewards = played.reward[names.index(first), names.index(second)]
@@ -156,7 +156,7 @@ def test_scripted_coin_players_earn_what_was_published():
 def test_scripted_ipd_players_do_as_they_are_named():
     known = scripted(IPD)
     names = ["always-cooperate", "always-defect", "tit-for-tat", "grim-trigger", "win-stay-lose-shift"]
-    played = play_league(IPD, [known[name] for name in names], steps=4, episodes=2, discount=0.5)
+    played = play_league(IPD, [known[name] for name in names], Settings(steps=4, episodes=2, discount=0.5))
     total = lambda first, second: tuple(
         (4 * played.reward[names.index(first), names.index(second), :, 0]).tolist()
     )
@@ -190,7 +190,7 @@ def test_a_pair_plays_as_it_would_alone(folder, monkeypatch):
     game, entered = choose_players(words)
     monkeypatch.setattr(league, "PAIRS_AT_ONCE", 2)
     lines, n = [], len(entered)
-    played = play_league(game, entered, steps=6, episodes=8, seed=3, discount=0.5, progress=lines.append)
+    played = play_league(game, entered, Settings(6, 8, 3, 0.5), lines.append)
     assert [line.split()[0] for line in lines] == [f"{i}/{n**2}" for i in range(n, n**2 + 1, n)]
     for i, j in ((2, 0), (1, 3)):
         first, second = entered[i], entered[j]

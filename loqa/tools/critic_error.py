@@ -105,13 +105,7 @@ def measure() -> tuple[np.ndarray, np.ndarray]:
 
 @in_style
 def draw(measured: tuple[np.ndarray, np.ndarray], groups: Groups, path: str | Path) -> list[str]:
-    """Draws the gradients against the error, and beside them the error of the critics of groups of runs.
-
-    Args:
-      measured: by `measure`.
-      groups: of runs of the IPD; may be empty.
-      path: see `loqa.tools.style.save`.
-    """
+    """Draws the gradients against the error, and beside them the error of the critics of groups of runs."""
     figure, grid = panels(3 if groups else 2)
     gradients = 1e3 * measured[0]
     for axes, values, title in zip(

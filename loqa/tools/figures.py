@@ -111,14 +111,9 @@ def group_bars(groups: Groups, path: str | Path, agent: int = 0) -> list[str]:
 
 
 def draw_bars(axes: Axes, probabilities: np.ndarray, title: str) -> None:
-    """Draws P(cooperate) in each state: bars are means over seeds, dots are the seeds.
+    """Draws P(cooperate) of [seeds, 5]: bars are means, dots the seeds, and whiskers the standard deviation.
 
-    Whiskers are the standard deviation over seeds, cut off at 0 and 1.
-
-    Args:
-      axes: the panel.
-      probabilities: [seeds, 5].
-      title: above the panel.
+    The whiskers are cut off at 0 and 1.
     """
     seeds = len(probabilities)
     mean, sd = probabilities.mean(0), probabilities.std(0, ddof=min(seeds - 1, 1))
@@ -220,12 +215,9 @@ def read_league(path: Path) -> tuple[np.ndarray, list[str], list[str]]:
 
 @in_style
 def heat_map(rewards: np.ndarray, names: Sequence[str], kinds: Sequence[str], path: str | Path) -> list[str]:
-    """Draws what each row's player earns against each column's, with lines between the kinds.
+    """Draws what each row's player earns a step against each column's, [N, N], with lines between the kinds.
 
-    Args:
-      rewards: [N, N], mean reward a step.
-      names, kinds: N each; players of a kind are next to each other.
-      path: see `loqa.tools.style.save`.
+    Players of a kind are next to each other in `names` and `kinds`, N each.
     """
     # Both colour maps are told apart with any colour vision: around zero, or of one sign.
     limit = np.abs(rewards).max()

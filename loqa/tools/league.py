@@ -32,6 +32,15 @@ PAIRS_AT_ONCE = 16  # enough to fill the processor, few enough for its memory
 GROUPS = SELF, WITHIN, BETWEEN = "self", "within a kind", "between kinds"
 
 
+class Settings(NamedTuple):
+    """How a league is played."""
+
+    steps: int = 50  # of an episode
+    episodes: int = 512  # of a pair in a seat
+    seed: int = 0  # of everything random
+    discount: float = 0.96  # of the discounted return
+
+
 class Measures(NamedTuple):
     """What is measured of each episode, for the players in seats 0 and 1: arrays [..., 2, B]."""
 
@@ -50,29 +59,21 @@ def measure(game: Game, played: Trajectories, discount: float) -> Measures:
     return Measures(played.rewards.mean(0), jnp.tensordot(discounts, played.rewards, 1), *coins)
 
 
-@partial(jax.jit, static_argnames=("game", "seats", "steps", "episodes"))
+@partial(jax.jit, static_argnames=("game", "seats", "settings"))
 def play_row(
-    key: jax.Array, game: Game, seats: tuple[Player, Player], first: Any, others: Any, ids: jax.Array, *,
-    steps: int, episodes: int, discount: float,
-) -> Measures:  # fmt: skip
+    game: Game, seats: tuple[Player, Player], settings: Settings, first: Any, others: Any, ids: jax.Array
+) -> Measures:
     """Plays one player in seat 0 against P players of one architecture in seat 1.
 
-    Args:
-      key: of all pairs.
-      game, seats: the game and the architectures in seats 0 and 1.
-      first, others: the players' parameters, [...] and [P, ...].
-      ids: [P], numbers that make each pair's own key.
-      steps, episodes: of a pair.
-      discount: of the discounted return.
-
-    Returns:
-      Measures, [P, 2, B] each.
+    `first` [...] and `others` [P, ...] are their parameters, and `ids` [P] numbers that make each pair's own key.
+    Returns Measures, [P, 2, B] each.
     """
 
     def play(pair):
         other, pair_id = pair
-        noise = draw_noise(jax.random.fold_in(key, pair_id), steps, episodes)
-        return measure(game, rollout(game, seats, (first, other), noise), discount)
+        key = jax.random.fold_in(jax.random.key(settings.seed), pair_id)
+        noise = draw_noise(key, settings.steps, settings.episodes)
+        return measure(game, rollout(game, seats, (first, other), noise), settings.discount)
 
     return jax.lax.map(play, (others, ids), batch_size=min(len(ids), PAIRS_AT_ONCE))
 
@@ -80,10 +81,7 @@ def play_row(
 def play_league(
     game: Game,
     players: Sequence[LeaguePlayer],
-    steps: int = 50,
-    episodes: int = 512,
-    seed: int = 0,
-    discount: float = 0.96,
+    settings: Settings,
     progress: Callable[[str], object] = lambda text: None,
 ) -> Measures:
     """Every ordered pair of the N players, the first in seat 0: [N, N, 2, B] each.
@@ -96,16 +94,14 @@ def play_league(
     stack = lambda group: jax.tree.map(lambda *x: jnp.array(x), *(players[i].params for i in group))
     stacks = {architecture: stack(group) for architecture, group in groups.items()}
     order = np.argsort(list(itertools.chain(*groups.values())))
-    join = lambda *x: np.concatenate(x)[order]
-    settings = {"steps": steps, "episodes": episodes, "discount": discount}
     rows, start = [], time.monotonic()
     for first in players:
         row = []
         for architecture, group in groups.items():
             ids = np.array([zlib.crc32(f"{first.name}\n{players[j].name}".encode()) for j in group], np.uint32)
-            seats, others = (first.player, architecture), stacks[architecture]
-            row.append(play_row(jax.random.key(seed), game, seats, first.params, others, ids, **settings))
-        rows.append(jax.tree.map(join, *row))
+            seats = first.player, architecture
+            row.append(play_row(game, seats, settings, first.params, stacks[architecture], ids))
+        rows.append(jax.tree.map(lambda *x: np.concatenate(x)[order], *row))
         pairs = f"{len(rows) * len(players):5}/{len(players) ** 2} pairs"
         progress(f"{pairs}  {time.monotonic() - start:6.1f} s  {first.name}")
     return jax.tree.map(lambda *x: np.stack(x), *rows)
@@ -216,10 +212,11 @@ def main() -> None:
     add("players", nargs="*", metavar="PLAYERS", help="agents, runs, directories, scripted players")
     add_game_options(parser)
     add("--no-scripted", action="store_true", help="only the scripted players that are named")
-    add("--episodes", type=whole(2), default=512, help="episodes of a pair in a seat (%(default)s)")
-    add("--steps", type=whole(1), default=50, help="steps of an episode (%(default)s)")
-    add("--seed", type=whole(0), default=0, help="of everything random (%(default)s)")
-    add("--discount", type=fraction, default=0.96, help="of the discounted return (%(default)s)")
+    default = Settings()
+    add("--episodes", type=whole(2), default=default.episodes, help="episodes of a pair in a seat (%(default)s)")
+    add("--steps", type=whole(1), default=default.steps, help="steps of an episode (%(default)s)")
+    add("--seed", type=whole(0), default=default.seed, help="of everything random (%(default)s)")
+    add("--discount", type=fraction, default=default.discount, help="of the discounted return (%(default)s)")
     add("--out", type=Path, default="experiments/league", help="where to write (%(default)s)")
     options = parser.parse_intermixed_args()
     with one_line_errors(parser):
@@ -231,8 +228,8 @@ def main() -> None:
     players.sort(key=lambda one: kinds.index(one.kind))
 
     print(f"{len(players)} players, {len(players) ** 2} pairs of {title(game)}", flush=True)
-    settings = options.steps, options.episodes, options.seed, options.discount
-    played = play_league(game, players, *settings, progress=partial(print, flush=True))
+    settings = Settings(options.steps, options.episodes, options.seed, options.discount)
+    played = play_league(game, players, settings, partial(print, flush=True))
     caption = f"{options.episodes} episodes of {options.steps} steps of {title(game)} for each pair and seat. "
     caption += "Rewards are means a step with 95 % bootstrap intervals over episodes; sd: over pairs; "
     caption += f"return: the player's, discounted by {options.discount}."
