@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, MultipleLocator, NullLocator
 
 from loqa.games.ipd import STATES
 from loqa.thresholds import THRESHOLDS
@@ -159,7 +159,7 @@ def threshold_figure(groups: Groups, path: str | Path, units: Sequence[str] = tu
     for top, bottom, threshold in zip(lines[0], lines[-1], THRESHOLDS, strict=True):
         top.set_title(f"{threshold} threshold")
         bottom.set_xlabel("grid size")
-        bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
+        bottom.xaxis.set_major_locator(MultipleLocator(1))
     legend_below(figure, grid[0], SUMMARY_NOTE + (PUBLISHED_NOTE if "walltime" in units else ""))
     return save(figure, path)
 
