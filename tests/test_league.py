@@ -22,7 +22,7 @@ from loqa.run.agents import save_agent
 from loqa.run.config import CONFIGS, parse
 from loqa.run.launch import compose
 from loqa.tools import league, players
-from loqa.tools.league import Measures, group_rows, mean_interval, play_league
+from loqa.tools.league import Measures, Settings, group_tables, mean_interval, play_league
 from loqa.tools.players import LeaguePlayer, choose_players, load_player, scripted
 
 IPD = MatrixGame()
@@ -137,7 +137,7 @@ def test_scripted_coin_players_earn_what_was_published():
     """Their means are of 32 episodes, ours of 512: within four standard deviations of the difference."""
     entered = list(scripted(CoinGame()).values())
     names = [one.name for one in entered]
-    played = play_league(CoinGame(), entered)
+    played = play_league(CoinGame(), entered, Settings())
     assert played.reward.shape == (3, 3, 2, 512)
     for (first, second), published in PUBLISHED.items():
         rewards = played.reward[names.index(first), names.index(second)]
@@ -156,7 +156,7 @@ def test_scripted_coin_players_earn_what_was_published():
 def test_scripted_ipd_players_do_as_they_are_named():
     known = scripted(IPD)
     names = ["always-cooperate", "always-defect", "tit-for-tat", "grim-trigger", "win-stay-lose-shift"]
-    played = play_league(IPD, [known[name] for name in names], steps=4, episodes=2, discount=0.5)
+    played = play_league(IPD, [known[name] for name in names], Settings(steps=4, episodes=2, discount=0.5))
     total = lambda first, second: tuple(
         (4 * played.reward[names.index(first), names.index(second), :, 0]).tolist()
     )
@@ -190,7 +190,7 @@ def test_a_pair_plays_as_it_would_alone(folder, monkeypatch):
     game, entered = choose_players(words)
     monkeypatch.setattr(league, "PAIRS_AT_ONCE", 2)
     lines, n = [], len(entered)
-    played = play_league(game, entered, steps=6, episodes=8, seed=3, discount=0.5, progress=lines.append)
+    played = play_league(game, entered, Settings(6, 8, 3, 0.5), lines.append)
     assert [line.split()[0] for line in lines] == [f"{i}/{n**2}" for i in range(n, n**2 + 1, n)]
     for i, j in ((2, 0), (1, 3)):
         first, second = entered[i], entered[j]
@@ -221,18 +221,24 @@ def test_groups_take_each_side_from_its_seat():
     entered = [LeaguePlayer(name, kind, None, ()) for name, kind in (("a", "x"), ("b", "y"), ("c", "x"))]
     i, j = np.mgrid[:3, :3]
     rewards = np.stack([10 * i + j, 100 + 10 * j + i], -1)[..., None] + np.zeros(4)
-    rows = group_rows(entered, Measures(rewards, -rewards, None, None))
-    keys = [(row["group"], row["player"], row["opponent"], row["pairs"]) for row in rows]
-    assert keys == [
-        ("self", "x", "x", 2),
-        ("self", "y", "y", 1),
-        ("within a kind", "x", "x", 2),
-        ("between kinds", "x", "y", 4),
+    tables = group_tables(entered, Measures(rewards, -rewards, None, None))
+    lines = {
+        (group, line["player"], line["opponent"], line["pairs"]): line
+        for group in tables
+        for line in tables[group]
+    }
+    assert list(lines) == [
+        ("self", "x", "x", "2"),
+        ("self", "y", "y", "1"),
+        ("within a kind", "x", "x", "2"),
+        ("between kinds", "x", "y", "4"),
     ]
-    means = [(row["player_reward"], row["opponent_reward"], row["discounted_return"]) for row in rows]
-    assert means == [(11, 111, -11), (11, 111, -11), (11, 111, -11), (61, 61, -61)]
-    assert rows[3]["player_sd"] == pytest.approx(np.std([1, 21, 101, 121], ddof=1))
-    assert rows[1]["player_sd"] is None
+    means = [
+        [line[key].split()[0] for key in ("reward", "opponent's reward", "return")] for line in lines.values()
+    ]
+    assert means == [["11.000", "111.000", "-11.00"]] * 3 + [["61.000", "61.000", "-61.00"]]
+    deviations = [line["sd"] for line in lines.values()]
+    assert deviations[1] == "" and deviations[3] == f"{np.std([1, 21, 101, 121], ddof=1):.3f}"
 
 
 def test_everything_is_written(folder, tmp_path, monkeypatch, capsys):

@@ -88,7 +88,7 @@ def test_the_film_shows_players_coins_and_takes(tmp_path):
             shown.append(film.convert("RGB"))
             durations.append(film.info["duration"])
     assert durations == [500, 900, 900, 3000]
-    blue, orange, taken = *render.COLORS, render.TAKEN
+    blue, orange, taken = *render.COLORS[:2], render.TAKEN
     players = [((0, 0), (1, 2)), ((0, 1), (1, 1)), ((0, 0), (0, 0)), ((1, 0), (0, 1))]
     coins = [((0, 1), orange), ((0, 0), blue), ((1, 2), orange), ((1, 2), orange)]
     where_taken = [None, (0, 1), (0, 0), None]
@@ -100,13 +100,15 @@ def test_the_film_shows_players_coins_and_takes(tmp_path):
         assert 200 < near(frame, coin, color) < 1000
 
 
-def test_ipd_moves_as_text_and_picture():
+def test_ipd_moves_as_text_and_picture(tmp_path):
     actions = np.array([[t % 2, t % 3 == 0] for t in range(52)], int)
     episode = Episode(np.zeros((53, 2, 4)), actions, -np.ones((52, 2)))
     first, *rest = ipd_text(episode).splitlines()
     assert first == "from step 0" and rest[0] == "A  " + "CD" * 25 and rest[1].startswith("B  DCCDCC")
     assert rest[2:] == ["from step 50", "A  CD", "B  CD"]
-    pixels = np.asarray(ipd_strip(episode, ("x", "y")), int)
+    ipd_strip(episode, ("x", "y"), tmp_path / "strip.png")
+    with Image.open(tmp_path / "strip.png") as image:
+        pixels = np.asarray(image.convert("RGB"), int)
     is_blue, is_orange = (
         (np.abs(pixels - color).max(-1) < 12).sum() for color in ([0x56, 0xB4, 0xE9], [0xD5, 0x5E, 0x00])
     )

@@ -8,6 +8,7 @@ Times depend on the machine and on the minute. So each is also given in units of
 before and after each measurement: forward and backward of a 128-wide GRU over 50 steps and 512 sequences.
 """
 
+import io
 import os
 import subprocess
 import sys
@@ -16,7 +17,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,38 +33,24 @@ from loqa.run.launch import compose
 from loqa.run.metrics_file import read_metrics
 from loqa.tools.common import run_tool, tool_parser, whole, write_csv
 
-SCRIPTS = {"ipd": "ipd.py", "coin": "coin_train.py"}
-
-
-class Setting(NamedTuple):
-    """One row of the table: a script and its overrides."""
-
-    name: str
-    script: str
-    overrides: tuple[str, ...] = ()
-    chunk: int = 4  # iterations between two readings of the clock
-
-
-def grid(size: int) -> tuple[str, str]:
-    return f"hp.game.height={size}", f"hp.game.width={size}"
-
-
-GROUPED = "hp.agent_replay_buffer.opponents_per_batch=64"
-PAPER = [
-    Setting("IPD, paper's command", "ipd", chunk=100),
-    Setting("Coin 3x3, batch 512", "coin"),
-    Setting("Coin 3x3, batch 512, 64 opponents", "coin", (GROUPED,)),
-    Setting("Coin 7x7, batch 512", "coin", grid(7)),
-]
-MORE = [
-    *(Setting(f"Coin {n}x{n}, batch 512", "coin", grid(n)) for n in (4, 5, 6)),
-    *(Setting(f"Coin 3x3, batch {b}", "coin", (f"hp.batch_size={b}",)) for b in (128, 256, 1024, 2048)),
-    Setting("Coin 3x3, batch 2048, 64 opponents", "coin", ("hp.batch_size=2048", GROUPED)),
-    Setting("Coin 3x3, batch 512, 25 steps", "coin", ("hp.game.game_length=25",)),
-    Setting("Coin 3x3, batch 512, capacity 1000", "coin", ("hp.agent_replay_buffer.capacity=1000",)),
-    Setting("Coin 3x3, batch 512, capacity 10", "coin", ("hp.agent_replay_buffer.capacity=10",)),
-    Setting("IPD, gru", "ipd", ("hp=gru",)),
-]
+# Names of the settings, and the words of their commands; hp.eval_every=4 where a command does not set it.
+BATCH, GROUPED = "coin_train.py hp.batch_size=", "hp.agent_replay_buffer.opponents_per_batch=64"
+GRID = "coin_train.py hp.game.height={0} hp.game.width={0}"
+PAPER = {
+    "IPD, paper's command": "ipd.py hp.eval_every=100",
+    "Coin 3x3, batch 512": "coin_train.py",
+    "Coin 3x3, batch 512, 64 opponents": f"coin_train.py {GROUPED}",
+    "Coin 7x7, batch 512": GRID.format(7),
+}
+MORE = {
+    **{f"Coin {size}x{size}, batch 512": GRID.format(size) for size in (4, 5, 6)},
+    **{f"Coin 3x3, batch {size}": f"{BATCH}{size}" for size in (128, 256, 1024, 2048)},
+    "Coin 3x3, batch 2048, 64 opponents": f"{BATCH}2048 {GROUPED}",
+    "Coin 3x3, batch 512, 25 steps": "coin_train.py hp.game.game_length=25",
+    "Coin 3x3, batch 512, capacity 1000": "coin_train.py hp.agent_replay_buffer.capacity=1000",
+    "Coin 3x3, batch 512, capacity 10": "coin_train.py hp.agent_replay_buffer.capacity=10",
+    "IPD, gru": "ipd.py hp=gru",
+}
 
 
 def seconds(function: Callable[[], object], runs: int = 7) -> float:
@@ -98,8 +84,8 @@ def calibration() -> Callable[[], float]:
     return lambda: seconds(lambda: work(weights))
 
 
-def run_script(setting: Setting, chunks: int) -> dict[str, float]:
-    """Runs a script and reads its times.
+def run_script(words: str, chunks: int) -> dict[str, float]:
+    """Runs a command until it has timed so many chunks of iterations, and reads its times.
 
     Returns:
       seconds an iteration (median of the chunks), environment steps per second, seconds from the start of the
@@ -109,31 +95,31 @@ def run_script(setting: Setting, chunks: int) -> dict[str, float]:
       RuntimeError: the script failed.
     """
     with tempfile.TemporaryDirectory() as directory:
-        # Capacity and the number of iterations are the paper's: memory is what a real run has. The run is ended
-        # when it has done enough.
-        overrides = [*setting.overrides, f"hp.eval_every={setting.chunk}", "hp.eval_episodes=1"]
-        command = [sys.executable, SCRIPTS[setting.script], *overrides, f"hp.save_dir={directory}"]
-        start = time.time()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        clock = []
-        while len(clock) < 2 + chunks:
+        # Capacity and the number of iterations are the paper's: memory is what a real run has.
+        script, *overrides = words.split()
+        overrides = ["hp.eval_every=4", "hp.eval_episodes=1", *overrides, f"hp.save_dir={directory}"]
+        start, walltime = time.time(), []
+        process = subprocess.Popen(
+            [sys.executable, script, *overrides], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        while len(walltime) < 2 + chunks:
             if process.poll() is not None:
-                raise RuntimeError(f"{' '.join(command)} ended: {process.stderr.read()}")
+                raise RuntimeError(f"{words} ended: {process.stderr.read()}")
             time.sleep(0.2)
             for path in Path(directory).glob("*/metrics.csv"):
                 before_run = max((path.parent / "config.yaml").stat().st_mtime - start, 0)  # its clock starts then
-                with open(path, newline="") as file:
-                    metrics = read_metrics(file)
-                clock = metrics["walltime"]
+                if text := path.read_text():
+                    metrics = read_metrics(io.StringIO(text))
+                    walltime = metrics["walltime"]
         process.kill()
         _, _, usage = os.wait4(process.pid, 0)
-    iteration = float(np.median(np.diff(clock[1:]))) / setting.chunk
-    steps = metrics["env_steps"][1] / metrics["iteration"][1]
+    iterations = metrics["iteration"]
+    seconds_each = float(np.median(np.diff(walltime[1:]) / np.diff(iterations[1:])))
     return {
-        "seconds_per_iteration": iteration,
-        "env_steps_per_second": steps / iteration,
-        "seconds_to_first_evaluation": before_run + clock[0],
-        "seconds_to_first_iteration": before_run + clock[1] - (setting.chunk - 1) * iteration,
+        "seconds_per_iteration": seconds_each,
+        "env_steps_per_second": metrics["env_steps"][1] / iterations[1] / seconds_each,
+        "seconds_to_first_evaluation": before_run + walltime[0],
+        "seconds_to_first_iteration": before_run + walltime[1] - (iterations[1] - 1) * seconds_each,
         "peak_memory_gib": usage.ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20),
     }
 
@@ -193,21 +179,21 @@ def main() -> None:
     )
     parser.add_argument("--csv", type=Path, help="write the table to this file too")
     options = parser.parse_args()
-    missing = [name for name in SCRIPTS.values() if not Path(name).exists()]
-    if missing:
-        parser.error(f"{missing[0]} is not here: run it from the root of the repository")
+    for name in ("ipd.py", "coin_train.py"):
+        if not Path(name).exists():
+            parser.error(f"{name} is not here: run it from the root of the repository")
 
     limits = ", ".join(f"{value:.0f} {name}" for name, value in machine_limits().items())
     print(f"{os.cpu_count()} cores, {jax.devices()[0].device_kind}; {limits}", flush=True)
     unit, rows = calibration(), []
-    for setting in PAPER + MORE if options.all else PAPER:
+    for name, words in (PAPER | MORE if options.all else PAPER).items():
         before = unit()
-        times = run_script(setting, options.chunks)
+        times = run_script(words, options.chunks)
         one = (before + unit()) / 2
         units = times["seconds_per_iteration"] / one
-        rows.append({"setting": setting.name, "units": units} | times | {"unit_seconds": one})
+        rows.append({"setting": name, "units": units} | times | {"unit_seconds": one})
         print(
-            f"{setting.name:36} {units:7.3f} units = {times['seconds_per_iteration'] * 1e3:7.1f} ms an "
+            f"{name:36} {units:7.3f} units = {times['seconds_per_iteration'] * 1e3:7.1f} ms an "
             f"iteration, {times['env_steps_per_second']:9.0f} steps/s, first iteration after "
             f"{times['seconds_to_first_iteration']:4.1f} s, {times['peak_memory_gib']:.2f} GiB (unit {one:.3f} s)",
             flush=True,

@@ -1,9 +1,9 @@
 """What an error of the critic does to LOQA's gradient: `python -m loqa.tools.critic_error [RUNS]`.
 
 Where both players of the iterated prisoner's dilemma cooperate with probability 1/2 in every state, the Q-values
-are known exactly. With a constant added they take the place of the critic's here, and the gradient that the losses
-then have in expectation says where the policy goes. The losses are those of hp=logits, with a finite horizon and
-constant advantages. Beside it stands the error of the critics of training runs.
+are known exactly. With a constant added they replace the critic's here, and the expected gradient of the losses
+shows where the policy goes. The losses are those of hp=logits, with a finite horizon and constant advantages. The
+figure also has the error of the critics of training runs.
 """
 
 from functools import partial
@@ -103,13 +103,7 @@ def measure() -> tuple[np.ndarray, np.ndarray]:
 
 @in_style
 def draw(measured: tuple[np.ndarray, np.ndarray], groups: Groups, path: str | Path) -> list[str]:
-    """Draws the gradients against the error, and beside them the error of the critics of groups of runs.
-
-    Args:
-      measured: by `measure`.
-      groups: of runs of the IPD; may be empty.
-      path: see `loqa.tools.style.save`.
-    """
+    """Draws the gradients against the error, and beside them the error of the critics of groups of runs."""
     figure, grid = panels(3 if groups else 2)
     gradients = 1e3 * measured[0]
     for axes, values, title in zip(

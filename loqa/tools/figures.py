@@ -8,19 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, MultipleLocator, NullLocator
 
 from loqa.games.ipd import STATES
 from loqa.thresholds import THRESHOLDS
-from loqa.tools.aggregate import (
-    PUBLISHED_SECONDS,
-    PUBLISHED_SIZES,
-    UNITS,
-    bootstrap_interval,
-    by_size,
-    interquartile_mean,
-    summarise,
-)
+from loqa.tools import aggregate
+from loqa.tools.aggregate import UNITS, bootstrap_interval, interquartile_mean
 from loqa.tools.common import count
 from loqa.tools.saved_runs import TABLE_COLUMNS, Column, Groups, SavedRun, shown_columns
 from loqa.tools.style import COLORS, PANEL, in_style, legend_below, line_style, panels, save
@@ -36,6 +29,10 @@ PUBLISHED_NOTE = (
     "\nPublished: read off the paper's figure, means of three seeds, on another machine (one A100);\n"
     "where a symbol is missing, the threshold was never reached."
 )
+PUBLISHED_LOOKS = {
+    label: {"color": color, "marker": marker, "linestyle": ":", "linewidth": 0.8, "markersize": 3}
+    for label, color, marker in (("LOQA", "0.1", "s"), ("POLA", "0.4", "^"), ("M-FOS", "0.6", "D"))
+}
 
 # ------------------------------------------------------------------------------------------------ curves and bars
 
@@ -114,14 +111,9 @@ def group_bars(groups: Groups, path: str | Path, agent: int = 0) -> list[str]:
 
 
 def draw_bars(axes: Axes, probabilities: np.ndarray, title: str) -> None:
-    """Draws P(cooperate) in each state: bars are means over seeds, dots are the seeds.
+    """Draws P(cooperate) of [seeds, 5]: bars are means, dots the seeds, and whiskers the standard deviation.
 
-    Whiskers are the standard deviation over seeds, cut off at 0 and 1.
-
-    Args:
-      axes: the panel.
-      probabilities: [seeds, 5].
-      title: above the panel.
+    The whiskers are cut off at 0 and 1.
     """
     seeds = len(probabilities)
     mean, sd = probabilities.mean(0), probabilities.std(0, ddof=min(seeds - 1, 1))
@@ -147,32 +139,28 @@ def draw_bars(axes: Axes, probabilities: np.ndarray, title: str) -> None:
 def threshold_figure(groups: Groups, path: str | Path, units: Sequence[str] = tuple(UNITS)) -> list[str]:
     """Draws what it takes to each threshold (columns) in each of `units` (rows) against the size of the grid."""
     figure, grid = panels(len(units) * len(THRESHOLDS), sharex=True, sharey="row")
-    grid = grid.reshape(len(units), len(THRESHOLDS))
-    for (line, unit), (axes_index, threshold) in product(zip(grid, units, strict=True), enumerate(THRESHOLDS)):
-        axes = line[axes_index]
+    for axes, (unit, threshold) in zip(grid, product(units, THRESHOLDS), strict=True):
         for i, (label, runs) in enumerate(groups.items()):
             shift = 0.14 * (i - (len(groups) - 1) / 2)  # aside, so that groups do not hide each other
             _draw_summaries(axes, runs, threshold, unit, shift, line_style(i) | {"label": label or "this code"})
         axes.plot([], [], "o", color="black", markerfacecolor="white", label="not reached in these runs")
-        for (label, published), color, marker in zip(
-            PUBLISHED_SECONDS.items(), ("0.1", "0.4", "0.6"), "s^D", strict=True
-        ):
-            if unit == "walltime":
-                look = {"color": color, "linestyle": ":", "marker": marker, "linewidth": 0.8, "markersize": 3}
-                axes.plot(PUBLISHED_SIZES, published[threshold], **look, label=f"{label}, published")
+        for label, look in PUBLISHED_LOOKS.items() if unit == "walltime" else ():
+            seconds = aggregate.PUBLISHED_SECONDS[label][threshold]
+            axes.plot(aggregate.PUBLISHED_SIZES, seconds, **look, label=f"{label}, published")
         axes.grid()
         axes.margins(y=0.17)  # room for the arrows
-    for line, unit in zip(grid, units, strict=True):
+    lines = grid.reshape(len(units), len(THRESHOLDS))
+    for line, unit in zip(lines, units, strict=True):
         # All of a row share the axis. After the drawing: an empty axis of logarithms has no limits.
         line[0].set(ylabel=UNITS[unit], yscale="log")
         line[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         line[0].yaxis.set_minor_locator(NullLocator())
         line[0].yaxis.set_major_formatter(EngFormatter(sep=""))
-    for top, bottom, threshold in zip(grid[0], grid[-1], THRESHOLDS, strict=True):
+    for top, bottom, threshold in zip(lines[0], lines[-1], THRESHOLDS, strict=True):
         top.set_title(f"{threshold} threshold")
         bottom.set_xlabel("grid size")
-        bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
-    legend_below(figure, grid[0, 0], SUMMARY_NOTE + (PUBLISHED_NOTE if "walltime" in units else ""))
+        bottom.xaxis.set_major_locator(MultipleLocator(1))
+    legend_below(figure, grid[0], SUMMARY_NOTE + (PUBLISHED_NOTE if "walltime" in units else ""))
     return save(figure, path)
 
 
@@ -181,7 +169,8 @@ def _draw_summaries(
 ) -> None:
     """One group in one panel of `threshold_figure`."""
     color = style["color"]
-    summaries = {size + shift: summarise(members, threshold, unit) for size, members in by_size(runs).items()}
+    sizes = aggregate.by_size(runs)
+    summaries = {size + shift: aggregate.summarise(sizes[size], threshold, unit) for size in sizes}
     means = np.array([summary.mean for summary in summaries.values()])
     axes.plot(list(summaries), np.where(np.isfinite(means), means, np.nan), **style, marker="o")
     for x, summary in summaries.items():
@@ -226,12 +215,9 @@ def read_league(path: Path) -> tuple[np.ndarray, list[str], list[str]]:
 
 @in_style
 def heat_map(rewards: np.ndarray, names: Sequence[str], kinds: Sequence[str], path: str | Path) -> list[str]:
-    """Draws what each row's player earns against each column's, with lines between the kinds.
+    """Draws what each row's player earns a step against each column's, [N, N], with lines between the kinds.
 
-    Args:
-      rewards: [N, N], mean reward a step.
-      names, kinds: N each; players of a kind are next to each other.
-      path: see `loqa.tools.style.save`.
+    Players of a kind are next to each other in `names` and `kinds`, N each.
     """
     # Both colour maps are told apart with any colour vision: around zero, or of one sign.
     limit = np.abs(rewards).max()
@@ -243,7 +229,7 @@ def heat_map(rewards: np.ndarray, names: Sequence[str], kinds: Sequence[str], pa
         for (i, j), reward in np.ndenumerate(rewards):
             bright = np.dot((0.299, 0.587, 0.114, 0), image.to_rgba(reward)) >= 0.5
             text = f"{round(reward, 2) + 0.0:.2f}"
-            axes.text(j, i, text, ha="center", va="center", fontsize=5, color="black" if bright else "white")
+            axes.text(j, i, text, ha="center", va="center", fontsize=5.5, color="black" if bright else "white")
     for end in np.cumsum([len(list(group)) for _, group in groupby(kinds)])[:-1] - 0.5:
         axes.axhline(end, color="black", linewidth=0.6)
         axes.axvline(end, color="black", linewidth=0.6)

@@ -32,6 +32,15 @@ PAIRS_AT_ONCE = 16  # enough to fill the processor, few enough for its memory
 GROUPS = SELF, WITHIN, BETWEEN = "self", "within a kind", "between kinds"
 
 
+class Settings(NamedTuple):
+    """How a league is played."""
+
+    steps: int = 50  # of an episode
+    episodes: int = 512  # of a pair in a seat
+    seed: int = 0  # of everything random
+    discount: float = 0.96  # of the discounted return
+
+
 class Measures(NamedTuple):
     """What is measured of each episode, for the players in seats 0 and 1: arrays [..., 2, B]."""
 
@@ -50,29 +59,21 @@ def measure(game: Game, played: Trajectories, discount: float) -> Measures:
     return Measures(played.rewards.mean(0), jnp.tensordot(discounts, played.rewards, 1), *coins)
 
 
-@partial(jax.jit, static_argnames=("game", "seats", "steps", "episodes"))
+@partial(jax.jit, static_argnames=("game", "seats", "settings"))
 def play_row(
-    key: jax.Array, game: Game, seats: tuple[Player, Player], first: Any, others: Any, ids: jax.Array, *,
-    steps: int, episodes: int, discount: float,
-) -> Measures:  # fmt: skip
+    game: Game, seats: tuple[Player, Player], settings: Settings, first: Any, others: Any, ids: jax.Array
+) -> Measures:
     """Plays one player in seat 0 against P players of one architecture in seat 1.
 
-    Args:
-      key: of all pairs.
-      game, seats: the game and the architectures in seats 0 and 1.
-      first, others: the players' parameters, [...] and [P, ...].
-      ids: [P], numbers that make each pair's own key.
-      steps, episodes: of a pair.
-      discount: of the discounted return.
-
-    Returns:
-      Measures, [P, 2, B] each.
+    `first` [...] and `others` [P, ...] are their parameters, and `ids` [P] numbers that make each pair's own key.
+    Returns Measures, [P, 2, B] each.
     """
 
     def play(pair):
         other, pair_id = pair
-        noise = draw_noise(jax.random.fold_in(key, pair_id), steps, episodes)
-        return measure(game, rollout(game, seats, (first, other), noise), discount)
+        key = jax.random.fold_in(jax.random.key(settings.seed), pair_id)
+        noise = draw_noise(key, settings.steps, settings.episodes)
+        return measure(game, rollout(game, seats, (first, other), noise), settings.discount)
 
     return jax.lax.map(play, (others, ids), batch_size=min(len(ids), PAIRS_AT_ONCE))
 
@@ -80,10 +81,7 @@ def play_row(
 def play_league(
     game: Game,
     players: Sequence[LeaguePlayer],
-    steps: int = 50,
-    episodes: int = 512,
-    seed: int = 0,
-    discount: float = 0.96,
+    settings: Settings,
     progress: Callable[[str], object] = lambda text: None,
 ) -> Measures:
     """Every ordered pair of the N players, the first in seat 0: [N, N, 2, B] each.
@@ -96,16 +94,14 @@ def play_league(
     stack = lambda group: jax.tree.map(lambda *x: jnp.array(x), *(players[i].params for i in group))
     stacks = {architecture: stack(group) for architecture, group in groups.items()}
     order = np.argsort(list(itertools.chain(*groups.values())))
-    join = lambda *x: np.concatenate(x)[order]
-    settings = {"steps": steps, "episodes": episodes, "discount": discount}
     rows, start = [], time.monotonic()
     for first in players:
         row = []
         for architecture, group in groups.items():
             ids = np.array([zlib.crc32(f"{first.name}\n{players[j].name}".encode()) for j in group], np.uint32)
-            seats, others = (first.player, architecture), stacks[architecture]
-            row.append(play_row(jax.random.key(seed), game, seats, first.params, others, ids, **settings))
-        rows.append(jax.tree.map(join, *row))
+            seats = first.player, architecture
+            row.append(play_row(game, seats, settings, first.params, stacks[architecture], ids))
+        rows.append(jax.tree.map(lambda *x: np.concatenate(x)[order], *row))
         pairs = f"{len(rows) * len(players):5}/{len(players) ** 2} pairs"
         progress(f"{pairs}  {time.monotonic() - start:6.1f} s  {first.name}")
     return jax.tree.map(lambda *x: np.stack(x), *rows)
@@ -138,67 +134,53 @@ def pair_rows(players: Sequence[LeaguePlayer], played: Measures) -> list[dict[st
     return rows
 
 
-def group_rows(players: Sequence[LeaguePlayer], played: Measures) -> list[dict[str, Any]]:
-    """The rows of the tables: means over the pairs of each two kinds, in both seats."""
+def group_tables(players: Sequence[LeaguePlayer], played: Measures) -> dict[str, list[dict[str, str]]]:
+    """The tables: each group's lines, with cells by head: means over the pairs of two kinds, in both seats."""
     kinds = list(dict.fromkeys(one.kind for one in players))
-    groups: dict[tuple[int, int, int], list[tuple[int, int, int]]] = {}
+    pairs: dict[tuple[int, int, int], list[tuple[int, int, int]]] = {}
     for (i, first), (j, second) in itertools.product(enumerate(players), repeat=2):
         a, b = kinds.index(first.kind), kinds.index(second.kind)
         key = GROUPS.index(group_of(first, second)), min(a, b), max(a, b)
         # Each game is seen from the seat of the kind that comes first; between two of a kind from seat 0.
-        groups.setdefault(key, []).append((i, j, int(a > b)))
+        pairs.setdefault(key, []).append((i, j, int(a > b)))
 
-    rows = []
-    for (group, a, b), seen in sorted(groups.items()):
+    tables: dict[str, list[dict[str, str]]] = {}
+    for (group, a, b), seen in sorted(pairs.items()):
         i, j, seat = np.array(seen).T
-        row = {"group": GROUPS[group], "player": kinds[a], "opponent": kinds[b], "pairs": len(seen)}
-        for side, its_seat in (("player", seat), ("opponent", 1 - seat)):
+        line = {"player": kinds[a], "opponent": kinds[b], "pairs": str(len(seen))}
+        for side, its_seat in (("", seat), ("opponent's ", 1 - seat)):
             rewards = played.reward[i, j, its_seat]  # [pairs, B]
-            low, high = mean_interval(rewards.mean(0))
-            sd = rewards.mean(1).std(ddof=1) if len(seen) > 1 else None
-            row |= {f"{side}_reward": rewards.mean(), f"{side}_low": low, f"{side}_high": high, f"{side}_sd": sd}
-        others = {name: x for name, x in played._asdict().items() if name != "reward" and x is not None}
-        rows.append(row | {name: values[i, j, seat].mean() for name, values in others.items()})
-    return rows
+            low, high = map(decimal, mean_interval(rewards.mean(0)))
+            line[f"{side}reward"] = f"{decimal(rewards.mean())} [{low}, {high}]"
+            line[f"{side}sd"] = decimal(rewards.mean(1).std(ddof=1)) if len(seen) > 1 else ""
+        line["return"] = f"{played.discounted_return[i, j, seat].mean():.2f}"
+        if played.own_coins is not None:
+            line["own coins"] = decimal(played.own_coins[i, j, seat].mean())
+            line["other's coins"] = decimal(played.other_coins[i, j, seat].mean())
+        tables.setdefault(GROUPS[group], []).append(line)
+    return tables
 
 
-def table(rows: list[dict[str, Any]]) -> tuple[list[str], dict[str, list[list[str]]]]:
-    """`group_rows` as text: the heads of the columns, and the cells of each group's lines."""
-    heads = ["player", "opponent", "pairs", "reward", "sd", "opponent's reward", "sd", "return"]
-    heads += ["own coins", "other's coins"] if "own_coins" in rows[0] else []
-    groups: dict[str, list[list[str]]] = {}
-    for row in rows:
-        cells = [row["player"], row["opponent"], str(row["pairs"])]
-        for side in ("player", "opponent"):
-            mean, low, high = (decimal(row[f"{side}_{x}"]) for x in ("reward", "low", "high"))
-            sd = row[f"{side}_sd"]
-            cells += [f"{mean} [{low}, {high}]", "" if sd is None else decimal(sd)]
-        cells.append(f"{row['discounted_return']:.2f}")
-        cells += [decimal(row[coins]) for coins in ("own_coins", "other_coins") if coins in row]
-        groups.setdefault(row["group"], []).append(cells)
-    return heads, groups
-
-
-def markdown(rows: list[dict[str, Any]], caption: str) -> str:
+def markdown(tables: dict[str, list[dict[str, str]]], caption: str) -> str:
     """The tables as Markdown."""
-    heads, groups = table(rows)
-    text = [caption]
-    for group, lines in groups.items():
-        text += ["", f"### {group.capitalize()}", "", markdown_table(heads, lines, text_columns=(0, 1))]
-    return "\n".join(text) + "\n"
+    text = caption
+    for group, lines in tables.items():
+        rows = [list(line.values()) for line in lines]
+        text += f"\n\n### {group.capitalize()}\n\n{markdown_table(list(lines[0]), rows, text_columns=(0, 1))}"
+    return text + "\n"
 
 
-def latex(rows: list[dict[str, Any]], caption: str) -> str:
+def latex(tables: dict[str, list[dict[str, str]]], caption: str) -> str:
     """The tables as one LaTeX table."""
-    heads, groups = table(rows)
     escape = lambda text: re.sub(r"([_%&#$])", r"\\\1", text)
     line = lambda cells: " & ".join(map(escape, cells)) + r" \\"
+    heads = list(tables[SELF][0])
     text = ["% needs the packages booktabs and graphicx", r"\begin{table}", r"\centering"]
     text += [rf"\caption{{{escape(caption)}}}", r"\resizebox{\linewidth}{!}{%"]
     text += [rf"\begin{{tabular}}{{ll{'r' * (len(heads) - 2)}}}", r"\toprule", line(heads)]
-    for group, lines in groups.items():
+    for group, lines in tables.items():
         text += [r"\midrule", rf"\multicolumn{{{len(heads)}}}{{l}}{{\emph{{{group.capitalize()}}}}} \\"]
-        text += map(line, lines)
+        text += [line(cells.values()) for cells in lines]
     return "\n".join([*text, r"\bottomrule", r"\end{tabular}}", r"\end{table}"]) + "\n"
 
 
@@ -207,10 +189,10 @@ def write(out: Path, players: Sequence[LeaguePlayer], played: Measures, caption:
     from loqa.tools.figures import heat_map  # here, because matplotlib is slow to import and only needed now
 
     write_csv(out / "league.csv", pair_rows(players, played))
-    rows = group_rows(players, played)
-    text = markdown(rows, caption)
+    tables = group_tables(players, played)
+    text = markdown(tables, caption)
     (out / "league.md").write_text(text)
-    (out / "league.tex").write_text(latex(rows, caption))
+    (out / "league.tex").write_text(latex(tables, caption))
     reward = played.reward.mean(-1)
     both_seats = (reward[..., 0] + reward[..., 1].T) / 2
     heat_map(both_seats, [one.name for one in players], [one.kind for one in players], out / "league")
@@ -230,10 +212,11 @@ def main() -> None:
     add("players", nargs="*", metavar="PLAYERS", help="agents, runs, directories, scripted players")
     add_game_options(parser)
     add("--no-scripted", action="store_true", help="only the scripted players that are named")
-    add("--episodes", type=whole(2), default=512, help="episodes of a pair in a seat (%(default)s)")
-    add("--steps", type=whole(1), default=50, help="steps of an episode (%(default)s)")
-    add("--seed", type=whole(0), default=0, help="of everything random (%(default)s)")
-    add("--discount", type=fraction, default=0.96, help="of the discounted return (%(default)s)")
+    default = Settings()
+    add("--episodes", type=whole(2), default=default.episodes, help="episodes of a pair in a seat (%(default)s)")
+    add("--steps", type=whole(1), default=default.steps, help="steps of an episode (%(default)s)")
+    add("--seed", type=whole(0), default=default.seed, help="of everything random (%(default)s)")
+    add("--discount", type=fraction, default=default.discount, help="of the discounted return (%(default)s)")
     add("--out", type=Path, default="experiments/league", help="where to write (%(default)s)")
     options = parser.parse_intermixed_args()
     with one_line_errors(parser):
@@ -245,8 +228,8 @@ def main() -> None:
     players.sort(key=lambda one: kinds.index(one.kind))
 
     print(f"{len(players)} players, {len(players) ** 2} pairs of {title(game)}", flush=True)
-    settings = options.steps, options.episodes, options.seed, options.discount
-    played = play_league(game, players, *settings, progress=partial(print, flush=True))
+    settings = Settings(options.steps, options.episodes, options.seed, options.discount)
+    played = play_league(game, players, settings, partial(print, flush=True))
     caption = f"{options.episodes} episodes of {options.steps} steps of {title(game)} for each pair and seat. "
     caption += "Rewards are means a step with 95 % bootstrap intervals over episodes; sd: over pairs; "
     caption += f"return: the player's, discounted by {options.discount}."

@@ -131,7 +131,12 @@ def choose_players(
     Raises:
       OSError, ValueError: in one sentence, what cannot play.
     """
-    game = _game(game_name, grid)
+    board = re.fullmatch(r"(\d+)x(\d+)", grid or "")
+    if grid and not board:
+        raise ValueError(f"the grid is {grid!r}, but must be HEIGHTxWIDTH, such as 3x3")
+    if grid and game_name == "ipd":
+        raise ValueError("the iterated prisoner's dilemma has no grid")
+    game = CoinGame(int(board[1]), int(board[2])) if board else MatrixGame() if game_name == "ipd" else None
     names = {name for each in (CoinGame(), MatrixGame()) for name in scripted(each)}
     players: list[LeaguePlayer | str] = []  # a scripted player is its name until the game is known
     for word in words:
@@ -156,18 +161,6 @@ def choose_players(
     if all_scripted:
         players += [name for name in known if name not in words]
     return game, _with_unique_names([known[one] if isinstance(one, str) else one for one in players])
-
-
-def _game(game_name: str | None, grid: str | None) -> Game | None:
-    """The game that options name, or None."""
-    board = re.fullmatch(r"(\d+)x(\d+)", grid or "")
-    if grid and not board:
-        raise ValueError(f"the grid is {grid!r}, but must be HEIGHTxWIDTH, such as 3x3")
-    if grid and game_name == "ipd":
-        raise ValueError("the iterated prisoner's dilemma has no grid")
-    if board:
-        return CoinGame(int(board[1]), int(board[2]))
-    return MatrixGame() if game_name == "ipd" else None
 
 
 def title(game: Game) -> str:

@@ -115,11 +115,10 @@ def coin_frames(game: CoinGame, episode: Episode, names: tuple[str, str]) -> lis
         figure = Figure(figsize=(4, total), dpi=100)
         axes = figure.add_axes(((1 - width / 4) / 2, 0.58 / total, width / 4, height / total))
         for i, (name, score) in enumerate(zip(names, episode.scores[t], strict=True)):
-            look = {"xycoords": "axes fraction", "textcoords": "offset points", "color": COLORS[i], "fontsize": 10}
-            short = name if len(name) <= 30 else f"{name[:27]}..."
-            axes.annotate(f"{PLAYERS[i]}  {short}", (0, 1), (0, 24 - 17 * i), **look)
-            axes.annotate(f"score {score:.0f}", (1, 1), (0, 24 - 17 * i), **look, ha="right")
-        axes.set_xlabel(f"step {t} of {len(boards) - 1}\n{event}", loc="left", fontsize=9)
+            look = {"y": 1 - (0.12 + 0.25 * i) / total, "va": "top", "color": COLORS[i], "fontsize": 10}
+            figure.text(0.05, s=f"{PLAYERS[i]}  {name if len(name) <= 30 else f'{name[:27]}...'}", **look)
+            figure.text(0.95, s=f"score {score:.0f}", ha="right", **look)
+        figure.text(0.05, 0.5 / total, f"step {t} of {len(boards) - 1}\n{event}", va="top", fontsize=9)
         _draw_board(axes, game, board, 72 * cell)
         if t:  # where they were
             rows, columns = zip(*boards[t - 1].players, strict=True)

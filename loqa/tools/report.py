@@ -33,15 +33,7 @@ from loqa.tools.aggregate import threshold_rows, threshold_table
 from loqa.tools.common import count, decimal, markdown_table, one_line_errors, run_tool, tool_parser
 from loqa.tools.figures import group_bars, heat_map, read_league, seed_curves, threshold_figure
 from loqa.tools.players import agent_files
-from loqa.tools.saved_runs import (
-    HEADS_NOTE,
-    TABLE_COLUMNS,
-    Groups,
-    SavedRun,
-    group_runs,
-    read_runs,
-    shown_columns,
-)
+from loqa.tools.saved_runs import HEADS_NOTE, TABLE_COLUMNS, Groups, SavedRun, group_runs, read_runs, shown_columns
 
 ARCHIVED = ("config.yaml", "metrics.csv", "summary.json")
 LATE = 1000  # iterations of the table `late`
@@ -140,9 +132,9 @@ def _sections(path: Path) -> dict[str, dict[str, Any]]:
             if not isinstance(value, KEYS[key]) or not value:
                 needed = f"a {KEYS[key].__name__} with something in it"
                 raise ValueError(f"{path}: {name}.{key} is {value!r}, but must be {needed}")
-        for key in ("title", "league") if "league" in section else ("title", "runs", "show"):
-            if key not in section:
-                raise ValueError(f"{path}: {name} has no {key}")
+        needed = {"title", "league"} if "league" in section else {"title", "runs", "show"}
+        if missing := sorted(needed - section.keys()):
+            raise ValueError(f"{path}: {name} has no {missing[0]}")
         if wrong := [part for part in section.get("show", ()) if part not in PARTS]:
             raise ValueError(f"{path}: {name} shows {wrong[0]!r}, but must show some of {', '.join(PARTS)}")
     return sections

@@ -1,9 +1,7 @@
 """The figures that a training run draws at its end."""
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -24,36 +22,27 @@ class Panel(NamedTuple):
 
     title: str
     ylabel: str
-    curves: Mapping[str, str]  # label -> column of the metrics
-    reference: Mapping[str, float] = MappingProxyType({})  # label -> height of a dashed line
+    curves: dict[str, str]  # label -> column of the metrics
+    reference: dict[str, float] | None = None  # label -> height of a dashed line
     ylim: tuple[float, float] | None = None
 
 
 Q_VALUES = Panel("Q-values", "Q", {"mean error of Q": "qvalue_0_bias", "mean Q": "qvalue_0_mean"})
-COIN_PANELS = [
-    Panel(
-        "Mean reward of agent 0",
-        "reward a step",
-        {
-            "against each other, 0": "mean_rewards_0",
-            "against each other, 1": "mean_rewards_1",
-            "against always-defect": "always_defect_0_mean_rewards_a",
-            "against always-cooperate": "always_cooperate_0_mean_rewards_a",
-            "always-cooperate against it": "always_cooperate_0_mean_rewards_d",
-        },
-    ),
-    Panel(
-        "Coins taken against each other",
-        "coins a step",
-        {"its own": "own_coins_0", "the other's": "other_coins_0"},
-    ),
-    Q_VALUES,
-]
+COIN_REWARDS = {
+    "against each other, 0": "mean_rewards_0",
+    "against each other, 1": "mean_rewards_1",
+    "against always-defect": "always_defect_0_mean_rewards_a",
+    "against always-cooperate": "always_cooperate_0_mean_rewards_a",
+    "always-cooperate against it": "always_cooperate_0_mean_rewards_d",
+}
+COINS = {"its own": "own_coins_0", "the other's": "other_coins_0"}
 
 
 def coin_figures(run: Run) -> None:
     """Draws curves.png of a run of the Coin Game."""
-    run.write("curves.png", partial(training_curves, run.metrics(), COIN_PANELS))
+    rewards = Panel("Mean reward of agent 0", "reward a step", COIN_REWARDS)
+    coins = Panel("Coins taken against each other", "coins a step", COINS)
+    run.write("curves.png", partial(training_curves, run.metrics(), [rewards, coins, Q_VALUES]))
 
 
 def ipd_figures(run: Run, game: MatrixGame, hp: IPDHyperparameters) -> None:
@@ -106,7 +95,9 @@ def _draw_panel(axes: Axes, metrics: dict[str, np.ndarray], panel: Panel) -> Non
     marker = "o" if len(iteration) < 2 else None  # a single evaluation is a point
     for (label, column), color in zip(panel.curves.items(), COLORS, strict=False):
         axes.plot(iteration, metrics[column], color=color, marker=marker, label=label)
-    for (label, height), color in zip(panel.reference.items(), ("0.25", "0.5", "0.65", "0.8"), strict=False):
+    for (label, height), color in zip(
+        (panel.reference or {}).items(), ("0.25", "0.5", "0.65", "0.8"), strict=False
+    ):
         axes.axhline(height, color=color, linestyle=(0, (5, 3)), linewidth=0.8, label=label, zorder=1)
     axes.set(title=panel.title, xlabel="iteration", ylabel=panel.ylabel, ylim=panel.ylim)
     axes.grid()

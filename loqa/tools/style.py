@@ -16,6 +16,7 @@ PANEL = (1.83, 1.65)  # inches: three fill the text width of a paper
 STYLE = {"font.size": 7, "axes.titlesize": 7.5, "legend.frameon": False, "pdf.fonttype": 42}  # in points
 STYLE |= {"axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6}
 STYLE |= {"lines.markersize": 4, "lines.linewidth": 1.2, "grid.alpha": 0.25, "grid.linewidth": 0.5}
+STYLE |= {"patch.linewidth": 0.6}
 in_style = matplotlib.rc_context(STYLE)  # decorates each function that draws
 
 
