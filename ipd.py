@@ -12,6 +12,7 @@ a run: its configuration, directory, checkpoints and W&B.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ from loqa.agent import Agent, AgentParams, Experience
 from loqa.games.ipd import STATES, MatrixGame
 from loqa.hyperparameters import Hyperparameters, IPDHyperparameters
 from loqa.learner import LearnerState, TrainState
-from loqa.losses import PolicyLoss, agent_policy_loss, q_value_loss
+from loqa.losses import PolicyLoss, agent_policy_loss, center_q_values, q_value_loss
 from loqa.metrics import Metrics, learning_metrics, matrix_game_metrics
 from loqa.opponents import Opponents, draw_opponents
 from loqa.rollout import Episodes, draw_noise, play
@@ -33,12 +34,18 @@ from loqa.run.trainer import Experiment
 COLUMNS = {state: f"p_0_{state}_C" for state in STATES} | {f"reward_{i}": f"mean_rewards_{i}" for i in (0, 1)}
 
 
-def policy_losses(hp: Hyperparameters, agent: Agent, params: AgentParams, episodes: Episodes) -> PolicyLoss:
+def policy_losses(
+    hp: Hyperparameters, agent: Agent, params: AgentParams, episodes: Episodes, iteration: jax.Array
+) -> PolicyLoss:
     """The terms of the policy's loss (Algorithm 2), means over the batch; differentiable in `params`."""
-    mine = agent.side(params, episodes.mine)
-    baseline = episodes.opponent.rewards.mean()
-    options = learner.policy_options(hp)
-    terms = agent_policy_loss(mine, episodes.opponent, opponent_reward_baseline=baseline, **options)
+    mine, opponent = agent.side(params, episodes.mine), episodes.opponent
+    # Our deviation from the paper: the critic's mean error is taken away, at each step, where that is wanted.
+    if hp.actor.train.center_q_values:
+        mine = center_q_values(mine, hp.reward_discount)
+    if hp.differentiable_opponent.center_q_values:
+        opponent = center_q_values(opponent, hp.reward_discount)
+    options = learner.policy_options(hp, iteration)
+    terms = agent_policy_loss(mine, opponent, opponent_reward_baseline=opponent.rewards.mean(), **options)
     return jax.tree.map(jnp.mean, terms)
 
 
@@ -76,7 +83,7 @@ def make_iteration(hp: Hyperparameters, agent: Agent) -> Callable[[TrainState], 
 
         # 3. The policy: one step on the actor loss with its entropy bonus, plus LOQA's shaping of the opponent.
         def policy_loss(params: AgentParams) -> tuple[jax.Array, jax.Array]:
-            terms = policy_losses(hp, agent, params, episodes)
+            terms = policy_losses(hp, agent, params, episodes, state.iteration)
             actor = terms.actor + hp.actor.train.entropy_beta * terms.negative_entropy
             if hp.is_naive(seat):
                 return actor, jnp.zeros(())
@@ -110,7 +117,9 @@ def make_evaluation(
             episodes.append(play(game, agent, me.params, opponents, noise, hp.epsilon_greedy))
         metrics = game_metrics(key_play, hp, agent, state.learners, episodes)
         for seat, me in enumerate(state.learners):
-            metrics |= learning_metrics(hp, agent, me, episodes[seat], seat, policy_losses, critic_loss)
+            metrics |= learning_metrics(
+                hp, agent, me, episodes[seat], seat, partial(policy_losses, iteration=state.iteration), critic_loss
+            )
         return metrics
 
     return evaluation

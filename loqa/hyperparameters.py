@@ -89,6 +89,7 @@ class ActorTrain(Section):
     lr_loss_actor: NonNegative
     advantage: Literal["TD0", "MC"]
     stop_grad_advantage: bool
+    center_q_values: bool
     entropy_beta: NonNegative
     clip_grad: ClipGrad
     separate: Switch
@@ -154,6 +155,9 @@ class DifferentiableOpponent(Section):
     exclude_after_step: Annotated[Integer, Field(ge=0)]
     differentiable_current_reward: bool
     stop_grad_normalizing_constant: Switch
+    center_q_values: bool
+    advantage_offset: float
+    advantage_offset_end: Count | None
 
     @model_validator(mode="after")
     def _check(self):

@@ -92,8 +92,8 @@ def replay_episodes(me: LearnerState, new: Experience, key: jax.Array) -> tuple[
 # ------------------------------------------------------------------------- from hyperparameters to the losses
 
 
-def policy_options(hp: Hyperparameters) -> dict[str, Any]:
-    """What `agent_policy_loss` takes of the hyperparameters."""
+def policy_options(hp: Hyperparameters, iteration: jax.Array) -> dict[str, Any]:
+    """What `agent_policy_loss` takes of the hyperparameters in this iteration, counted from 0."""
     opponent = hp.differentiable_opponent
     return {
         "discount": hp.reward_discount,
@@ -106,6 +106,7 @@ def policy_options(hp: Hyperparameters) -> dict[str, Any]:
         "differentiable_current_reward": opponent.differentiable_current_reward,
         "op_softmax_temp": hp.op_softmax_temp,
         "stop_grad_normalizing_constant": opponent.stop_grad_normalizing_constant,
+        "advantage_offset": advantage_offset(hp, iteration),
     }
 
 
@@ -118,6 +119,14 @@ def critic_options(hp: Hyperparameters) -> dict[str, Any]:
         "terminal_value": hp.qvalue.terminal == "bootstrap",
         "scale": hp.qvalue.output_scale,
     }
+
+
+def advantage_offset(hp: Hyperparameters, iteration: jax.Array) -> jax.Array | float:
+    """What is added to the advantage in the shaping loss; it falls linearly to 0 where it has an end."""
+    opponent = hp.differentiable_opponent
+    if opponent.advantage_offset_end is None:
+        return opponent.advantage_offset
+    return opponent.advantage_offset * jnp.maximum(0.0, 1.0 - iteration / opponent.advantage_offset_end)
 
 
 def shaping_is_active(hp: Hyperparameters, iteration: jax.Array) -> jax.Array:

@@ -49,6 +49,27 @@ def td0_advantages(rewards: jax.Array, values: jax.Array, discount: float) -> ja
     return rewards + discount * values[1:] - values[:-1]
 
 
+def center_q_values(side: Side, discount: float) -> Side:
+    """A batch of one player's sides, with Q-values whose mean error at each step is taken away.
+
+    Qc(s_t,a) = Q(s_t,a) + mean_b(G_t - Q(s_t,a_t)), with G_t the discounted return of the rest of the episode.
+    After the last step nothing is left to earn and no action is played: G_T = 0, and V(s_T) is in Q's place.
+    Adding any function of time to Q then changes nothing. The correction is a constant for gradients.
+
+    Args:
+      side: [T+1, A, B], with the batch last.
+      discount: gamma.
+
+    Returns:
+      The side with Qc.
+    """
+    last_value = state_values(side.logits[-1:], side.q_values[-1:])
+    q_taken = jnp.concatenate([select(side.q_values[:-1], side.actions), last_value])
+    errors = _append_zero(discounted_sum(side.rewards, discount)) - q_taken
+    correction = jax.lax.stop_gradient(errors.mean(1))
+    return side._replace(q_values=side.q_values + correction[:, None, None])
+
+
 def _append_zero(x: jax.Array) -> jax.Array:
     """[T] -> [T+1]."""
     return jnp.concatenate([x, jnp.zeros_like(x[:1])])
@@ -69,6 +90,7 @@ def agent_policy_loss(
     differentiable_current_reward: bool,
     op_softmax_temp: float,
     stop_grad_normalizing_constant: bool,
+    advantage_offset: jax.Array | float,
 ) -> PolicyLoss:
     """LOQA's loss of one player's policy on one episode (Algorithm 2).
 
@@ -94,6 +116,8 @@ def agent_policy_loss(
         ("loaded-dice" only).
       op_softmax_temp: temperature of the opponent's softmax.
       stop_grad_normalizing_constant: no gradient through the normaliser of that softmax.
+      advantage_offset: [], added to the advantage in the shaping term. A positive constant makes whatever the
+        opponent does more worth while to it: kindness, where 0 rewards only what is better for us than average.
 
     Returns:
       PolicyLoss.
@@ -151,7 +175,7 @@ def agent_policy_loss(
     if stop_grad_normalizing_constant:
         normaliser = jax.lax.stop_gradient(normaliser)
     opponent_log_prob = taken_q / op_softmax_temp - normaliser
-    shaping_loss = -(opponent_log_prob * shaping_advantages).mean(0)
+    shaping_loss = -(opponent_log_prob * (shaping_advantages + advantage_offset)).mean(0)
     return PolicyLoss(actor_loss, shaping_loss, negative_entropy)
 
 

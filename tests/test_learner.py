@@ -3,7 +3,7 @@
 The iteration is the scripts' own; in place of playing it gets the episodes of the golden data.
 """
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from unittest import mock
 
@@ -74,11 +74,21 @@ def start(hp, params=PARAMS):
     return learner.init_learner(AGENT, hp, params)._replace(target_params=TARGET)
 
 
-def iterate(hp, me, iteration=0, episodes=EPISODES):
-    """The learner after an iteration on these episodes."""
-    state = TrainState(jax.random.key(0), jnp.array(iteration), (me,) * hp.num_learners)
-    with mock.patch.object(ipd, "play", lambda *args: episodes):
-        return jax.jit(ipd.make_iteration(hp, AGENT))(state).learners[0]
+@cache
+def program(hp):
+    """One compiled iteration with these hyperparameters, of a learner on given episodes."""
+
+    def step(me, iteration, episodes):
+        state = TrainState(jax.random.key(0), jnp.asarray(iteration), (me,) * hp.num_learners)
+        with mock.patch.object(ipd, "play", lambda *args: episodes):
+            return ipd.make_iteration(hp, AGENT)(state).learners[0]
+
+    return jax.jit(step)
+
+
+def iterate(hp, me, iteration=0):
+    """The learner after an iteration on the golden episodes."""
+    return program(hp)(me, iteration, EPISODES)
 
 
 @cache
@@ -179,7 +189,7 @@ def test_the_golden_gradient_tells_mistakes_apart(wrong):
 
 def test_logged_norms_are_the_published_ones():
     hp = make_hp()
-    losses = ipd.policy_losses, ipd.critic_loss
+    losses = partial(ipd.policy_losses, iteration=0), ipd.critic_loss
     metrics = jax.jit(lambda me: learning_metrics(hp, AGENT, me, EPISODES, 0, *losses))(start(hp))
     np.testing.assert_allclose(metrics["grad_agent0_norm"], GOLDEN["grad_agent_norm"], rtol=1e-3)
     np.testing.assert_allclose(metrics["grad_opponent0_norm"], GOLDEN["grad_opponent_norm"], rtol=1e-3)
@@ -249,7 +259,7 @@ def test_opponents_are_constants():
     """No gradient flows into the opponents' logits and Q-values, though in self-play they are our own."""
 
     def loss(opponent):
-        return sum(ipd.policy_losses(make_hp(), AGENT, PARAMS, EPISODES._replace(opponent=opponent)))
+        return sum(ipd.policy_losses(make_hp(), AGENT, PARAMS, EPISODES._replace(opponent=opponent), 0))
 
     logits, q_values = EPISODES.opponent[:2]
     of_two = lambda logits, q_values: loss(EPISODES.opponent._replace(logits=logits, q_values=q_values))

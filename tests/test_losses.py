@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from loqa.dice import discounted_sum, loaded_dice_returns, magic_box, n_step_returns
-from loqa.losses import Side, agent_policy_loss, q_value_loss, q_value_targets, select, state_values
+from loqa.losses import (
+    Side,
+    agent_policy_loss,
+    center_q_values,
+    q_value_loss,
+    q_value_targets,
+    select,
+    state_values,
+)
 
 # Inputs and outputs of the published code, computed in float32 on a CPU.
 GOLDEN = np.load(Path(__file__).parent / "golden" / "losses.npz")
@@ -36,6 +44,7 @@ PUBLISHED_POLICY = {
     "differentiable_current_reward": False,
     "op_softmax_temp": 1.0,
     "stop_grad_normalizing_constant": False,
+    "advantage_offset": 0.0,
 }
 PUBLISHED_TARGETS = {"discount": GAMMA, "mode": "mean", "td_lambda": 0.0, "terminal_value": True}
 
@@ -249,6 +258,53 @@ def test_a_batch_in_the_last_axis_is_vmap(options):
     batch = jax.tree.map(lambda *x: np.stack(x, -1), *episodes)
     batch["opponent_reward_baseline"] = episodes[0]["opponent_reward_baseline"]
     np.testing.assert_allclose(terms(batch), one_by_one, rtol=1e-5, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------- centring
+
+
+@pytest.mark.parametrize("method", [{}, {"method": "n_step", "n_step": 3}], ids=["loaded-dice", "n_step"])
+@pytest.mark.parametrize("advantage", ["TD0", "MC"])
+@pytest.mark.parametrize("terminal", [True, False], ids=["bootstrap", "finite horizon"])
+def test_with_centring_a_function_of_time_added_to_a_critic_changes_no_gradient(method, advantage, terminal):
+    """Any to ours and any other to all the opponents'; without centring it does change them."""
+    batch = jax.tree.map(lambda *x: jnp.stack(x, -1), *(episode(seed) for seed in range(8)))
+    options = PUBLISHED_POLICY | method | {"advantage": advantage, "terminal_value": terminal}
+    to_mine, to_theirs = 5 * np.random.default_rng(0).normal(size=(2, 8, 1, 1))
+
+    def gradients(centred, mine_shift=0.0, their_shift=0.0):
+        def loss(logits, q_values):
+            mine = Side(logits, q_values + mine_shift, batch["actions"][:, 0], batch["rewards"][:, 0])
+            theirs = opponent_side(batch)
+            theirs = theirs._replace(q_values=theirs.q_values + their_shift)
+            if centred:
+                mine, theirs = (center_q_values(side, GAMMA) for side in (mine, theirs))
+            terms = agent_policy_loss(mine, theirs, opponent_reward_baseline=0.3, **options)
+            return (terms.actor + terms.shaping).mean()
+
+        both = jax.jit(jax.grad(loss, argnums=(0, 1)))(batch["logits"], batch["q"])
+        return np.concatenate([np.asarray(x).ravel() for x in both])
+
+    np.testing.assert_allclose(gradients(True, to_mine, to_theirs), gradients(True), atol=2e-6)
+    for shifts in ((to_mine, 0.0), (0.0, to_theirs)):
+        assert np.abs(gradients(False, *shifts) - gradients(False)).max() > 1e-3
+
+
+def test_centring_by_hand():
+    """Two episodes of one step: the returns are 1 and 3, the taken Q-values 0 and 1, and V(s_T) is 4 and 2."""
+    q_values = jnp.array([[[0.0, 7.0], [9.0, 1.0]], [[4.0, 2.0], [4.0, 2.0]]])  # [T+1, A, B]
+    side = Side(jnp.zeros((2, 2, 2)), q_values, jnp.array([[0, 1]]), jnp.array([[1.0, 3.0]]))
+    correction = center_q_values(side, GAMMA).q_values - q_values
+    np.testing.assert_allclose(correction, np.broadcast_to([[[1.5]], [[-3.0]]], (2, 2, 2)))
+
+
+def test_the_offset_raises_the_advantage_of_the_shaping_term_alone():
+    x = episode()
+    of = lambda offset: policy_terms(x, x["logits"], x["q"], advantage_offset=offset)
+    (actor, none, entropy), (same_actor, some, same_entropy) = of(0.0), of(0.5)
+    assert (actor, entropy) == (same_actor, same_entropy)
+    np.testing.assert_allclose(2 * of(0.25)[1], none + some, rtol=1e-5)  # linear in the offset
+    assert abs(some - none) > 1e-2
 
 
 def targets(x, **options):

@@ -137,7 +137,7 @@ def phases(script: str, overrides: list[str]) -> dict[str, float]:
 
     @jax.jit
     def policy_gradient(params, episodes):
-        return jax.grad(lambda params: sum(policy_losses(hp, agent, params, episodes)))(params)
+        return jax.grad(lambda params: sum(policy_losses(hp, agent, params, episodes, 0)))(params)
 
     @jax.jit
     def critic_gradient(params, episodes):

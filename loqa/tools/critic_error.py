@@ -72,7 +72,7 @@ def expected_gradients(
     """
     q_table = jnp.asarray(exact_q_values(np.full(5, 0.5)), jnp.float32)
     hp = parse(compose("ipd", []), IPDConfig).hp
-    options = policy_options(hp) | {"stop_grad_advantage": True, "terminal_value": False}
+    options = policy_options(hp, 0) | {"stop_grad_advantage": True, "terminal_value": False}
 
     def losses(log_odds: jax.Array, error: jax.Array, played) -> jax.Array:
         """Actor and shaping loss [2], the means of a batch."""
