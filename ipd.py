@@ -17,7 +17,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from loqa import learner
+from loqa import devices, learner
 from loqa.agent import Agent, AgentParams, Experience
 from loqa.games.ipd import STATES, MatrixGame
 from loqa.hyperparameters import Hyperparameters, IPDHyperparameters
@@ -44,8 +44,9 @@ def policy_losses(
         mine = center_q_values(mine, hp.reward_discount)
     if hp.differentiable_opponent.center_q_values:
         opponent = center_q_values(opponent, hp.reward_discount)
+    baseline = devices.mean(opponent.rewards.mean())
     options = learner.policy_options(hp, iteration)
-    terms = agent_policy_loss(mine, opponent, opponent_reward_baseline=opponent.rewards.mean(), **options)
+    terms = agent_policy_loss(mine, opponent, opponent_reward_baseline=baseline, **options)
     return jax.tree.map(jnp.mean, terms)
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loqa import buffers
+from loqa import buffers, devices
 from loqa.agent import Agent, AgentParams, Experience
 from loqa.hyperparameters import ActorTrain, Hyperparameters
 
@@ -84,9 +84,10 @@ def replay_episodes(me: LearnerState, new: Experience, key: jax.Array) -> tuple[
     """What the critic learns from: the episodes just played, or with a replay buffer as many stored ones."""
     if me.replay is None:
         return me, new
-    ring = buffers.add_batch(me.replay, jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), new))
-    drawn = buffers.sample(ring, key, new.actions.shape[1])
-    return me._replace(replay=ring), jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), drawn)
+    new = jax.tree.map(lambda x: devices.whole(jnp.moveaxis(x, 1, 0), 0), new)
+    ring = buffers.add_batch(me.replay, new)
+    drawn = buffers.sample(ring, key, new.actions.shape[0])
+    return me._replace(replay=ring), jax.tree.map(lambda x: jnp.moveaxis(devices.share(x, 0), 0, 1), drawn)
 
 
 # ------------------------------------------------------------------------- from hyperparameters to the losses
@@ -185,7 +186,7 @@ def step_policy(
     Returns:
       The learner after.
     """
-    gradients = policy_gradients(me.params, losses, hp.actor.train.separate)
+    gradients = devices.mean(policy_gradients(me.params, losses, hp.actor.train.separate))
     params, states = me.params, []
     for i, optimizer in enumerate(policy_optimizers(hp.actor.train)):
         before = me.actor_optimizer[i]
@@ -202,7 +203,7 @@ def step_policy(
 def step_critic(me: LearnerState, loss: Callable[[AgentParams], jax.Array], hp: Hyperparameters) -> LearnerState:
     """One step of the Q-network's optimizer on `loss`, in its own parameters alone."""
     qvalue = me.params.qvalue
-    gradient = jax.grad(lambda qvalue: loss(me.params._replace(qvalue=qvalue)))(qvalue)
+    gradient = devices.mean(jax.grad(lambda qvalue: loss(me.params._replace(qvalue=qvalue)))(qvalue))
     updates, state = critic_optimizer(hp).update(gradient, me.qvalue_optimizer, qvalue)
     params = me.params._replace(qvalue=optax.apply_updates(qvalue, updates))
     return me._replace(params=params, qvalue_optimizer=state)
@@ -217,8 +218,10 @@ def step_target(me: LearnerState, hp: Hyperparameters) -> LearnerState:
 # ------------------------------------------------------------------------------------------- many iterations
 
 
-def repeat(iteration: Callable[[TrainState], TrainState]) -> Callable[[TrainState, int], TrainState]:
-    """Jits `n` iterations in a row, n at run time: (state, n) -> state.
+def repeat(
+    iteration: Callable[[TrainState], TrainState], num_devices: int = 1
+) -> Callable[[TrainState, int], TrainState]:
+    """Jits `n` iterations in a row on the first devices, n at run time: (state, n) -> state.
 
     One program serves every n, so that where a run is cut to evaluate, to save or to resume changes no bit of
     it. After an iteration with a parameter that is not finite no more follow: `state.iteration` is its number.
@@ -242,6 +245,6 @@ def repeat(iteration: Callable[[TrainState], TrainState]) -> Callable[[TrainStat
         return state
 
     if jax.config.jax_debug_nans:  # JAX names the operation that gives a NaN, but not within a loop of its own
-        one = jax.jit(iteration)
+        one = jax.jit(devices.on_devices(iteration, num_devices))
         return run_one_by_one
-    return jax.jit(run, donate_argnums=0)
+    return jax.jit(devices.on_devices(run, num_devices), donate_argnums=0)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from loqa import devices
 from loqa.dice import discounted_sum, loaded_dice_returns, n_step_returns
 
 
@@ -66,7 +67,7 @@ def center_q_values(side: Side, discount: float) -> Side:
     last_value = state_values(side.logits[-1:], side.q_values[-1:])
     q_taken = jnp.concatenate([select(side.q_values[:-1], side.actions), last_value])
     errors = _append_zero(discounted_sum(side.rewards, discount)) - q_taken
-    correction = jax.lax.stop_gradient(errors.mean(1))
+    correction = jax.lax.stop_gradient(devices.mean(errors.mean(1)))
     return side._replace(q_values=side.q_values + correction[:, None, None])
 
 

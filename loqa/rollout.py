@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from loqa import devices
 from loqa.agent import Agent, AgentParams, Experience, batch_last
 from loqa.games import Game
 from loqa.losses import Side
@@ -181,6 +182,8 @@ def play(
 ) -> Episodes:
     """Plays B episodes of an agent against its opponents, which play the agent's networks too.
 
+    On several devices each plays its share of the episodes, against its share of the opponents.
+
     Args:
       game: what they play.
       agent: the networks of both sides.
@@ -192,7 +195,9 @@ def play(
     Returns:
       Episodes, as the learner sees them, with the opponents' own logits and Q-values.
     """
-    num_opponents = opponents.slots.shape[0]
+    noise = jax.tree.map(lambda x: devices.share(x, x.ndim - 1), noise)
+    slots = opponents.slots if opponents.past is None else devices.share(opponents.slots, 0)
+    num_opponents = slots.shape[0]
     num_blocks = num_opponents // opponents_in_block(num_opponents)
     many = ManyAgents(agent)
 
@@ -209,8 +214,8 @@ def play(
         return episodes._replace(opponent=Side(batch_last(logits), batch_last(q_values), *rest))
 
     if num_blocks == 1:
-        return with_batch_last(play_block((opponents.slots, noise)))
+        return with_batch_last(play_block((slots, noise)))
     cut = lambda x: jnp.moveaxis(x.reshape(*x.shape[:-1], num_blocks, -1), -2, 0)
-    blocks = opponents.slots.reshape(num_blocks, -1), Noise(*map(cut, noise))
+    blocks = slots.reshape(num_blocks, -1), Noise(*map(cut, noise))
     join = lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
     return with_batch_last(jax.tree.map(join, jax.lax.map(play_block, blocks)))

@@ -1,0 +1,49 @@
+"""One iteration on several devices: each plays and differentiates its share of the episodes.
+
+The state is the same on all devices, and so is what is drawn at random: a share is cut from the whole. What is
+averaged over the batch is averaged over the devices too. So any number of them learns the same, up to rounding.
+Outside of `on_devices` everything here leaves its arguments as they are.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import PartitionSpec
+
+AXIS = "devices"
+
+
+def number() -> int:
+    """How many devices share the iteration that is traced."""
+    try:
+        return jax.lax.axis_size(AXIS)
+    except NameError:  # not within `on_devices`
+        return 1
+
+
+def share(x: jax.Array, axis: int) -> jax.Array:
+    """This device's share of an array that all have, cut along an axis."""
+    if number() == 1:
+        return x
+    size = x.shape[axis] // number()
+    return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(AXIS) * size, size, axis)
+
+
+def mean(tree: Any) -> Any:
+    """The mean over the devices of what each has."""
+    return tree if number() == 1 else jax.lax.pmean(tree, AXIS)
+
+
+def whole(x: jax.Array, axis: int) -> jax.Array:
+    """The array of which each device has a share, cut along an axis."""
+    return x if number() == 1 else jax.lax.all_gather(x, AXIS, axis=axis, tiled=True)
+
+
+def on_devices(function: Callable, number: int) -> Callable:
+    """A function of the same arguments that `number` devices share; all get the whole arguments and results."""
+    if number == 1:
+        return function
+    mesh = jax.make_mesh((number,), (AXIS,), devices=jax.devices()[:number])
+    same = PartitionSpec()
+    return jax.shard_map(function, mesh=mesh, in_specs=same, out_specs=same, check_vma=False)

@@ -1,0 +1,67 @@
+"""Two devices learn what one does, up to rounding: in a process that splits the CPU in two."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import json, sys
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+import numpy as np
+import setups
+from ipd import make_iteration
+from loqa import learner
+
+script, *overrides = json.loads(sys.argv[1])
+hp = setups.make_hp(script, *overrides)
+agent = setups.make_agent(script, hp)
+first = lambda: learner.init(agent, hp, jax.random.key(0))
+one, two = (learner.repeat(make_iteration(hp, agent), n)(first(), 3) for n in (1, 2))
+params = lambda state: jax.tree.leaves([(me.params, me.target_params) for me in state.learners])
+difference = max(float(np.abs(np.asarray(x) - np.asarray(y)).max()) for x, y in zip(params(one), params(two)))
+moved = max(float(np.abs(np.asarray(x) - np.asarray(y)).max()) for x, y in zip(params(one), params(first())))
+print(json.dumps([difference, moved]))
+"""
+# SGD, since Adam makes a full step of a gradient that is 0 but for rounding.
+SMALL = ["hp.batch_size=8", "hp.num_iterations=3", "hp.actor.train.optimizer=sgd", "hp.qvalue.train.optimizer=sgd"]
+CENTRED = ["hp.actor.train.center_q_values=true", "hp.differentiable_opponent.center_q_values=true"]
+BUFFERS = ["hp.agent_replay_buffer.mode=enabled", "hp.agent_replay_buffer.update_freq=1"]
+BUFFERS += ["hp.qvalue.replay_buffer.mode=enabled", "hp.qvalue.replay_buffer.capacity=20"]
+CASES = {
+    "ipd, centred": ["ipd", "hp.game_length=6", *CENTRED],
+    "ipd, two learners, both buffers, n_step": [
+        "ipd",
+        "hp.game_length=6",
+        "hp.just_self_play=false",
+        "hp.differentiable_opponent.method=n_step",
+        "hp.agent_replay_buffer.opponents_per_batch=4",
+        "hp.agent_replay_buffer.cur_agent_frac=0.5",
+        *BUFFERS,
+    ],
+    "coin, self-play, both buffers": [
+        "coin", "hp.game.game_length=5", "hp.actor.hidden_size=4", "hp.qvalue.hidden_size=4", *BUFFERS
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_devices_learn_what_one_does(case):
+    script, *overrides = CASES[case]
+    arguments = json.dumps([script, *SMALL, *overrides])
+    folder = Path(__file__).parent
+    process = subprocess.run(
+        [sys.executable, "-c", PROGRAM, arguments],
+        cwd=folder.parent,
+        env=os.environ | {"PYTHONPATH": f"{folder.parent}:{folder}"},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    difference, moved = json.loads(process.stdout)
+    assert moved > 1e-4
+    assert difference < 1e-5
