@@ -45,7 +45,7 @@ def test_numbers_that_are_not_finite_end_it(tmp_path):
     result = run("ipd.py", tmp_path / "runs", *overrides, "hp.checkpoint_every=1", check=False)
     assert result.returncode == 1 and "Traceback" not in result.stderr
     sentence = result.stderr.splitlines()[-1]
-    (iteration,) = re.findall(r"error: in iteration (\d+) actor/params/logits of agent 0 became inf", sentence)
+    (iteration,) = re.findall(r"error: in iteration (\d+) agent/0/actor/params/logits became inf", sentence)
     assert 0 < int(iteration) < 50
     assert states(only_run(tmp_path / "runs"))[-1] == f"state_{int(iteration) - 1:09d}.npz"  # the last good one
 

@@ -17,12 +17,12 @@ from omegaconf import OmegaConf
 
 import ipd
 from loqa import buffers, learner
-from loqa.run import provenance, resume
+from loqa.run import checkpoints, provenance
 from loqa.run import run as run_module
+from loqa.run.agents import named_leaves
 from loqa.run.checkpoints import Checkpoints
 from loqa.run.config import ConfigError, IPDConfig, parse
 from loqa.run.launch import compose
-from loqa.run.npz import named_leaves
 from loqa.run.run import Run
 
 # Everything that a state can have: two learners, past agents of which 4 are held, and stored episodes.
@@ -57,7 +57,7 @@ def new_state(hp):
 
 
 def find(config):
-    return resume.find(config.resume, "ipd", config.hp, partial(new_state, config.hp))
+    return checkpoints.find(config.resume, "ipd", config.hp, partial(new_state, config.hp))
 
 
 def new_run(save_dir, *overrides):
@@ -210,7 +210,6 @@ DAMAGED = {
     "a flipped byte": (lambda path: flip(path, 0.4), "state_000000040.npz is damaged"),
     "unreadable": (lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
     "another format": (change_metadata(format="loqa-checkpoint-0"), "its format is 'loqa-checkpoint-0'"),
-    "another script": (change_metadata(script="coin"), "it is one of coin.py"),
     "no metadata": (lambda path: rewrite(path, lambda arrays: arrays.pop("metadata")), "metadata"),
     "half of the metadata": (replace(metadata='{"format": "loqa'), ""),
     "a missing array": (lambda path: rewrite(path, lambda arrays: arrays.pop(LOGITS)), f"it has no {LOGITS}"),
@@ -258,7 +257,7 @@ def test_no_flipped_byte_is_taken_for_a_state(finished):
     for where in np.linspace(0, 0.9999, 60):
         flip(path, where)
         try:
-            assert_same_bits(resume.read(path, "ipd", hp, partial(new_state, hp)).state, expected)
+            assert_same_bits(checkpoints.read(path, hp, partial(new_state, hp)).state, expected)
         except ConfigError:
             refused += 1
         path.write_bytes(data)

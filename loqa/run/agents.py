@@ -1,7 +1,7 @@
-"""Saved agents: parameters and what is needed to rebuild their networks, as arrays and text, never as code."""
+"""Saved agents: parameters and what is needed to rebuild their networks, as .npz files of arrays and text."""
 
 import json
-from collections.abc import Sequence
+import zipfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from loqa.agent import Agent, AgentParams
 from loqa.games.coin import CoinGame
 from loqa.games.ipd import MatrixGame
 from loqa.hyperparameters import Hyperparameters
+from loqa.learner import TrainState
 from loqa.run.config import ConfigError, parse_hp
-from loqa.run.npz import named_leaves, read_npz
 from loqa.run.run import Run
 
 FORMAT = "loqa-agent-1"
@@ -35,11 +35,12 @@ def save_agent(path: str | Path, params: AgentParams, description: dict[str, Any
     np.savez(path, description=json.dumps({"format": FORMAT} | description), **arrays)
 
 
-def save_agents(run: Run, iteration: int, agents: Sequence[AgentParams]) -> None:
-    """Writes `agents/agent_<i>_<iteration>.npz` for each of a run's agents; a full disk does not end the run."""
-    for i, params in enumerate(agents):
-        description = {"game": run.script, "iteration": iteration, "hp": run.settings["hp"]}
-        save = partial(save_agent, params=params, description=description)
+def save_agents(run: Run, state: TrainState) -> None:
+    """Writes `agents/agent_<i>_<iteration>.npz` for each of a run's learners; a full disk does not end the run."""
+    iteration = int(state.iteration)
+    description = {"game": run.script, "iteration": iteration, "hp": run.settings["hp"]}
+    for i, me in enumerate(state.learners):
+        save = partial(save_agent, params=me.params, description=description)
         run.write(f"agents/agent_{i}_{iteration:06d}.npz", save)
 
 
@@ -97,3 +98,34 @@ def rebuild(description: dict[str, Any]) -> tuple[MatrixGame | CoinGame, Agent]:
       ConfigError: the description is not one of this version.
     """
     return game_and_agent(description["game"], parse_hp(description["game"], description["hp"]))
+
+
+# ------------------------------------------------------------------------------------- pytrees as .npz files
+
+
+def leaf_name(path: tuple) -> str:
+    """The name of a leaf of a pytree by its path, such as `learners/0/params/actor/params/dense_0/kernel`."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a pytree by their names."""
+    return {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def read_npz(path: str | Path) -> dict[str, np.ndarray]:
+    """All arrays of a file whose checksums are right; nothing in it is executed. Raises OSError or ValueError."""
+    name = Path(path).name
+    with open(path, "rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError(f"{name} is not a zip file of arrays, or was cut off")
+    try:
+        with zipfile.ZipFile(path) as file:
+            if damaged := file.testzip():
+                raise ValueError(f"in {damaged}")
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except Exception as error:  # a damaged zip file can raise anything
+        # Not NumPy's words for objects: they advise to load the file with the code in it.
+        what = "has Python objects in it" if "pickle" in str(error) else f"is damaged ({error})"
+        raise ValueError(f"{name} {what}") from error

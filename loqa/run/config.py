@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ValidationError, model_validator
+from pydantic import ValidationError
 
 from loqa.hyperparameters import DROPPED, CoinHyperparameters, IPDHyperparameters, Section, Switch, Text, show
 
@@ -26,7 +26,8 @@ MUST_BE = {
     "tuple_type": "must be a list",
     "too_long": "must be shorter",
     "string_pattern_mismatch": "must be a non-empty string",
-    "model_attributes_type": "must have the keys of a network",
+    "model_type": "must have keys of its own",
+    "model_attributes_type": "must have keys of its own",
 }
 
 
@@ -54,10 +55,9 @@ class WandbConfig(Section):
     wandb_dir: Text | None  # the published code's name for dir, which takes its value
     dir: Text | None
 
-    @model_validator(mode="after")
-    def _check(self):
-        same = self.wandb_dir in (None, self.dir)
-        return self.require(same, "wandb_dir", f"null or the same as wandb.dir, which is {show(self.dir)}")
+    def rules(self):
+        same = f"null or the same as wandb.dir, which is {show(self.dir)}"
+        yield self.wandb_dir in (None, self.dir), "wandb_dir", same
 
 
 class JaxConfig(Section):
@@ -140,27 +140,23 @@ def flat(tree: Mapping, prefix: str = "") -> dict[str, Any]:
 
 
 def _validate(tree: Any, section: type[Section], *path: str) -> Any:
+    """An object of the section's class; ConfigError with the first error of pydantic, in one line."""
     try:
         return section.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(_sentence(error.errors()[0], *path)) from None
-
-
-def _sentence(error: Mapping, *path: str) -> str:
-    """An error of pydantic below this path, in one line."""
-    value, kind = error["input"], error["type"]
-    network = next((part for part in error["loc"] if part in NETWORKS), None)  # pydantic puts it between the keys
-    key = ".".join([*path, *(str(part) for part in error["loc"] if part not in NETWORKS)])
-    if kind == "union_tag_not_found":
-        return f"{key}.network is missing"
-    if kind == "missing":
-        add = f" with network {network}: add +{key}=... or start from the preset hp={network}" if network else ""
-        return f"{key} is missing{add}"
+    except ValidationError as invalid:
+        error = invalid.errors()[0]
+    value, kind, loc = error["input"], error["type"], [str(part) for part in error["loc"]]
+    network = next((part for part in loc if part in NETWORKS), None)  # pydantic puts it between the keys
+    key = ".".join([*path, *(part for part in loc if part not in NETWORKS)])
+    allowed = MUST_BE.get(kind) or error["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    if kind == "missing" and network:
+        add = f"add +{key}=... or start from the preset hp={network}"
+        raise ConfigError(f"{key} is missing with network {network}: {add}")
+    if kind in ("missing", "union_tag_not_found"):
+        raise ConfigError(f"{key}.network is missing" if kind == "union_tag_not_found" else f"{key} is missing")
     if kind == "union_tag_invalid":
         key, value, allowed = f"{key}.network", value["network"], f"must be one of {error['ctx']['expected_tags']}"
-    else:
-        allowed = MUST_BE.get(kind) or error["msg"].removeprefix("Value error, ").replace("Input should", "must")
-    if kind == "value_error" and not allowed.startswith("must"):
-        return f"{key}.{allowed}" if key else allowed  # a sentence of the section about a key of it
+    if kind == "value_error" and not allowed.startswith("must"):  # a sentence of the section about a key of it
+        raise ConfigError(f"{key}.{allowed}" if key else allowed)
     reason = f" ({DROPPED[value]})" if isinstance(value, str) and value in DROPPED else ""
-    return f"{key or 'the configuration'} is {show(value)}, but {allowed}{reason}"
+    raise ConfigError(f"{key or 'the configuration'} is {show(value)}, but {allowed}{reason}")

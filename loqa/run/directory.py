@@ -26,8 +26,9 @@ class RunDirectory:
     def __init__(self, path: Path, config_yaml: str, log_line: Callable[[str], object]):
         self.path, self._log_line = path, log_line
         self._failed: set[str] = set()  # kinds of files that could not be written
-        self._lock = _lock(path)
+        self._lock: int | None = None
         try:
+            self._lock = _lock(path)
             _write_whole(path / "config.yaml", lambda file: file.write_text(config_yaml, encoding="utf-8"))
         except OSError as error:
             self.unlock()  # the process may have other jobs
@@ -58,11 +59,6 @@ class RunDirectory:
         if self._lock is not None:
             os.close(self._lock)
 
-    def listing(self) -> str:
-        """The names of what is in it, with a slash behind directories."""
-        paths = sorted(self.path.glob("[!.]*"))  # none where the directory has vanished
-        return ", ".join(f"{path.name}/" if path.is_dir() else path.name for path in paths)
-
 
 def make_directory(save_dir: str, run_name: str) -> Path:
     """Makes `<save_dir>/<run_name>_<time>`, new even if another run starts in the same second.
@@ -74,11 +70,10 @@ def make_directory(save_dir: str, run_name: str) -> Path:
         parent = Path(save_dir).expanduser().absolute()
         parent.mkdir(parents=True, exist_ok=True)
         name = f"{run_name}_{time.strftime('%Y%m%d-%H%M%S')}"
-        for number in itertools.count():
-            directory = parent / (f"{name}_{number}" if number else name)
+        for suffix in itertools.chain([""], (f"_{number}" for number in itertools.count(1))):
             with contextlib.suppress(FileExistsError):
-                directory.mkdir()
-                return directory
+                (parent / (name + suffix)).mkdir()
+                return parent / (name + suffix)
     except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name; the home of nobody
         raise _cannot_write(save_dir, error) from error
 
@@ -99,19 +94,15 @@ def _write_whole(path: Path, function: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _lock(directory: Path) -> int | None:
-    """Locks the directory until the process ends, however it ends; None where there are no locks."""
-    if fcntl is None:
-        return None
+def _lock(directory: Path) -> int:
+    """Locks the directory until the process ends, however it ends."""
+    lock = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        lock = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise ConfigError(f"{short_path(directory)} cannot be written: {reason(error)}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+        if fcntl:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
         os.close(lock)
-        if not isinstance(error, BlockingIOError):  # a file system without locks
-            return None
         raise ConfigError(f"{short_path(directory)} is in use: another process trains in it") from error
+    except OSError:
+        pass  # a file system without locks
     return lock

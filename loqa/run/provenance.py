@@ -25,6 +25,11 @@ def multirun_name() -> str | None:
     return None
 
 
+def preset() -> str:
+    """The preset that `hp` was composed from."""
+    return HydraConfig.get().runtime.choices["hp"] if HydraConfig.initialized() else "unknown"
+
+
 def command() -> str:
     """The command that runs this job from the start: of a multirun's job, it alone."""
     words = sys.argv
@@ -47,15 +52,10 @@ def _without_resume(words: list[str]) -> list[str]:
     return [word for word in words if not word.startswith(("resume=", "+resume="))]
 
 
-def versions() -> dict[str, str | None]:
+def versions() -> dict[str, str]:
     """The versions of this package, of Python and of the packages that the numbers depend on."""
-    found: dict[str, str | None] = {"loqa": loqa.__version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+    found = {"loqa": loqa.__version__, "python": platform.python_version()}
+    return found | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def commit() -> str | None:

@@ -11,8 +11,9 @@ from loqa.run import provenance
 from loqa.run.config import WandbConfig
 from loqa.run.terminal import reason, short_path
 
-INIT_TIMEOUT = 20  # seconds to wait for the server at the start
-FINISH_TIMEOUT = 60  # seconds to wait for uploads at the end
+# Quiet, nothing but our numbers, and seconds to wait for the server at the start and for uploads at the end.
+SETTINGS = {"silent": True, "console": "off", "disable_git": True, "x_disable_stats": True}
+SETTINGS |= {"init_timeout": 20, "finish_timeout": 60, "finish_timeout_raises": True}
 
 
 class WandbLog:
@@ -31,8 +32,7 @@ class WandbLog:
 
         `settings` is the whole configuration; `rows` are the metrics by name that a resumed run has already.
         """
-        mode = os.environ.get("WANDB_MODE")
-        mode = mode if mode in ("disabled", "dryrun", "offline") else options.mode
+        mode = os.environ.get("WANDB_MODE", options.mode)
         if mode == "disabled":
             self._log_line("W&B: disabled by WANDB_MODE")
             return
@@ -57,44 +57,32 @@ class WandbLog:
     def _init(self, mode: str, options: WandbConfig, directory: Path, settings: dict) -> None:
         import wandb  # here, because it is slow and most runs do without
 
-        if wandb.run is not None:
-            wandb.run.finish()  # a run that was left open must not get this one's rows
         if mode == "online":
             wandb.setup(wandb.Settings(silent=True))  # or the login would print
             if not wandb.login(prompt=False, verify=False):
                 raise RuntimeError("no API key; `wandb login` saves one")
         self._run = wandb.init(
-            project=options.project,
-            entity=options.entity,
+            **options.model_dump(include={"project", "entity", "tags"}),
             group=options.group or provenance.multirun_name(),
             name=options.name or directory.name,
-            tags=list(options.tags),
-            dir=str(options.dir or directory),
+            dir=options.dir or str(directory),
             config=settings,
             mode=mode,
             id=self.run_id,
             resume="allow" if self.run_id else None,
-            settings=wandb.Settings(
-                silent=True,
-                console="off",
-                save_code=False,
-                disable_git=True,
-                disable_job_creation=True,
-                x_disable_stats=True,
-                reinit="finish_previous",
-                init_timeout=INIT_TIMEOUT,
-                finish_timeout=FINISH_TIMEOUT,
-                finish_timeout_raises=True,
-            ),
+            reinit="finish_previous",  # one that was left open must not get this one's rows
+            settings=wandb.Settings(**SETTINGS),
         )
 
     def log(self, row: dict[str, float]) -> None:
         """Logs an evaluation, at the step of its iteration."""
         self._do("log", lambda run: run.log(row, step=int(row["iteration"])))
 
-    def summarize(self, summary: dict[str, float]) -> None:
-        """Sets the numbers that W&B shows for the whole run."""
-        self._do("summary", lambda run: run.summary.update(summary))
+    def finish(self, exit_code: int) -> None:
+        """Waits for the uploads."""
+        run, self._run = self._run, None
+        if run is not None and (problem := _attempt(lambda: run.finish(exit_code=exit_code))):
+            self._log_line(f"W&B did not finish ({problem}). To upload what is missing: wandb sync {self._path}")
 
     def _do(self, what: str, action: Callable[[Any], object]) -> None:
         run = self._run
@@ -102,12 +90,6 @@ class WandbLog:
             self._run = None
             self._log_line(f"W&B failed ({what}: {problem}); this run continues without it")
             _attempt(lambda: run.finish(exit_code=1))  # nothing of it may reach the process's next run
-
-    def finish(self, exit_code: int) -> None:
-        """Waits for the uploads."""
-        run, self._run = self._run, None
-        if run is not None and (problem := _attempt(lambda: run.finish(exit_code=exit_code))):
-            self._log_line(f"W&B did not finish ({problem}). To upload what is missing: wandb sync {self._path}")
 
 
 def _attempt(action: Callable[[], object]) -> str:
