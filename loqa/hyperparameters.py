@@ -1,7 +1,7 @@
 """The hyperparameters, `hp`: typed and frozen, with attributes named as the YAML keys.
 
 conf/ has the meaning and the default of each key. Here are its type, its range, and which values contradict each
-other; whatever is refused is a pydantic `ValidationError`, which `loqa.run.config` puts into one line.
+other; what is refused is a pydantic `ValidationError`, which `loqa.run.config` puts into one line.
 """
 
 import difflib
@@ -34,9 +34,7 @@ def _switch(value: Any) -> bool:
 
 
 # What one value may be.
-Integer = Annotated[
-    int, BeforeValidator(lambda x: int(x) if isinstance(x, float) and x.is_integer() else x)
-]  # 1e9
+Integer = Annotated[int, BeforeValidator(lambda x: int(x) if type(x) is float and x.is_integer() else x)]
 Count = Annotated[Integer, Field(ge=1)]
 OneOrTwo = Annotated[Integer, Field(ge=1, le=2)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -53,16 +51,15 @@ class Section(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
-    def rules(self) -> Iterable[tuple[bool, str, str]]:
-        """What its values must fulfil together: a condition, the key to change if it does not hold, what is allowed."""
+    def contradictions(self) -> Iterable[tuple[str, str]]:
+        """The keys with values that others do not allow, and what these must be."""
         return ()
 
     @model_validator(mode="after")
-    def _check_rules(self) -> Self:
-        for holds, key, allowed in self.rules():
-            if not holds:
-                value = reduce(getattr, key.split("."), self)  # of a key that may be levels below
-                raise ValueError(f"{key} is {show(value)}, but must be {allowed}")
+    def _check_contradictions(self) -> Self:
+        for key, allowed in self.contradictions():
+            value = reduce(getattr, key.split("."), self)  # of a key that may be levels below
+            raise ValueError(f"{key} is {show(value)}, but must be {allowed}")
         return self
 
     @model_validator(mode="before")
@@ -147,10 +144,10 @@ class DifferentiableOpponent(Section):
     differentiable_current_reward: bool
     stop_grad_normalizing_constant: Switch
 
-    def rules(self):
-        later = self.method != "n_step" or not self.differentiable_current_reward
-        window = "false with method n_step, whose window starts after our simultaneous action"
-        yield later, "differentiable_current_reward", window
+    def contradictions(self):
+        if self.method == "n_step" and self.differentiable_current_reward:
+            later = "false with method n_step, whose window starts after our simultaneous action"
+            yield "differentiable_current_reward", later
 
 
 class AgentReplayBuffer(ReplayBuffer):
@@ -158,10 +155,12 @@ class AgentReplayBuffer(ReplayBuffer):
     cur_agent_frac: Fraction
     opponents_per_batch: Count | None
 
-    def rules(self):
+    def contradictions(self):
         without = "when hp.agent_replay_buffer.mode is disabled: all episodes are against the current agent then"
-        yield self.mode or not self.cur_agent_frac, "cur_agent_frac", f"0 {without}"
-        yield self.mode or not self.opponents_per_batch, "opponents_per_batch", f"null {without}"
+        if self.cur_agent_frac and not self.mode:
+            yield "cur_agent_frac", f"0 {without}"
+        if self.opponents_per_batch and not self.mode:
+            yield "opponents_per_batch", f"null {without}"
 
 
 class Board(Section):
@@ -169,9 +168,12 @@ class Board(Section):
     width: Count
     game_length: Count
 
-    def rules(self):
-        cells = f"larger where height is {self.height}: a board needs at least 3 cells, for two players and a coin"
-        yield self.height * self.width >= 3, "width", cells
+    def contradictions(self):
+        if self.height * self.width < 3:
+            yield (
+                "width",
+                f"larger where height is {self.height}: a board needs 3 cells, for two players and a coin",
+            )
 
 
 class Hyperparameters(Section):
@@ -217,23 +219,25 @@ class Hyperparameters(Section):
             return self.num_iterations
         return min(self.num_iterations, self.max_env_steps // self.env_steps_per_iteration)
 
-    def rules(self):
-        steps, length, batch = self.env_steps_per_iteration, self.game_length, self.batch_size
-        yield self.total_iterations > 0, "max_env_steps", f"at least {steps}, the steps of one iteration"
-        for seat in (0, 1):
-            alone = "loqa where hp.just_self_play is true: a naive learner needs two learners"
-            yield not (self.just_self_play and self.is_naive(seat)), f"agent_{seat}", alone
+    def contradictions(self):
         opponent, replay, past = self.differentiable_opponent, self.qvalue.replay_buffer, self.agent_replay_buffer
-        fits = opponent.method != "n_step" or opponent.n_step <= length
-        yield fits, "differentiable_opponent.n_step", f"at most {length}, the game_length"
-        large = not replay.mode or replay.capacity >= batch
-        yield large, "qvalue.replay_buffer.capacity", f"at least {batch}, the hp.batch_size"
+        if self.total_iterations == 0:
+            yield "max_env_steps", f"at least {self.env_steps_per_iteration}, the steps of one iteration"
+        for seat in (0, 1):
+            if self.just_self_play and self.is_naive(seat):
+                yield f"agent_{seat}", "loqa where hp.just_self_play is true: a naive learner needs two learners"
+        if opponent.method == "n_step" and opponent.n_step > self.game_length:
+            yield "differentiable_opponent.n_step", f"at most {self.game_length}, the game_length"
+        if replay.mode and replay.capacity < self.batch_size:
+            yield "qvalue.replay_buffer.capacity", f"at least {self.batch_size}, the hp.batch_size"
         if past.opponents_per_batch:
-            key, current = "agent_replay_buffer.opponents_per_batch", int(batch * past.cur_agent_frac)
-            yield batch % past.opponents_per_batch == 0, key, f"a divisor of hp.batch_size, {batch}"
-            each = batch // past.opponents_per_batch
-            share = f"cur_agent_frac={past.cur_agent_frac}, {current} episodes, is a multiple of {each}, of each"
-            yield current % each == 0, key, f"such that {share}"
+            each, left_over = divmod(self.batch_size, past.opponents_per_batch)
+            current, key = int(self.batch_size * past.cur_agent_frac), "agent_replay_buffer.opponents_per_batch"
+            if left_over:
+                yield key, f"a divisor of hp.batch_size, {self.batch_size}"
+            elif current % each:
+                share = f"cur_agent_frac={past.cur_agent_frac}, {current} episodes"
+                yield key, f"such that {share}, is a multiple of {each}, of each"
 
 
 class IPDHyperparameters(Hyperparameters):
@@ -256,14 +260,16 @@ class IPDHyperparameters(Hyperparameters):
         """The payoffs of the game, named or custom."""
         return self.payoffs or PAYOFFS[self.game_name]
 
-    def rules(self):
-        yield from super().rules()
+    def contradictions(self):
+        yield from super().contradictions()
         game, custom = f"where hp.game_name is {self.game_name}", self.game_name == "custom"
-        rows = "two lists of four numbers (a player's rewards in CC, CD, DC, DD, its own action first)"
-        yield not custom or self.payoffs is not None, "payoffs", f"{rows} {game}"
-        yield custom or self.payoffs is None, "payoffs", f"null {game}: only custom takes them"
-        two = f"false {game}: the game is not symmetric, so it needs two learners, one for each seat"
-        yield not self.just_self_play or is_symmetric(self.matrix_payoffs), "just_self_play", two
+        if custom and self.payoffs is None:
+            rows = "two lists of four numbers (a player's rewards in CC, CD, DC, DD, its own action first)"
+            yield "payoffs", f"{rows} {game}"
+        elif not custom and self.payoffs is not None:
+            yield "payoffs", f"null {game}: only custom takes them"
+        elif self.just_self_play and not is_symmetric(self.matrix_payoffs):
+            yield "just_self_play", f"false {game}: it is not symmetric, so it needs a learner for each seat"
 
 
 class CoinHyperparameters(Hyperparameters):
@@ -285,7 +291,8 @@ class CoinHyperparameters(Hyperparameters):
         """The first words of the name of a run's directory."""
         return f"coin_{self.game.height}x{self.game.width}_seed{self.seed}"
 
-    def rules(self):
-        yield from super().rules()
-        board = f"null on a {self.game.height}x{self.game.width} board: the thresholds are of square ones"
-        yield self.stop_at is None or self.game.height == self.game.width, "stop_at", board
+    def contradictions(self):
+        yield from super().contradictions()
+        if self.stop_at is not None and self.game.height != self.game.width:
+            board = f"{self.game.height}x{self.game.width} board"
+            yield "stop_at", f"null on a {board}: the thresholds are of square ones"

@@ -333,7 +333,7 @@ ipd  hp.just_self_play=true @custom hp.payoffs=[[1,2,3,4],[1,3,2,4]] | must be f
 ipd  hp.just_self_play=true hp.game_name=matching_pennies | is true, but must be false where
 ipd  hp.just_self_play=true hp.game_name=battle_of_the_sexes | is true, but must be false where
 coin hp.stop_at=weak hp.game.width=4 | is 'weak', but must be null on a 3x4 board
-coin hp.game.width=2 hp.game.height=1 | is 2, but must be larger where height is 1: a board needs at least 3 cells
+coin hp.game.width=2 hp.game.height=1 | is 2, but must be larger where height is 1: a board needs 3 cells
 ipd  hp.agent_0=naive | is 'naive', but must be loqa where hp.just_self_play is true
 coin hp.agent_1=naive | is 'naive', but must be loqa where hp.just_self_play is true
 ipd  hp.differentiable_opponent.n_step=51 @n_step | is 51, but must be at most 50

@@ -23,13 +23,10 @@ GAMES = {"ipd": MatrixGame, "coin": CoinGame}  # by script
 
 
 def save_agent(path: str | Path, params: AgentParams, description: dict[str, Any]) -> None:
-    """Writes an agent as an .npz file.
+    """Writes an agent as an .npz file, or raises OSError.
 
     Each parameter is an array named by its place, such as `actor/params/dense_0/kernel`; `description`, JSON
     with the game and the `hp` part of the config that made the networks, is the text array of that name.
-
-    Raises:
-      OSError: it cannot be written.
     """
     arrays = flatten_dict(jax.device_get(params)._asdict(), sep="/")
     np.savez(path, description=json.dumps({"format": FORMAT} | description), **arrays)
@@ -65,23 +62,17 @@ def load_agent(path: str | Path) -> tuple[AgentParams, dict[str, Any]]:
 
 
 def load_params(path: str, agent: Agent) -> AgentParams:
-    """The parameters of the saved agent `hp.init_from`.
-
-    Raises:
-      ConfigError: the file is not a saved agent, or has other networks than `agent`.
-    """
+    """The parameters of the agent `hp.init_from`; ConfigError if it is none or has other networks than `agent`."""
     try:
         params, _ = load_agent(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"hp.init_from is {path!r}, but must be a saved agent: {error}") from error
     networks = params, jax.eval_shape(agent.init, jax.random.key(0))
-    found, expected = ({name: x.shape for name, x in named_leaves(tree).items()} for tree in networks)
-    for name in sorted(found.keys() | expected.keys()):
-        if found.get(name) != expected.get(name):
-            raise ConfigError(
-                f"hp.init_from is {path!r}, an agent with other networks: the shape of {name} is "
-                f"{found.get(name)} there and {expected.get(name)} here"
-            )
+    there, here = ({name: x.shape for name, x in named_leaves(tree).items()} for tree in networks)
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+            shapes = f"the shape of {name} is {there.get(name)} there and {here.get(name)} here"
+            raise ConfigError(f"hp.init_from is {path!r}, an agent with other networks: {shapes}")
     return params
 
 
@@ -92,11 +83,7 @@ def game_and_agent(script: str, hp: Hyperparameters) -> tuple[MatrixGame | CoinG
 
 
 def rebuild(description: dict[str, Any]) -> tuple[MatrixGame | CoinGame, Agent]:
-    """The game and the agent of a saved agent, from its description.
-
-    Raises:
-      ConfigError: the description is not one of this version.
-    """
+    """The game and the agent of a saved agent, from its description; ConfigError if that is not understood."""
     return game_and_agent(description["game"], parse_hp(description["game"], description["hp"]))
 
 

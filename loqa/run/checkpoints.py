@@ -152,15 +152,9 @@ def _is_key(leaf: Any) -> bool:
 def find(
     resume: str | None, script: str, hp: Hyperparameters, new_state: Callable[[], TrainState]
 ) -> Resumed | None:
-    """The run that is resumed, or None for a new run.
+    """The run that is resumed, or None for a new run; `resume` is as in conf/shared/base_config.yaml.
 
-    Args:
-      resume: a run's directory; "auto" for the newest whole checkpoint of the same settings in `hp.save_dir`,
-        or a new run if there is none; None for a new run, which in a multirun is as "auto".
-      script: "ipd" or "coin".
-      hp: the hyperparameters.
-      new_state: the state of a new run with them, whose shapes a checkpoint must have. It is only traced, and may
-        not need `hp.init_from`, which may be gone.
+    `new_state` makes the state of a new run, whose shapes a checkpoint must have; it is only traced.
 
     Raises:
       ConfigError: the directory, its configuration or its newest checkpoint cannot be used. "auto" passes over

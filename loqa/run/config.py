@@ -32,7 +32,7 @@ MUST_BE = {
 
 
 class RunError(RuntimeError):
-    """Why a run cannot continue; the message is one sentence, for the user."""
+    """Why a run cannot continue, in one sentence, for the user."""
 
 
 class ConfigError(ValueError):
@@ -43,8 +43,6 @@ class ConfigError(ValueError):
 
 
 class WandbConfig(Section):
-    """wandb"""
-
     state: Switch
     mode: Literal["online", "offline"]
     project: Text
@@ -55,35 +53,27 @@ class WandbConfig(Section):
     wandb_dir: Text | None  # the published code's name for dir, which takes its value
     dir: Text | None
 
-    def rules(self):
-        same = f"null or the same as wandb.dir, which is {show(self.dir)}"
-        yield self.wandb_dir in (None, self.dir), "wandb_dir", same
+    def contradictions(self):
+        if self.wandb_dir not in (None, self.dir):
+            yield "wandb_dir", f"null or the same as wandb.dir, which is {show(self.dir)}"
 
 
 class JaxConfig(Section):
-    """jax"""
-
     jax_debug_nans: bool
     jax_disable_jit: bool
 
 
 class Config(Section):
-    """What both scripts have."""
-
     wandb: WandbConfig
     jax: JaxConfig
     resume: Text | None
 
 
 class IPDConfig(Config):
-    """The configuration of ipd.py: conf/ipd"""
-
     hp: IPDHyperparameters
 
 
 class CoinConfig(Config):
-    """The configuration of coin_train.py: conf/coin"""
-
     hp: CoinHyperparameters
 
 
@@ -92,11 +82,7 @@ AnyConfig = TypeVar("AnyConfig", IPDConfig, CoinConfig)
 
 
 def parse(cfg: DictConfig | Mapping, config_class: type[AnyConfig]) -> AnyConfig:
-    """Reads what Hydra composed (or a plain dictionary) strictly into a config class.
-
-    Raises:
-      ConfigError: a key is unknown or missing, a value is not allowed, or two keys contradict each other.
-    """
+    """Reads what Hydra composed (or a plain dictionary) strictly into a config class, or raises ConfigError."""
     try:
         tree = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
     except OmegaConfBaseException as error:
@@ -105,12 +91,9 @@ def parse(cfg: DictConfig | Mapping, config_class: type[AnyConfig]) -> AnyConfig
 
 
 def parse_hp(script: str, hp: Mapping) -> IPDHyperparameters | CoinHyperparameters:
-    """The `hp` part alone, such as that of a saved agent's description, for script "ipd" or "coin".
+    """The `hp` part, such as that of a saved agent's description, for script "ipd" or "coin", or ConfigError.
 
     Keys that it lacks, since an earlier version did not have them, have their defaults.
-
-    Raises:
-      ConfigError: as `parse`, but for missing keys; or there is no such script.
     """
     if script not in CONFIGS:
         raise ConfigError(f"the game is {show(script)}, but must be {' or '.join(CONFIGS)}")

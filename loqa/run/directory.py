@@ -17,11 +17,7 @@ except ImportError:  # not a Unix
 
 
 class RunDirectory:
-    """Locks a directory and writes config.yaml, which makes it that of a run.
-
-    Raises:
-      ConfigError: it cannot be written, or another process trains in it.
-    """
+    """Locks a directory and writes config.yaml; ConfigError if it is not writable or another process uses it."""
 
     def __init__(self, path: Path, config_yaml: str, log_line: Callable[[str], object]):
         self.path, self._log_line = path, log_line
@@ -61,19 +57,16 @@ class RunDirectory:
 
 
 def make_directory(save_dir: str, run_name: str) -> Path:
-    """Makes `<save_dir>/<run_name>_<time>`, new even if another run starts in the same second.
-
-    Raises:
-      ConfigError: it cannot be made.
-    """
+    """Makes `<save_dir>/<run_name>_<time>`, new even if two start in the same second, or raises ConfigError."""
     try:
         parent = Path(save_dir).expanduser().absolute()
         parent.mkdir(parents=True, exist_ok=True)
         name = f"{run_name}_{time.strftime('%Y%m%d-%H%M%S')}"
-        for suffix in itertools.chain([""], (f"_{number}" for number in itertools.count(1))):
+        for number in itertools.count():
+            directory = parent / (f"{name}_{number}" if number else name)
             with contextlib.suppress(FileExistsError):
-                (parent / (name + suffix)).mkdir()
-                return parent / (name + suffix)
+                directory.mkdir()
+                return directory
     except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name; the home of nobody
         raise _cannot_write(save_dir, error) from error
 

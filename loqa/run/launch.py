@@ -30,11 +30,7 @@ GROUPS = ("hp", "experiment", "smoke", "launcher")  # overrides of these choose 
 
 
 def compose(script: str, overrides: list[str]) -> DictConfig:
-    """What Hydra hands to a script, "ipd" or "coin", when it is called with these overrides.
-
-    Raises:
-      ConfigError: Hydra cannot compose it.
-    """
+    """What Hydra hands to a script, "ipd" or "coin", when it is called with these overrides, or ConfigError."""
     if script not in CONFIGS:
         raise ConfigError(f"script is {show(script)}, but must be {' or '.join(CONFIGS)}")
     try:
@@ -75,9 +71,7 @@ def script(name: str, experiment: Callable[[Any], Experiment]) -> None:
 def train(name: str, cfg: DictConfig, experiment: Callable[[Any], Experiment]) -> Path:
     """Trains as a composed configuration says, or resumes; returns the run's directory.
 
-    Raises:
-      ConfigError: the configuration cannot be used.
-      RunError: the run cannot continue.
+    Raises ConfigError if the configuration cannot be used, and RunError if the run cannot continue.
     """
     config = parse(cfg, CONFIGS[name])
     apply_jax_options(config.jax)

@@ -74,10 +74,11 @@ def machine() -> dict[str, Any]:
     """The processor, the number of its cores that this process may use, and the device that JAX computes on."""
     import jax  # here, because reading metrics does without
 
-    try:
-        models = re.findall(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
-    except OSError:  # not a Linux
-        models = []
-    model = next(filter(None, [*models, platform.processor(), platform.machine()]), "unknown")
+    cpus = Path("/proc/cpuinfo")  # of Linux
+    models = re.findall(r"model name\s*:\s*(.*)", cpus.read_text()) if cpus.exists() else []
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"processor": model, "cores": cores, "device": jax.devices()[0].device_kind}
+    return {
+        "processor": (models or [platform.machine()])[0],
+        "cores": cores,
+        "device": jax.devices()[0].device_kind,
+    }

@@ -122,13 +122,7 @@ class Run:
         self._terminal.progress(iteration, self._walltime())
 
     def log(self, row: dict[str, float], headline: dict[str, float]) -> None:
-        """Writes and prints one evaluation.
-
-        Args:
-          row: everything measured, `iteration` and `env_steps` among it; each row has the same keys. It goes to
-            metrics.csv and to W&B together with `walltime`, the seconds since the run started.
-          headline: the few numbers that the terminal shows.
-        """
+        """Records one evaluation: `row` with `iteration`, `env_steps` and all metrics; prints `headline` of it."""
         row = {"iteration": row["iteration"], "walltime": self._walltime(), "env_steps": row["env_steps"]} | row
         self._metrics.append(row)
         self._terminal.row(row["iteration"], row["walltime"], headline)
@@ -155,10 +149,10 @@ class Run:
         self.log_line(f"\nFiles in {short_path(self.directory)}: {names}")
 
     def stop(self, iteration: int | None) -> NoReturn:
-        """Ends the process after `stop_signal`, and prints how to resume from the iteration of its checkpoint.
+        """Ends the process after `stop_signal`, and a multirun, too; prints how to resume from its checkpoint.
 
         Raises:
-          SystemExit: 128 + the signal's number; not an Exception, so that a multirun ends, too.
+          SystemExit: 128 + the signal's number.
         """
         where = "the beginning (there is no checkpoint)" if iteration is None else f"iteration {iteration}"
         command = provenance.resume_command(short_path(self.directory))

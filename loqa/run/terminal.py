@@ -15,9 +15,7 @@ POSITION = {"iteration": 9, "env steps": 9, "steps/s": 7, "elapsed": 8, "ETA": 8
 class Terminal:
     """Prints; output that cannot be written does not end the run.
 
-    Args:
-      total_iterations: of the run; each has `steps_per_iteration` steps of the environment.
-      is_stopping: whether the run was asked to stop; a broken pipe may then not end it before its checkpoint.
+    `is_stopping()`: whether it was asked to stop, and a broken pipe may not end it before its checkpoint.
     """
 
     def __init__(self, total_iterations: int, steps_per_iteration: int, is_stopping: Callable[[], object]):
