@@ -124,10 +124,9 @@ def states(directory):
 # -------------------------------------------------------------------------------------------------- bit for bit
 
 
-@pytest.mark.parametrize("cuts", [(3,), (1, 2, 8), (7, 20)], ids=str)
-def test_a_resumed_run_has_the_bits_of_one_that_was_not_cut(tmp_path, cuts):
-    state, done = trained(cuts[0]), cuts[0]
-    for cut in (*cuts[1:], 25):
+def test_a_resumed_run_has_the_bits_of_one_that_was_not_cut(tmp_path):
+    state, done = trained(1), 1
+    for cut in (2, 8, 25):
         with new_run(tmp_path, "resume=auto") as run:
             assert Checkpoints(run).save(state)
         with new_run(tmp_path, f"resume={run.directory}") as run:

@@ -132,11 +132,11 @@ def _validate(tree: Any, section: type[Section], *path: str) -> Any:
     network = next((part for part in loc if part in NETWORKS), None)  # pydantic puts it between the keys
     key = ".".join([*path, *(part for part in loc if part not in NETWORKS)])
     allowed = MUST_BE.get(kind) or error["msg"].removeprefix("Value error, ").replace("Input should", "must")
-    if kind == "missing" and network:
-        add = f"add +{key}=... or start from the preset hp={network}"
-        raise ConfigError(f"{key} is missing with network {network}: {add}")
-    if kind in ("missing", "union_tag_not_found"):
-        raise ConfigError(f"{key}.network is missing" if kind == "union_tag_not_found" else f"{key} is missing")
+    if kind == "union_tag_not_found":
+        raise ConfigError(f"{key}.network is missing")
+    if kind == "missing":
+        add = f" with network {network}: add +{key}=... or start from the preset hp={network}" if network else ""
+        raise ConfigError(f"{key} is missing{add}")
     if kind == "union_tag_invalid":
         key, value, allowed = f"{key}.network", value["network"], f"must be one of {error['ctx']['expected_tags']}"
     if kind == "value_error" and not allowed.startswith("must"):  # a sentence of the section about a key of it

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
@@ -72,13 +73,8 @@ def commit() -> str | None:
 
 def machine() -> dict[str, Any]:
     """The processor, the number of its cores that this process may use, and the device that JAX computes on."""
-    import jax  # here, because reading metrics does without
-
     cpus = Path("/proc/cpuinfo")  # of Linux
     models = re.findall(r"model name\s*:\s*(.*)", cpus.read_text()) if cpus.exists() else []
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "processor": (models or [platform.machine()])[0],
-        "cores": cores,
-        "device": jax.devices()[0].device_kind,
-    }
+    processor = models[0] if models else platform.machine()
+    return {"processor": processor, "cores": cores, "device": jax.devices()[0].device_kind}

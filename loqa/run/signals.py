@@ -9,6 +9,7 @@ from typing import Any
 
 # Ctrl-C, a cluster's SIGTERM or SIGUSR1, a terminal that was closed, and SIGUSR2 where a scheduler uses it.
 NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP", "SIGUSR2")
+DEFAULT_HANDLERS = (signal.SIG_DFL, signal.default_int_handler)
 
 
 class StopSignals:
@@ -21,7 +22,7 @@ class StopSignals:
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.scheduler_handler: Callable[[int, Any], object] | None = None  # of the signal that was received
-        self._earlier: dict[signal.Signals, Any] = {}  # handlers from before
+        self._earlier: dict[int, Any] = {}  # handlers from before
 
     def catch(self) -> None:
         """Catches what would end the process or reach a scheduler, but no signal that is ignored, as by nohup."""
@@ -29,8 +30,7 @@ class StopSignals:
             return  # Python lets no other one handle signals
         for number in (signal.Signals[name] for name in NAMES if hasattr(signal, name)):
             handler = signal.getsignal(number)
-            default = handler in (signal.SIG_DFL, signal.default_int_handler)
-            if default or self._is_schedulers(number, handler):
+            if handler in DEFAULT_HANDLERS or (callable(handler) and number.name in ("SIGUSR1", "SIGUSR2")):
                 self._earlier[number] = signal.signal(number, self._on_signal)
 
     def release(self) -> None:
@@ -40,7 +40,7 @@ class StopSignals:
 
     def _on_signal(self, number: int, frame: object) -> None:
         self.received = signal.Signals(number)
-        if self._is_schedulers(self.received, self._earlier[number]):
+        if self._earlier[number] not in DEFAULT_HANDLERS:
             self.scheduler_handler = self._earlier[number]
         self.release()
         # Not print: the signal may have come in the middle of one.
@@ -48,7 +48,3 @@ class StopSignals:
             os.write(
                 1, f"\n{self.received.name}: stopping soon, with a checkpoint (once more: at once)\n".encode()
             )
-
-    @staticmethod
-    def _is_schedulers(number: signal.Signals, handler: Any) -> bool:
-        return callable(handler) and number.name in ("SIGUSR1", "SIGUSR2")
