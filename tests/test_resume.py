@@ -141,14 +141,15 @@ def test_a_run_can_be_made_longer(tmp_path):
     few = ["hp.agent_replay_buffer.update_freq=50", "hp.agent_replay_buffer.capacity=1000"]
     state = new_state(configured(tmp_path, *few)[0].hp)
     for _ in range(2):
-        learners = [me._replace(past=buffers.add(me.past, me.params)) for me in state.learners]
+        past = [jax.jit(buffers.add)(me.past, me.params) for me in state.learners]
+        learners = [me._replace(past=ring) for me, ring in zip(state.learners, past, strict=True)]
         state = state._replace(learners=tuple(learners))
     with new_run(tmp_path, *few) as run:
         assert Checkpoints(run).save(state)
     longer = resumed_state(tmp_path, *few, "hp.num_iterations=500", "resume=auto")
     assert [buffers.capacity(one.learners[0].past) for one in (state, longer)] == [2, 10]
     assert_same_bits(longer, state)
-    draw = lambda state: buffers.sample(state.learners[1].past, jax.random.key(0), 8)
+    draw = lambda state: jax.jit(buffers.sample, static_argnums=2)(state.learners[1].past, jax.random.key(0), 8)
     jax.tree.map(np.testing.assert_array_equal, draw(longer), draw(state))
 
 

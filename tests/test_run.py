@@ -9,7 +9,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import textwrap
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -497,32 +496,3 @@ def test_the_environment_decides_over_the_configuration(tmp_path, fake_wandb, mo
     with make_run(tmp_path, wandb_state=True):
         pass
     assert [asked["mode"] for asked in wandb.asked] == started
-
-
-def test_without_an_account_each_run_of_a_process_is_an_offline_wandb_run(tmp_path):
-    """With the real wandb, in a process of its own; W&B and JAX are imported only where they are needed."""
-    pytest.importorskip("wandb")
-    code = """
-        import sys
-        from test_run import *
-        with make_run("without"):
-            pass
-        print([name for name in ("wandb", "matplotlib") if name in sys.modules])
-        for seed in (1, 2):
-            with make_run("runs", wandb_state=True, seed=seed) as run:
-                log(run, 0)
-                log(run, 100)
-                run.finish()
-    """
-    env = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    env |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc"), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    command = [sys.executable, "-c", textwrap.dedent(code)]
-    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)
-    assert "\n[]\n" in done.stdout and done.stderr == ""
-    offline = [line for line in done.stdout.splitlines() if line.startswith("W&B")]
-    assert len(offline) == 2 and all("no API key" in line for line in offline)
-    files = sorted(tmp_path.glob("runs/ipd_seed*/wandb/offline-run-*/*.wandb"))
-    assert len(files) == 2 and len({file.name for file in files}) == 2
-    for file, line in zip(files, offline, strict=True):
-        assert file.stat().st_size > 0
-        assert line.endswith(f"wandb sync {file.parent.relative_to(tmp_path)}")
