@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache as jax_cache
 from PIL import Image
 
 import coin_train
@@ -29,12 +31,22 @@ TINY = {
 
 @pytest.fixture(scope="module", autouse=True)
 def compilation_cache(tmp_path_factory):
-    """The scripts' processes share what they compile: several of them run the same program."""
+    """The runs share what they compile, in this process and in others: several of them run the same program."""
+    options = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("jax")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("jax")))
-        environment.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        environment.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+        for name, value in options.items():
+            environment.setenv(name.upper(), str(value))
+            jax.config.update(name, value)
+        jax_cache.reset_cache()
         yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    jax_cache.reset_cache()
 
 
 def run(script, save_dir, *overrides, check=True):
