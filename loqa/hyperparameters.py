@@ -1,11 +1,11 @@
 """The hyperparameters, `hp`: typed and frozen, with attributes named as the YAML keys.
 
 conf/ has the meaning and the default of each key. Here are its type, its range, and which values contradict each
-other; whatever is refused is a pydantic `ValidationError`, which `loqa.run.config` puts into one line.
+other; what is refused is a pydantic `ValidationError`, which `loqa.run.config` puts into one line.
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import reduce
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -27,10 +27,6 @@ def show(value: Any) -> str:
     return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
-def _whole(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() else value  # 1e9 is an integer, too
-
-
 def _switch(value: Any) -> bool:
     if not isinstance(value, bool) and value not in ("enabled", "disabled"):
         raise ValueError("must be enabled or disabled")
@@ -38,8 +34,7 @@ def _switch(value: Any) -> bool:
 
 
 # What one value may be.
-Integer = Annotated[int, BeforeValidator(_whole)]
-Seed = Annotated[Integer, Field(ge=0, le=2**32 - 1)]
+Integer = Annotated[int, BeforeValidator(lambda x: int(x) if type(x) is float and x.is_integer() else x)]
 Count = Annotated[Integer, Field(ge=1)]
 OneOrTwo = Annotated[Integer, Field(ge=1, le=2)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -56,27 +51,29 @@ class Section(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
+    def contradictions(self) -> Iterable[tuple[str, str]]:
+        """The keys with values that others do not allow, and what these must be."""
+        return ()
+
+    @model_validator(mode="after")
+    def _check_contradictions(self) -> Self:
+        for key, allowed in self.contradictions():
+            value = reduce(getattr, key.split("."), self)  # of a key that may be levels below
+            raise ValueError(f"{key} is {show(value)}, but must be {allowed}")
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _check_keys(cls, values: Any) -> Any:
-        known = ", ".join(cls.model_fields)
-        if not isinstance(values, Mapping):
-            raise ValueError(f"must have the keys {known}")
-        for key in values:
+        for key in values if isinstance(values, Mapping) else ():
             if key not in cls.model_fields:
                 close = difflib.get_close_matches(str(key), cls.model_fields, n=1)
-                why = DROPPED.get(key) or (f"did you mean {close[0]}?" if close else f"the keys are {known}")
+                hint = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(cls.model_fields)}"
                 if "network" in values:
-                    why = f"with network {values['network']}, {why} (~ in front of a key removes it)"
+                    hint = f"with network {values['network']}, {hint} (~ in front of a key removes it)"
+                why = DROPPED.get(key, hint)
                 raise ValueError(f"{key} is {show(values[key])}, but there is no such key: {why}")
         return values
-
-    def require(self, holds: bool, key: str, allowed: str) -> Self:
-        """Refuses the value of `key`, which may lie levels below, unless the condition holds."""
-        if not holds:
-            value = reduce(getattr, key.split("."), self)
-            raise ValueError(f"{key} is {show(value)}, but must be {allowed}")
-        return self
 
 
 class ClipGrad(Section):
@@ -102,17 +99,14 @@ class LogitsActor(Section):
     train: ActorTrain
 
 
-class MLPActor(Section):
+class MLPActor(LogitsActor):
     network: Literal["mlp"]
     hidden_size: Count
-    train: ActorTrain
 
 
-class GRUActor(Section):
+class GRUActor(MLPActor):
     network: Literal["gru"] = "gru"  # the Coin Game has no other, so its YAML does not name it
-    hidden_size: Count
     layers_before_gru: OneOrTwo
-    train: ActorTrain
 
 
 class QValueTrain(Section):
@@ -126,9 +120,8 @@ class ReplayBuffer(Section):
     capacity: Count
 
 
-class QValue(Section):
-    """What hp.qvalue has with every network."""
-
+class MLPQValue(Section):
+    network: Literal["mlp"]
     hidden_size: Count
     mode: Literal["mean", "argmax"]
     td_lambda: Fraction
@@ -139,11 +132,7 @@ class QValue(Section):
     replay_buffer: ReplayBuffer
 
 
-class MLPQValue(QValue):
-    network: Literal["mlp"]
-
-
-class GRUQValue(QValue):
+class GRUQValue(MLPQValue):
     network: Literal["gru"] = "gru"
     layers_before_gru: OneOrTwo
 
@@ -159,25 +148,23 @@ class DifferentiableOpponent(Section):
     advantage_offset: float
     advantage_offset_end: Count | None
 
-    @model_validator(mode="after")
-    def _check(self):
-        later = self.method != "n_step" or not self.differentiable_current_reward
-        window = "false with method n_step, whose window starts after our simultaneous action"
-        return self.require(later, "differentiable_current_reward", window)
+    def contradictions(self):
+        if self.method == "n_step" and self.differentiable_current_reward:
+            later = "false with method n_step, whose window starts after our simultaneous action"
+            yield "differentiable_current_reward", later
 
 
-class AgentReplayBuffer(Section):
-    mode: Switch
-    capacity: Count
+class AgentReplayBuffer(ReplayBuffer):
     update_freq: Count
     cur_agent_frac: Fraction
     opponents_per_batch: Count | None
 
-    @model_validator(mode="after")
-    def _check(self):
+    def contradictions(self):
         without = "when hp.agent_replay_buffer.mode is disabled: all episodes are against the current agent then"
-        self.require(self.mode or not self.cur_agent_frac, "cur_agent_frac", f"0 {without}")
-        return self.require(self.mode or not self.opponents_per_batch, "opponents_per_batch", f"null {without}")
+        if self.cur_agent_frac and not self.mode:
+            yield "cur_agent_frac", f"0 {without}"
+        if self.opponents_per_batch and not self.mode:
+            yield "opponents_per_batch", f"null {without}"
 
 
 class Board(Section):
@@ -185,16 +172,18 @@ class Board(Section):
     width: Count
     game_length: Count
 
-    @model_validator(mode="after")
-    def _check(self):
-        cells = f"larger where height is {self.height}: a board needs at least 3 cells, for two players and a coin"
-        return self.require(self.height * self.width >= 3, "width", cells)
+    def contradictions(self):
+        if self.height * self.width < 3:
+            yield (
+                "width",
+                f"larger where height is {self.height}: a board needs 3 cells, for two players and a coin",
+            )
 
 
 class Hyperparameters(Section):
     """What hp has in both games. Each game adds its actor, its qvalue, a `game_length` and an `epsilon_greedy`."""
 
-    seed: Seed
+    seed: Annotated[Integer, Field(ge=0, le=2**32 - 1)]
     num_iterations: Count
     max_env_steps: Count | None
     batch_size: Count
@@ -234,25 +223,25 @@ class Hyperparameters(Section):
             return self.num_iterations
         return min(self.num_iterations, self.max_env_steps // self.env_steps_per_iteration)
 
-    @model_validator(mode="after")
-    def _check(self):
-        batch, opponent, past = self.batch_size, self.differentiable_opponent, self.agent_replay_buffer
-        steps = f"at least {self.env_steps_per_iteration}, the steps of one iteration"
-        self.require(self.total_iterations > 0, "max_env_steps", steps)
+    def contradictions(self):
+        opponent, replay, past = self.differentiable_opponent, self.qvalue.replay_buffer, self.agent_replay_buffer
+        if self.total_iterations == 0:
+            yield "max_env_steps", f"at least {self.env_steps_per_iteration}, the steps of one iteration"
         for seat in (0, 1):
-            alone = "loqa where hp.just_self_play is true: a naive learner needs two learners"
-            self.require(not (self.just_self_play and self.is_naive(seat)), f"agent_{seat}", alone)
-        fits = opponent.method != "n_step" or opponent.n_step <= self.game_length
-        self.require(fits, "differentiable_opponent.n_step", f"at most {self.game_length}, the game_length")
-        large = not self.qvalue.replay_buffer.mode or self.qvalue.replay_buffer.capacity >= batch
-        self.require(large, "qvalue.replay_buffer.capacity", f"at least {batch}, the hp.batch_size")
+            if self.just_self_play and self.is_naive(seat):
+                yield f"agent_{seat}", "loqa where hp.just_self_play is true: a naive learner needs two learners"
+        if opponent.method == "n_step" and opponent.n_step > self.game_length:
+            yield "differentiable_opponent.n_step", f"at most {self.game_length}, the game_length"
+        if replay.mode and replay.capacity < self.batch_size:
+            yield "qvalue.replay_buffer.capacity", f"at least {self.batch_size}, the hp.batch_size"
         if past.opponents_per_batch:
-            key, current = "agent_replay_buffer.opponents_per_batch", int(batch * past.cur_agent_frac)
-            self.require(batch % past.opponents_per_batch == 0, key, f"a divisor of hp.batch_size, {batch}")
-            each = batch // past.opponents_per_batch
-            share = f"cur_agent_frac={past.cur_agent_frac}, {current} episodes, is a multiple of {each}, of each"
-            self.require(current % each == 0, key, f"such that {share}")
-        return self
+            each, left_over = divmod(self.batch_size, past.opponents_per_batch)
+            current, key = int(self.batch_size * past.cur_agent_frac), "agent_replay_buffer.opponents_per_batch"
+            if left_over:
+                yield key, f"a divisor of hp.batch_size, {self.batch_size}"
+            elif current % each:
+                share = f"cur_agent_frac={past.cur_agent_frac}, {current} episodes"
+                yield key, f"such that {share}, is a multiple of {each}, of each"
 
 
 class IPDHyperparameters(Hyperparameters):
@@ -275,14 +264,16 @@ class IPDHyperparameters(Hyperparameters):
         """The payoffs of the game, named or custom."""
         return self.payoffs or PAYOFFS[self.game_name]
 
-    @model_validator(mode="after")
-    def _check_payoffs(self):
+    def contradictions(self):
+        yield from super().contradictions()
         game, custom = f"where hp.game_name is {self.game_name}", self.game_name == "custom"
-        rows = "two lists of four numbers (a player's rewards in CC, CD, DC, DD, its own action first)"
-        self.require(not custom or self.payoffs is not None, "payoffs", f"{rows} {game}")
-        self.require(custom or self.payoffs is None, "payoffs", f"null {game}: only custom takes them")
-        two = f"false {game}: the game is not symmetric, so it needs two learners, one for each seat"
-        return self.require(not self.just_self_play or is_symmetric(self.matrix_payoffs), "just_self_play", two)
+        if custom and self.payoffs is None:
+            rows = "two lists of four numbers (a player's rewards in CC, CD, DC, DD, its own action first)"
+            yield "payoffs", f"{rows} {game}"
+        elif not custom and self.payoffs is not None:
+            yield "payoffs", f"null {game}: only custom takes them"
+        elif self.just_self_play and not is_symmetric(self.matrix_payoffs):
+            yield "just_self_play", f"false {game}: it is not symmetric, so it needs a learner for each seat"
 
 
 class CoinHyperparameters(Hyperparameters):
@@ -304,7 +295,8 @@ class CoinHyperparameters(Hyperparameters):
         """The first words of the name of a run's directory."""
         return f"coin_{self.game.height}x{self.game.width}_seed{self.seed}"
 
-    @model_validator(mode="after")
-    def _check_square(self):
-        board = f"null on a {self.game.height}x{self.game.width} board: the thresholds are of square ones"
-        return self.require(self.stop_at is None or self.game.height == self.game.width, "stop_at", board)
+    def contradictions(self):
+        yield from super().contradictions()
+        if self.stop_at is not None and self.game.height != self.game.width:
+            board = f"{self.game.height}x{self.game.width} board"
+            yield "stop_at", f"null on a {board}: the thresholds are of square ones"

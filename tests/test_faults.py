@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 
+import pytest
 import soak
-from test_scripts import ROOT, TINY, compilation_cache, only_run, rows, run  # noqa: F401 (a fixture)
+from test_scripts import ROOT, TINY, compilation_cache, jax_options, only_run, rows, train  # noqa: F401 (a fixture)
 
 from loqa.run.agents import load_agent
+from loqa.run.config import RunError
 
 
 def states(directory):
@@ -42,19 +44,18 @@ def test_a_run_that_is_stopped_and_killed_ends_with_the_bits_of_one_that_was_not
 def test_numbers_that_are_not_finite_end_it(tmp_path):
     """The learning rate overflows within a few iterations."""
     overrides = ["hp.qvalue.train.lr_loss_qvalue=1e38", "hp.num_iterations=50"]
-    result = run("ipd.py", tmp_path / "runs", *overrides, "hp.checkpoint_every=1", check=False)
-    assert result.returncode == 1 and "Traceback" not in result.stderr
-    sentence = result.stderr.splitlines()[-1]
-    (iteration,) = re.findall(r"error: in iteration (\d+) actor/params/logits of agent 0 became inf", sentence)
+    with pytest.raises(RunError) as end:
+        train("ipd.py", tmp_path / "runs", *overrides, "hp.checkpoint_every=1")
+    (iteration,) = re.findall(r"in iteration (\d+) agent/0/actor/params/logits became inf", str(end.value))
     assert 0 < int(iteration) < 50
     assert states(only_run(tmp_path / "runs"))[-1] == f"state_{int(iteration) - 1:09d}.npz"  # the last good one
 
     # Operation by operation, with the name of the one that is to blame, and where in the code it is.
     overrides += ["jax.jax_debug_nans=true", "jax.jax_disable_jit=true", "hp.game_length=1"]
-    result = run("ipd.py", tmp_path / "slow", *overrides, check=False)
+    with pytest.raises(FloatingPointError, match=r"invalid value \(nan\) encountered in") as end:
+        train("ipd.py", tmp_path / "slow", *overrides)
     assert [row["iteration"] for row in rows(only_run(tmp_path / "slow"))] == ["0"]
-    assert result.returncode == 1 and "FloatingPointError: invalid value (nan) encountered in" in result.stderr
-    assert f'File "{ROOT}/loqa/' in result.stderr.split("FloatingPointError")[0]
+    assert any(f"{ROOT}/loqa/" in str(entry.path) for entry in end.traceback)
 
 
 def test_a_disk_without_room_for_large_files_ends_nothing(tmp_path):

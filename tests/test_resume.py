@@ -17,12 +17,12 @@ from omegaconf import OmegaConf
 
 import ipd
 from loqa import buffers, learner
-from loqa.run import provenance, resume
+from loqa.run import checkpoints, provenance
 from loqa.run import run as run_module
+from loqa.run.agents import named_leaves
 from loqa.run.checkpoints import Checkpoints
 from loqa.run.config import ConfigError, IPDConfig, parse
 from loqa.run.launch import compose
-from loqa.run.npz import named_leaves
 from loqa.run.run import Run
 
 # Everything that a state can have: two learners, past agents of which 4 are held, and stored episodes.
@@ -57,7 +57,7 @@ def new_state(hp):
 
 
 def find(config):
-    return resume.find(config.resume, "ipd", config.hp, partial(new_state, config.hp))
+    return checkpoints.find(config.resume, "ipd", config.hp, partial(new_state, config.hp))
 
 
 def new_run(save_dir, *overrides):
@@ -124,10 +124,9 @@ def states(directory):
 # -------------------------------------------------------------------------------------------------- bit for bit
 
 
-@pytest.mark.parametrize("cuts", [(3,), (1, 2, 8), (7, 20)], ids=str)
-def test_a_resumed_run_has_the_bits_of_one_that_was_not_cut(tmp_path, cuts):
-    state, done = trained(cuts[0]), cuts[0]
-    for cut in (*cuts[1:], 25):
+def test_a_resumed_run_has_the_bits_of_one_that_was_not_cut(tmp_path):
+    state, done = trained(1), 1
+    for cut in (2, 8, 25):
         with new_run(tmp_path, "resume=auto") as run:
             assert Checkpoints(run).save(state)
         with new_run(tmp_path, f"resume={run.directory}") as run:
@@ -142,14 +141,15 @@ def test_a_run_can_be_made_longer(tmp_path):
     few = ["hp.agent_replay_buffer.update_freq=50", "hp.agent_replay_buffer.capacity=1000"]
     state = new_state(configured(tmp_path, *few)[0].hp)
     for _ in range(2):
-        learners = [me._replace(past=buffers.add(me.past, me.params)) for me in state.learners]
+        past = [jax.jit(buffers.add)(me.past, me.params) for me in state.learners]
+        learners = [me._replace(past=ring) for me, ring in zip(state.learners, past, strict=True)]
         state = state._replace(learners=tuple(learners))
     with new_run(tmp_path, *few) as run:
         assert Checkpoints(run).save(state)
     longer = resumed_state(tmp_path, *few, "hp.num_iterations=500", "resume=auto")
     assert [buffers.capacity(one.learners[0].past) for one in (state, longer)] == [2, 10]
     assert_same_bits(longer, state)
-    draw = lambda state: buffers.sample(state.learners[1].past, jax.random.key(0), 8)
+    draw = lambda state: jax.jit(buffers.sample, static_argnums=2)(state.learners[1].past, jax.random.key(0), 8)
     jax.tree.map(np.testing.assert_array_equal, draw(longer), draw(state))
 
 
@@ -210,7 +210,6 @@ DAMAGED = {
     "a flipped byte": (lambda path: flip(path, 0.4), "state_000000040.npz is damaged"),
     "unreadable": (lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
     "another format": (change_metadata(format="loqa-checkpoint-0"), "its format is 'loqa-checkpoint-0'"),
-    "another script": (change_metadata(script="coin"), "it is one of coin.py"),
     "no metadata": (lambda path: rewrite(path, lambda arrays: arrays.pop("metadata")), "metadata"),
     "half of the metadata": (replace(metadata='{"format": "loqa'), ""),
     "a missing array": (lambda path: rewrite(path, lambda arrays: arrays.pop(LOGITS)), f"it has no {LOGITS}"),
@@ -258,7 +257,7 @@ def test_no_flipped_byte_is_taken_for_a_state(finished):
     for where in np.linspace(0, 0.9999, 60):
         flip(path, where)
         try:
-            assert_same_bits(resume.read(path, "ipd", hp, partial(new_state, hp)).state, expected)
+            assert_same_bits(checkpoints.read(path, hp, partial(new_state, hp)).state, expected)
         except ConfigError:
             refused += 1
         path.write_bytes(data)

@@ -1,4 +1,4 @@
-"""Both scripts as a user runs them: short runs in processes of their own, and what they leave behind."""
+"""Both scripts as a user runs them: short runs, some in processes of their own, and what they leave behind."""
 
 import csv
 import json
@@ -8,14 +8,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache as jax_cache
 from PIL import Image
 
 import coin_train
+import ipd
 from loqa import thresholds
 from loqa.run import launch
 from loqa.run.agents import load_agent
+from loqa.run.config import JaxConfig
+from loqa.run.run import Run
 
 ROOT = Path(__file__).parent.parent
 TINY = {
@@ -26,12 +31,22 @@ TINY = {
 
 @pytest.fixture(scope="module", autouse=True)
 def compilation_cache(tmp_path_factory):
-    """The scripts' processes share what they compile: several of them run the same program."""
+    """The runs share what they compile, in this process and in others: several of them run the same program."""
+    options = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("jax")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("jax")))
-        environment.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        environment.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+        for name, value in options.items():
+            environment.setenv(name.upper(), str(value))
+            jax.config.update(name, value)
+        jax_cache.reset_cache()
         yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    jax_cache.reset_cache()
 
 
 def run(script, save_dir, *overrides, check=True):
@@ -48,6 +63,22 @@ def run(script, save_dir, *overrides, check=True):
     return result
 
 
+@pytest.fixture(autouse=True)
+def jax_options():
+    """Those of a run in this process end with the test."""
+    yield
+    launch.apply_jax_options(JaxConfig(jax_debug_nans=False, jax_disable_jit=False))
+
+
+def train(script, save_dir, *overrides):
+    """The same in this process; returns the run's directory."""
+    name, experiment = {"ipd.py": ("ipd", ipd.experiment), "coin_train.py": ("coin", coin_train.experiment)}[
+        script
+    ]
+    cfg = launch.compose(name, [*TINY[script], f"hp.save_dir={save_dir}", *overrides])
+    return launch.train(name, cfg, experiment)
+
+
 def rows(directory):
     with open(directory / "metrics.csv", newline="") as file:
         return list(csv.DictReader(file))
@@ -58,26 +89,27 @@ def only_run(save_dir):
     return directory
 
 
-# Each way through the scripts runs once; test_options.py has every key.
+# Each way through the scripts runs once; test_options.py has every key. With the iterations of its rows.
 RUNS = {
-    "ipd": ("ipd.py", ["hp.num_iterations=3", "hp.eval_every=2", "hp.save_every=1"]),
+    "ipd": ("ipd.py", ["hp.num_iterations=3", "hp.eval_every=2", "hp.save_every=1"], [0, 2, 3]),
     "ipd two gru learners": (
         "ipd.py",
         ["hp=gru", "hp.num_iterations=9", "hp.max_env_steps=160", "hp.just_self_play=false", "hp.agent_1=naive"]
         + ["hp.actor.train.separate=enabled", "hp.differentiable_opponent.method=n_step"]
         + ["hp.actor.train.advantage=MC", "hp.qvalue.replay_buffer.mode=enabled", "hp.qvalue.mode=argmax"]
-        + ["hp.agent_replay_buffer.cur_agent_frac=0.5", "hp.differentiable_opponent.exclude_after_step=1"],
+        + ["hp.agent_replay_buffer.cur_agent_frac=0.5", "hp.differentiable_opponent.exclude_after_step=1"]
+        + ["hp.game_name=custom", "hp.payoffs=[[-1,-3,0,-2],[0,-2,-1,-3]]"],
+        [0, 2],
     ),
-    "ipd two seats": (
+    "ipd published": (
         "ipd.py",
-        ["hp.game_name=custom", "hp.payoffs=[[-1,-3,0,-2],[0,-2,-1,-3]]", "hp.just_self_play=false"]
-        + ["hp.num_iterations=2"],
+        ["hp=logits_published", "hp.num_iterations=2", "jax.jax_debug_nans=true", "hp.eval_episodes=6"],
+        [0, 2],
     ),
-    "ipd mlp": ("ipd.py", ["hp=mlp", "hp.num_iterations=2", "hp.eval_episodes=6"]),
-    "ipd published": ("ipd.py", ["hp=logits_published", "hp.num_iterations=2", "jax.jax_debug_nans=true"]),
     "coin": (
         "coin_train.py",
         ["hp.num_iterations=2", "hp.eval_every=1", "wandb.state=enabled", "hp.game.width=4"],
+        [0, 1, 2],
     ),
     "coin two learners": (
         "coin_train.py",
@@ -86,28 +118,24 @@ RUNS = {
         + ["hp.game.height=10", "hp.game.width=10"]
         + ["hp.differentiable_opponent.differentiable_current_reward=true"]
         + ["hp.differentiable_opponent.stop_grad_normalizing_constant=enabled"],
+        [0, 2],
     ),
-}
-ITERATIONS = {
-    "ipd": [0, 2, 3],
-    "ipd two gru learners": [0, 2],
-    "ipd two seats": [0, 2],
-    "ipd mlp": [0, 2],
-    "ipd published": [0, 2],
-    "coin": [0, 1, 2],
-    "coin two learners": [0, 2],
 }
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_short_run_leaves_everything(name, tmp_path):
-    script, overrides = RUNS[name]
-    result = run(script, tmp_path, *overrides)
+def test_a_short_run_leaves_everything(name, tmp_path, capsys):
+    script, overrides, iterations = RUNS[name]
+    if name in ("ipd", "coin"):
+        out = run(script, tmp_path, *overrides).stdout
+    else:
+        train(script, tmp_path, *overrides)
+        out = capsys.readouterr().out
     directory = only_run(tmp_path)
     table = rows(directory)
-    assert [int(row["iteration"]) for row in table] == ITERATIONS[name]
+    assert [int(row["iteration"]) for row in table] == iterations
     learners = 2 if "two" in name else 1
-    assert [int(row["env_steps"]) for row in table] == [learners * 8 * 5 * i for i in ITERATIONS[name]]
+    assert [int(row["env_steps"]) for row in table] == [learners * 8 * 5 * i for i in iterations]
     numbers = {key: [float(row[key]) for row in table] for key in table[0]}
     for key, values in numbers.items():
         if not key.startswith("p_"):  # a state that a policy with memory never saw has no probability
@@ -116,7 +144,7 @@ def test_a_short_run_leaves_everything(name, tmp_path):
     expected = {"mean_rewards_0", "mean_rewards_1", "loss_agent_0_qvalue", "agent0_entropy"}
     expected |= {"grad_agent0_norm", "grad_opponent0_norm"}
     if script == "ipd.py":
-        episodes = 6 if name == "ipd mlp" else 4  # hp.eval_episodes: rewards are whole, so means are n-ths
+        episodes = 6 if name == "ipd published" else 4  # hp.eval_episodes: rewards are whole, so means are n-ths
         sums = np.array(numbers["mean_rewards_0"]) * episodes * 5
         np.testing.assert_allclose(sums, sums.round(), atol=1e-4)
         expected |= {f"p_{i}_{state}_C" for state in ("START", "CC", "CD", "DC", "DD") for i in range(learners)}
@@ -125,7 +153,7 @@ def test_a_short_run_leaves_everything(name, tmp_path):
         expected |= {f"always_{x}_0_mean_rewards_{y}" for x in ("cooperate", "defect") for y in "ad"}
     assert expected <= numbers.keys()
 
-    last = ITERATIONS[name][-1]
+    last = iterations[-1]
     saved = sorted(path.name for path in (directory / "agents").iterdir())
     stops = [1, 2, 3] if name == "ipd" else [last]
     assert saved == sorted(f"agent_{i}_{k:06d}.npz" for i in range(learners) for k in stops)
@@ -138,16 +166,20 @@ def test_a_short_run_leaves_everything(name, tmp_path):
     for picture in pictures:
         with Image.open(directory / picture) as image:
             assert min(image.size) > 300
-    assert "compiling" in result.stdout and f"{last}/{last}" in result.stdout
-    assert ("wandb sync" in result.stdout) == ("wandb.state=enabled" in overrides)
+    assert "compiling" in out and f"{last}/{last}" in out
+    assert ("wandb sync" in out) == ("wandb.state=enabled" in overrides)
     assert ((directory / "wandb").exists()) == ("wandb.state=enabled" in overrides)
 
 
 def test_saving_and_evaluating_change_no_bit(tmp_path):
     often, seldom = tmp_path / "often", tmp_path / "seldom"
-    run("ipd.py", often, "hp.num_iterations=4", "hp.eval_every=1", "hp.save_every=1", "hp.checkpoint_every=1")
-    run("ipd.py", seldom, "hp.num_iterations=4", "hp.eval_every=3", "hp.save_every=100")
-    files = [only_run(save_dir) / "agents" / "agent_0_000004.npz" for save_dir in (often, seldom)]
+    directories = [
+        train(
+            "ipd.py", often, "hp.num_iterations=4", "hp.eval_every=1", "hp.save_every=1", "hp.checkpoint_every=1"
+        ),
+        train("ipd.py", seldom, "hp.num_iterations=4", "hp.eval_every=3", "hp.save_every=100"),
+    ]
+    files = [directory / "agents" / "agent_0_000004.npz" for directory in directories]
     first, second = (load_agent(file)[0] for file in files)
     for network in ("actor", "qvalue"):
         for x, y in zip(flat(first, network), flat(second, network), strict=True):
@@ -166,9 +198,8 @@ def test_a_coin_run_stops_at_its_threshold_and_goes_on_without_it(tmp_path, monk
     monkeypatch.setitem(thresholds.THRESHOLDS, "weak", (-10.0, -10.0))  # every evaluation passes
 
     def trained(*overrides):
-        overrides = [*TINY["coin_train.py"], f"hp.save_dir={tmp_path}", "hp.eval_every=1", *overrides]
-        launch.train("coin", launch.compose("coin", overrides), coin_train.experiment)
-        return json.loads((only_run(tmp_path) / "summary.json").read_text())
+        directory = train("coin_train.py", tmp_path, "hp.eval_every=1", *overrides)
+        return json.loads((directory / "summary.json").read_text())
 
     for _ in range(2):  # the second time there is nothing left to do
         summary = trained("hp.stop_at=weak", "hp.num_iterations=9", "resume=auto")
@@ -179,40 +210,28 @@ def test_a_coin_run_stops_at_its_threshold_and_goes_on_without_it(tmp_path, monk
     assert [int(row["iteration"]) for row in rows(only_run(tmp_path))] == [*range(7)]
 
 
-def test_a_directory_that_vanishes_does_not_end_the_run(tmp_path):
-    """At the first line of the table the run's directory is deleted; the run goes on, and ends well."""
-    command = [sys.executable, "ipd.py", *TINY["ipd.py"], f"hp.save_dir={tmp_path}", "hp.num_iterations=200"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if "  0/200 " in line and tmp_path.exists():
-                shutil.rmtree(tmp_path)
-        assert process.wait() == 0, process.stderr.read()
-    text = "".join(lines)
-    assert "200/200" in text and "metrics.csv" in text and "curves.png could not be written" in text
+def test_a_directory_that_vanishes_does_not_end_the_run(tmp_path, monkeypatch, capsys):
+    """It is deleted after the first evaluation."""
+    log = Run.log
+
+    def log_and_delete(self, *args):
+        log(self, *args)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    monkeypatch.setattr(Run, "log", log_and_delete)
+    assert not train("ipd.py", tmp_path, "hp.num_iterations=4", "hp.eval_every=2").exists()
+    out = capsys.readouterr().out
+    assert "4/4" in out and "metrics.csv: the last rows are LOST" in out
+    for name in ("metrics.csv", "agents/agent_0_000004.npz", "curves.png"):
+        assert out.count(f"{name} could not be written") == 1
 
 
-def test_a_multirun_keeps_its_seeds_apart(tmp_path):
-    run("ipd.py", tmp_path, "-m", "hp.seed=1,2", "hp.num_iterations=1")
+def test_a_multirun_keeps_its_seeds_and_their_wandb_runs_apart(tmp_path):
+    out = run("ipd.py", tmp_path, "-m", "hp.seed=1,2", "hp.num_iterations=1", "wandb.state=enabled").stdout
     names = sorted(path.name.rsplit("_", 1)[0] for path in tmp_path.iterdir() if path.name != "multirun")
     assert names == ["ipd_seed1", "ipd_seed2"]
-
-
-def test_bad_input_is_one_sentence_and_starts_nothing(tmp_path):
-    (tmp_path / "file").write_text("")
-    cases = {
-        "ipd.py": ["hp.seed=seed", f"hp.save_dir={tmp_path}/file/below", f"-m hp.save_dir={tmp_path}/file/below"],
-        "coin_train.py": ["hp=nosuch"],
-    }
-    for script, overrides in cases.items():
-        for override in overrides:
-            result = run(script, tmp_path / "runs", *override.split(), check=False)
-            assert result.returncode == 2
-            sentence = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-            assert (
-                len(sentence) == 1
-                and override.split("=")[0].split()[-1] in sentence[0]
-                and "Traceback" not in result.stderr
-            )
-            assert "compiling" not in result.stdout and not (tmp_path / "runs").exists()
+    files = sorted(tmp_path.glob("ipd_seed*/wandb/offline-run-*/*.wandb"))
+    assert len(files) == 2 and len({file.name for file in files}) == 2
+    for file in files:
+        assert file.stat().st_size > 0 and f"wandb sync {file.parent}\n" in out
+    assert out.count("no API key") == 2

@@ -1,7 +1,7 @@
-"""Saved agents: parameters and what is needed to rebuild their networks, as arrays and text, never as code."""
+"""Saved agents: parameters and what is needed to rebuild their networks, as .npz files of arrays and text."""
 
 import json
-from collections.abc import Sequence
+import zipfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from loqa.agent import Agent, AgentParams
 from loqa.games.coin import CoinGame
 from loqa.games.ipd import MatrixGame
 from loqa.hyperparameters import Hyperparameters
+from loqa.learner import TrainState
 from loqa.run.config import ConfigError, parse_hp
-from loqa.run.npz import named_leaves, read_npz
 from loqa.run.run import Run
 
 FORMAT = "loqa-agent-1"
@@ -23,23 +23,21 @@ GAMES = {"ipd": MatrixGame, "coin": CoinGame}  # by script
 
 
 def save_agent(path: str | Path, params: AgentParams, description: dict[str, Any]) -> None:
-    """Writes an agent as an .npz file.
+    """Writes an agent as an .npz file, or raises OSError.
 
     Each parameter is an array named by its place, such as `actor/params/dense_0/kernel`; `description`, JSON
     with the game and the `hp` part of the config that made the networks, is the text array of that name.
-
-    Raises:
-      OSError: it cannot be written.
     """
     arrays = flatten_dict(jax.device_get(params)._asdict(), sep="/")
     np.savez(path, description=json.dumps({"format": FORMAT} | description), **arrays)
 
 
-def save_agents(run: Run, iteration: int, agents: Sequence[AgentParams]) -> None:
-    """Writes `agents/agent_<i>_<iteration>.npz` for each of a run's agents; a full disk does not end the run."""
-    for i, params in enumerate(agents):
-        description = {"game": run.script, "iteration": iteration, "hp": run.settings["hp"]}
-        save = partial(save_agent, params=params, description=description)
+def save_agents(run: Run, state: TrainState) -> None:
+    """Writes `agents/agent_<i>_<iteration>.npz` for each of a run's learners; a full disk does not end the run."""
+    iteration = int(state.iteration)
+    description = {"game": run.script, "iteration": iteration, "hp": run.settings["hp"]}
+    for i, me in enumerate(state.learners):
+        save = partial(save_agent, params=me.params, description=description)
         run.write(f"agents/agent_{i}_{iteration:06d}.npz", save)
 
 
@@ -64,23 +62,17 @@ def load_agent(path: str | Path) -> tuple[AgentParams, dict[str, Any]]:
 
 
 def load_params(path: str, agent: Agent) -> AgentParams:
-    """The parameters of the saved agent `hp.init_from`.
-
-    Raises:
-      ConfigError: the file is not a saved agent, or has other networks than `agent`.
-    """
+    """The parameters of the agent `hp.init_from`; ConfigError if it is none or has other networks than `agent`."""
     try:
         params, _ = load_agent(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"hp.init_from is {path!r}, but must be a saved agent: {error}") from error
     networks = params, jax.eval_shape(agent.init, jax.random.key(0))
-    found, expected = ({name: x.shape for name, x in named_leaves(tree).items()} for tree in networks)
-    for name in sorted(found.keys() | expected.keys()):
-        if found.get(name) != expected.get(name):
-            raise ConfigError(
-                f"hp.init_from is {path!r}, an agent with other networks: the shape of {name} is "
-                f"{found.get(name)} there and {expected.get(name)} here"
-            )
+    there, here = ({name: x.shape for name, x in named_leaves(tree).items()} for tree in networks)
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+            shapes = f"the shape of {name} is {there.get(name)} there and {here.get(name)} here"
+            raise ConfigError(f"hp.init_from is {path!r}, an agent with other networks: {shapes}")
     return params
 
 
@@ -91,9 +83,34 @@ def game_and_agent(script: str, hp: Hyperparameters) -> tuple[MatrixGame | CoinG
 
 
 def rebuild(description: dict[str, Any]) -> tuple[MatrixGame | CoinGame, Agent]:
-    """The game and the agent of a saved agent, from its description.
-
-    Raises:
-      ConfigError: the description is not one of this version.
-    """
+    """The game and the agent of a saved agent, from its description; ConfigError if that is not understood."""
     return game_and_agent(description["game"], parse_hp(description["game"], description["hp"]))
+
+
+# ------------------------------------------------------------------------------------- pytrees as .npz files
+
+
+def leaf_name(path: tuple) -> str:
+    """The name of a leaf of a pytree by its path, such as `learners/0/params/actor/params/dense_0/kernel`."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a pytree by their names."""
+    return {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def read_npz(path: str | Path) -> dict[str, np.ndarray]:
+    """All arrays of a file whose checksums are right; nothing in it is executed. Raises OSError or ValueError."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            if damaged := file.testzip():
+                raise ValueError(f"in {damaged}")
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged zip file can raise anything
+        # Not NumPy's words for objects: they advise to load the file with the code in it.
+        what = "has Python objects in it" if "pickle" in str(error) else f"is damaged ({error})"
+        raise ValueError(f"{Path(path).name} {what}") from error

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: everything that the next iteration depends on, as files.
+"""Checkpoints of a run: everything that the next iteration depends on, as files; and which run is resumed.
 
 A checkpoint is `checkpoints/state_<iteration>.npz` in the run's directory: arrays, and metadata as JSON. The past
 agents of the replay buffer are not in it: each checkpoint writes those that are new to `past_<first>_<end>.npz`, a
@@ -9,31 +9,42 @@ in a data file, restored wrong numbers without an error in 12 of 12 trials.
 
 import contextlib
 import json
+import os
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import yaml
 
+from loqa.hyperparameters import Hyperparameters
 from loqa.learner import TrainState
-from loqa.run.npz import leaf_name, named_leaves, read_npz
-from loqa.run.provenance import versions
-from loqa.run.run import Run
+from loqa.run import provenance
+from loqa.run.agents import leaf_name, named_leaves, read_npz
+from loqa.run.config import ConfigError, flat, parse_hp
+from loqa.run.run import Resumed, Run
+from loqa.run.terminal import reason
 
 FORMAT = "loqa-checkpoint-2"
 KEEP = 3  # checkpoints of a run
 PAST_AGENTS = re.compile(r"learners/\d+/past/items/")  # how the names of the past agents' arrays begin
 PAST_ADDED = "learners/0/past/added"  # how many were ever added; the same for all learners
 
+# A run may be resumed with other values of these: they change no bit of an iteration or an evaluation.
+MAY_DIFFER_ON_RESUME = {"hp.num_iterations", "hp.max_env_steps", "hp.stop_at"}
+MAY_DIFFER_ON_RESUME |= {"hp.save_every", "hp.checkpoint_every", "hp.save_dir"}
+
 
 class Checkpoints:
     """Writes the checkpoints of a run. A full disk does not end the run: the next checkpoint is tried."""
 
     def __init__(self, run: Run):
-        self._run, metadata = run, run.resumed.metadata if run.resumed else {}
+        metadata = run.resumed.metadata if run.resumed else {}
+        self._run, self._folder = run, run.directory / "checkpoints"
         self._segments: list[str] = metadata.get("segments", [])
         self._num_stored: int = metadata.get("past_agents", 0)  # in the segments, or dropped from them
         self.resumed_state: TrainState | None = run.resumed.state if run.resumed else None
@@ -56,20 +67,11 @@ class Checkpoints:
                 return False
 
         iteration = int(state.iteration)
-        metadata = {
-            "format": FORMAT,
-            "script": self._run.script,
-            "iteration": iteration,
-            "hp": self._run.settings["hp"],
-            "versions": versions(),
-            "run": self._run.snapshot(),
-            "segments": segments,
-            "past_agents": num_past,
-        }
+        metadata = {"format": FORMAT, "iteration": iteration, "versions": provenance.versions()}
+        metadata |= {"run": self._run.snapshot(), "segments": segments, "past_agents": num_past}
         arrays = {name: np.asarray(jax.random.key_data(x) if _is_key(x) else x) for name, x in leaves.items()}
         arrays["metadata"] = np.array(json.dumps(metadata))
-        name = f"checkpoints/state_{iteration:09d}.npz"
-        if not self._run.write(name, lambda path: np.savez(path, **arrays)):
+        if not self._run.write(f"checkpoints/state_{iteration:09d}.npz", lambda path: np.savez(path, **arrays)):
             return False
         self._segments, self._num_stored, self.iteration = segments, num_past, iteration
         self._delete_old()
@@ -80,14 +82,14 @@ class Checkpoints:
         paths = checkpoint_paths(self._run.directory)
         # Later ones than the present one are unusable, or the run would have been resumed from them.
         kept = [path for path in paths if iteration_of(path) <= self.iteration][:KEEP]
-        needed = set(self._segments)
+        needed = {*self._segments, *(path.name for path in kept)}
         for path in kept:
             with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(path) as file:
-                needed |= set(json.loads(str(file["metadata"]))["segments"])
-        segments = (self._run.directory / "checkpoints").glob("past_*.npz")
-        for path in [*set(paths).difference(kept), *(path for path in segments if path.name not in needed)]:
-            with contextlib.suppress(OSError):
-                path.unlink()
+                needed.update(json.loads(str(file["metadata"]))["segments"])
+        for path in [*paths, *self._folder.glob("past_*.npz")]:
+            if path.name not in needed:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
 
 def checkpoint_paths(directory: Path) -> list[Path]:
@@ -100,48 +102,39 @@ def iteration_of(path: Path) -> int:
     return int(path.stem.removeprefix("state_"))
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The metadata and the arrays of a checkpoint, the past agents [n, ...] in the order in which they were added.
+def read_checkpoint(path: Path, expected: TrainState) -> tuple[dict[str, Any], TrainState]:
+    """The metadata and the state of a checkpoint.
 
     Raises:
-      OSError, ValueError, KeyError: it cannot be read, is damaged, or has another format.
+      OSError, ValueError, KeyError: it cannot be read, is damaged, or has another format; an array is missing, or
+        has another shape or type than in `expected`.
     """
     arrays = read_npz(path)
     metadata = json.loads(str(arrays.pop("metadata")))
     if metadata["format"] != FORMAT:
         raise ValueError(f"its format is {metadata['format']!r}, but must be {FORMAT!r}")
     segments = [read_npz(path.parent / name) for name in metadata["segments"]]
-    past = (
-        {name: np.concatenate([segment[name] for segment in segments]) for name in segments[0]} if segments else {}
-    )
-    return metadata, arrays | past
+    past = {name: np.concatenate([one[name] for one in segments]) for name in (segments[0] if segments else ())}
 
-
-def restore(arrays: dict[str, np.ndarray], expected: TrainState) -> TrainState:
-    """The state in the arrays of a checkpoint.
-
-    Raises:
-      ValueError: an array is missing, or has another shape or type than in `expected`.
-    """
-
-    def restore_leaf(place: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        name = leaf_name(place)
-        if name not in arrays:
+    def restore(place: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        name, must = leaf_name(place), jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+        if PAST_AGENTS.match(name) and name in past:
+            array = _in_slots(past[name], int(arrays[PAST_ADDED]), capacity=leaf.shape[0])
+        elif name in arrays:
+            array = arrays[name]
+        else:
             raise ValueError(f"it has no {name}")
-        array, must = arrays[name], jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
-        if PAST_AGENTS.match(name):
-            array = _in_slots(array, int(arrays[PAST_ADDED]), capacity=leaf.shape[0])
         if array.shape != must.shape or array.dtype != must.dtype:
             found, allowed = (f"{np.dtype(x.dtype)}{list(x.shape)}" for x in (array, must))
             raise ValueError(f"{name} is {found}, but must be {allowed}")
         array = jnp.array(array)  # a copy: the state is donated
         return jax.random.wrap_key_data(array) if _is_key(leaf) else array
 
-    return jax.tree_util.tree_map_with_path(restore_leaf, expected)
+    return metadata, jax.tree_util.tree_map_with_path(restore, expected)
 
 
 def _in_slots(past: np.ndarray, num_added: int, capacity: int) -> np.ndarray:
-    """Past agents where the buffer has them, as an array [capacity, ...]; ValueError where some are missing."""
+    """Past agents [n, ...], the newest last, where the buffer has them, as an array [capacity, ...]."""
     held = np.arange(max(0, num_added - capacity), num_added)  # numbered since the start of the run
     if len(past) < len(held):
         raise ValueError(f"it has {len(past)} past agents, but must have {len(held)}")
@@ -152,3 +145,84 @@ def _in_slots(past: np.ndarray, num_added: int, capacity: int) -> np.ndarray:
 
 def _is_key(leaf: Any) -> bool:
     return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+# ---------------------------------------------------------------------------------------- which run is resumed
+
+
+def find(
+    resume: str | None, script: str, hp: Hyperparameters, new_state: Callable[[], TrainState]
+) -> Resumed | None:
+    """The run that is resumed, or None for a new run; `resume` is as in conf/shared/base_config.yaml.
+
+    `new_state` makes the state of a new run, whose shapes a checkpoint must have; it is only traced.
+
+    Raises:
+      ConfigError: the directory, its configuration or its newest checkpoint cannot be used. "auto" passes over
+        what it cannot use.
+    """
+    if resume is None and provenance.multirun_name() is None:
+        return None
+    if resume in (None, "auto"):
+        return _find_newest(script, hp, new_state)
+    directory = Path(os.path.expanduser(resume)).absolute()
+    _check_settings(directory, script, hp)
+    if paths := checkpoint_paths(directory):
+        return read(paths[0], hp, new_state)
+    started = Resumed(directory, {}, None)
+    if (directory / "summary.json").exists() and not started.is_finished(hp):
+        raise ConfigError(f"resume is {resume!r}, a run that ended and has no checkpoint to resume from")
+    return started
+
+
+def read(path: Path, hp: Hyperparameters, new_state: Callable[[], TrainState]) -> Resumed:
+    """Reads a checkpoint, with the past agents that it refers to; raises a ConfigError that names the file."""
+    try:
+        if iteration_of(path) > hp.total_iterations:
+            raise ValueError(f"it is at iteration {iteration_of(path)}, but this run has {hp.total_iterations}")
+        return Resumed(path.parent.parent, *read_checkpoint(path, jax.eval_shape(new_state)))
+    except Exception as error:  # what is whole may still have anything in it
+        raise ConfigError(f"the checkpoint {path} cannot be used: {reason(error)}") from error
+
+
+def _find_newest(script: str, hp: Hyperparameters, new_state: Callable[[], TrainState]) -> Resumed | None:
+    directories, paths = [], []
+    for directory in sorted(Path(os.path.expanduser(hp.save_dir)).absolute().glob(f"{hp.run_name}_*")):
+        found = checkpoint_paths(directory)
+        try:
+            _check_settings(directory, script, hp)
+        except ConfigError:
+            continue  # another run, or none
+        if not found:
+            directories.append(directory)
+        elif iteration_of(found[0]) <= hp.total_iterations:  # a longer run is left alone
+            paths += found
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            return read(path, hp, new_state)
+        except ConfigError as error:
+            print(f"resume=auto: {error}; trying an earlier one")
+    for directory in reversed(directories):
+        # It was ended before its first checkpoint, or it is finished and its checkpoints were deleted.
+        started = Resumed(directory, {}, None)
+        if started.is_finished(hp) or not (directory / "summary.json").exists():
+            return started
+    print("resume=auto: there is nothing to resume, so this is a new run")
+    return None
+
+
+def _check_settings(directory: Path, script: str, hp: Hyperparameters) -> None:
+    """Raises ConfigError, with five keys at most, where the settings of a run differ from these."""
+    try:
+        saved = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))["hp"]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:
+        why = reason(error) if isinstance(error, OSError) else "it is not a configuration"
+        raise ConfigError(f"resume is {str(directory)!r}, which is not a run: config.yaml: {why}") from error
+    try:
+        there, here = (flat(one.model_dump(), "hp.") for one in (parse_hp(script, saved), hp))
+        different = [key for key in here if here[key] != there[key] and key not in MAY_DIFFER_ON_RESUME]
+        what = "; ".join(f"{key} is {there[key]} there and {here[key]} here" for key in different[:5])
+    except ConfigError as error:
+        what = f"its {error}"
+    if what:
+        raise ConfigError(f"resume is {str(directory)!r}, a run with other settings: {what}")

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ValidationError, model_validator
+from pydantic import ValidationError
 
 from loqa.hyperparameters import DROPPED, CoinHyperparameters, IPDHyperparameters, Section, Switch, Text, show
 
@@ -26,12 +26,13 @@ MUST_BE = {
     "tuple_type": "must be a list",
     "too_long": "must be shorter",
     "string_pattern_mismatch": "must be a non-empty string",
-    "model_attributes_type": "must have the keys of a network",
+    "model_type": "must have keys of its own",
+    "model_attributes_type": "must have keys of its own",
 }
 
 
 class RunError(RuntimeError):
-    """Why a run cannot continue; the message is one sentence, for the user."""
+    """Why a run cannot continue, in one sentence, for the user."""
 
 
 class ConfigError(ValueError):
@@ -42,8 +43,6 @@ class ConfigError(ValueError):
 
 
 class WandbConfig(Section):
-    """wandb"""
-
     state: Switch
     mode: Literal["online", "offline"]
     project: Text
@@ -54,36 +53,27 @@ class WandbConfig(Section):
     wandb_dir: Text | None  # the published code's name for dir, which takes its value
     dir: Text | None
 
-    @model_validator(mode="after")
-    def _check(self):
-        same = self.wandb_dir in (None, self.dir)
-        return self.require(same, "wandb_dir", f"null or the same as wandb.dir, which is {show(self.dir)}")
+    def contradictions(self):
+        if self.wandb_dir not in (None, self.dir):
+            yield "wandb_dir", f"null or the same as wandb.dir, which is {show(self.dir)}"
 
 
 class JaxConfig(Section):
-    """jax"""
-
     jax_debug_nans: bool
     jax_disable_jit: bool
 
 
 class Config(Section):
-    """What both scripts have."""
-
     wandb: WandbConfig
     jax: JaxConfig
     resume: Text | None
 
 
 class IPDConfig(Config):
-    """The configuration of ipd.py: conf/ipd"""
-
     hp: IPDHyperparameters
 
 
 class CoinConfig(Config):
-    """The configuration of coin_train.py: conf/coin"""
-
     hp: CoinHyperparameters
 
 
@@ -92,11 +82,7 @@ AnyConfig = TypeVar("AnyConfig", IPDConfig, CoinConfig)
 
 
 def parse(cfg: DictConfig | Mapping, config_class: type[AnyConfig]) -> AnyConfig:
-    """Reads what Hydra composed (or a plain dictionary) strictly into a config class.
-
-    Raises:
-      ConfigError: a key is unknown or missing, a value is not allowed, or two keys contradict each other.
-    """
+    """Reads what Hydra composed (or a plain dictionary) strictly into a config class, or raises ConfigError."""
     try:
         tree = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
     except OmegaConfBaseException as error:
@@ -105,12 +91,9 @@ def parse(cfg: DictConfig | Mapping, config_class: type[AnyConfig]) -> AnyConfig
 
 
 def parse_hp(script: str, hp: Mapping) -> IPDHyperparameters | CoinHyperparameters:
-    """The `hp` part alone, such as that of a saved agent's description, for script "ipd" or "coin".
+    """The `hp` part, such as that of a saved agent's description, for script "ipd" or "coin", or ConfigError.
 
     Keys that it lacks, since an earlier version did not have them, have their defaults.
-
-    Raises:
-      ConfigError: as `parse`, but for missing keys; or there is no such script.
     """
     if script not in CONFIGS:
         raise ConfigError(f"the game is {show(script)}, but must be {' or '.join(CONFIGS)}")
@@ -140,27 +123,23 @@ def flat(tree: Mapping, prefix: str = "") -> dict[str, Any]:
 
 
 def _validate(tree: Any, section: type[Section], *path: str) -> Any:
+    """An object of the section's class; ConfigError with the first error of pydantic, in one line."""
     try:
         return section.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(_sentence(error.errors()[0], *path)) from None
-
-
-def _sentence(error: Mapping, *path: str) -> str:
-    """An error of pydantic below this path, in one line."""
-    value, kind = error["input"], error["type"]
-    network = next((part for part in error["loc"] if part in NETWORKS), None)  # pydantic puts it between the keys
-    key = ".".join([*path, *(str(part) for part in error["loc"] if part not in NETWORKS)])
+    except ValidationError as invalid:
+        error = invalid.errors()[0]
+    value, kind, loc = error["input"], error["type"], [str(part) for part in error["loc"]]
+    network = next((part for part in loc if part in NETWORKS), None)  # pydantic puts it between the keys
+    key = ".".join([*path, *(part for part in loc if part not in NETWORKS)])
+    allowed = MUST_BE.get(kind) or error["msg"].removeprefix("Value error, ").replace("Input should", "must")
     if kind == "union_tag_not_found":
-        return f"{key}.network is missing"
+        raise ConfigError(f"{key}.network is missing")
     if kind == "missing":
         add = f" with network {network}: add +{key}=... or start from the preset hp={network}" if network else ""
-        return f"{key} is missing{add}"
+        raise ConfigError(f"{key} is missing{add}")
     if kind == "union_tag_invalid":
         key, value, allowed = f"{key}.network", value["network"], f"must be one of {error['ctx']['expected_tags']}"
-    else:
-        allowed = MUST_BE.get(kind) or error["msg"].removeprefix("Value error, ").replace("Input should", "must")
-    if kind == "value_error" and not allowed.startswith("must"):
-        return f"{key}.{allowed}" if key else allowed  # a sentence of the section about a key of it
+    if kind == "value_error" and not allowed.startswith("must"):  # a sentence of the section about a key of it
+        raise ConfigError(f"{key}.{allowed}" if key else allowed)
     reason = f" ({DROPPED[value]})" if isinstance(value, str) and value in DROPPED else ""
-    return f"{key or 'the configuration'} is {show(value)}, but {allowed}{reason}"
+    raise ConfigError(f"{key or 'the configuration'} is {show(value)}, but {allowed}{reason}")

@@ -17,17 +17,14 @@ except ImportError:  # not a Unix
 
 
 class RunDirectory:
-    """Locks a directory and writes config.yaml, which makes it that of a run.
-
-    Raises:
-      ConfigError: it cannot be written, or another process trains in it.
-    """
+    """Locks a directory and writes config.yaml; ConfigError if it is not writable or another process uses it."""
 
     def __init__(self, path: Path, config_yaml: str, log_line: Callable[[str], object]):
         self.path, self._log_line = path, log_line
         self._failed: set[str] = set()  # kinds of files that could not be written
-        self._lock = _lock(path)
+        self._lock: int | None = None
         try:
+            self._lock = _lock(path)
             _write_whole(path / "config.yaml", lambda file: file.write_text(config_yaml, encoding="utf-8"))
         except OSError as error:
             self.unlock()  # the process may have other jobs
@@ -58,18 +55,9 @@ class RunDirectory:
         if self._lock is not None:
             os.close(self._lock)
 
-    def listing(self) -> str:
-        """The names of what is in it, with a slash behind directories."""
-        paths = sorted(self.path.glob("[!.]*"))  # none where the directory has vanished
-        return ", ".join(f"{path.name}/" if path.is_dir() else path.name for path in paths)
-
 
 def make_directory(save_dir: str, run_name: str) -> Path:
-    """Makes `<save_dir>/<run_name>_<time>`, new even if another run starts in the same second.
-
-    Raises:
-      ConfigError: it cannot be made.
-    """
+    """Makes `<save_dir>/<run_name>_<time>`, new even if two start in the same second, or raises ConfigError."""
     try:
         parent = Path(save_dir).expanduser().absolute()
         parent.mkdir(parents=True, exist_ok=True)
@@ -99,19 +87,15 @@ def _write_whole(path: Path, function: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _lock(directory: Path) -> int | None:
-    """Locks the directory until the process ends, however it ends; None where there are no locks."""
-    if fcntl is None:
-        return None
+def _lock(directory: Path) -> int:
+    """Locks the directory until the process ends, however it ends."""
+    lock = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        lock = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise ConfigError(f"{short_path(directory)} cannot be written: {reason(error)}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+        if fcntl:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
         os.close(lock)
-        if not isinstance(error, BlockingIOError):  # a file system without locks
-            return None
         raise ConfigError(f"{short_path(directory)} is in use: another process trains in it") from error
+    except OSError:
+        pass  # a file system without locks
     return lock

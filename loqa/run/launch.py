@@ -14,28 +14,23 @@ import hydra
 import jax
 import yaml
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from loqa import learner
 from loqa.hyperparameters import show
-from loqa.run import resume, trainer
+from loqa.run import checkpoints, trainer
 from loqa.run.config import CONF_DIR, CONFIGS, ConfigError, JaxConfig, RunError, parse
 from loqa.run.run import Run
 from loqa.run.trainer import Experiment
 
 HYDRAS_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
+GROUPS = ("hp", "experiment", "smoke", "launcher")  # overrides of these choose a file in conf/
 
 
 def compose(script: str, overrides: list[str]) -> DictConfig:
-    """What Hydra hands to a script, "ipd" or "coin", when it is called with these overrides.
-
-    Raises:
-      ConfigError: Hydra cannot compose it.
-    """
+    """What Hydra hands to a script, "ipd" or "coin", when it is called with these overrides, or ConfigError."""
     if script not in CONFIGS:
         raise ConfigError(f"script is {show(script)}, but must be {' or '.join(CONFIGS)}")
     try:
@@ -61,30 +56,28 @@ def script(name: str, experiment: Callable[[Any], Experiment]) -> None:
 
     try:
         hydra.main(version_base="1.3", config_path=str(CONF_DIR / name), config_name="config")(job)()
-    except RunError as error:
-        _exit(1, str(error))
-    except ConfigError as error:
-        _exit(2, str(error))
-    except HYDRAS_ERRORS as error:
-        _exit(2, _explain(error, name, sys.argv[1:]))
-    except (OSError, ValueError) as error:
-        if began:
+    except (RunError, ConfigError) as error:
+        code, sentence = 1 if isinstance(error, RunError) else 2, str(error)
+    except (*HYDRAS_ERRORS, OSError, ValueError) as error:
+        if began and not isinstance(error, HYDRAS_ERRORS):
             raise
-        _exit(2, f"hp.save_dir: {error}" if isinstance(error, OSError) else _explain(error, name, sys.argv[1:]))
+        code, sentence = 2, _explain(error, name, sys.argv[1:])
+    else:
+        return
+    print(f"error: {ConfigError(sentence)}", file=sys.stderr)
+    sys.exit(code)
 
 
 def train(name: str, cfg: DictConfig, experiment: Callable[[Any], Experiment]) -> Path:
     """Trains as a composed configuration says, or resumes; returns the run's directory.
 
-    Raises:
-      ConfigError: the configuration cannot be used.
-      RunError: the run cannot continue.
+    Raises ConfigError if the configuration cannot be used, and RunError if the run cannot continue.
     """
     config = parse(cfg, CONFIGS[name])
     apply_jax_options(config.jax)
     parts = experiment(config.hp)
     new_state = partial(learner.init, parts.agent, config.hp, jax.random.key(0))
-    resumed = resume.find(config.resume, name, config.hp, new_state)
+    resumed = checkpoints.find(config.resume, name, config.hp, new_state)
     if resumed and resumed.is_finished(config.hp):
         print(f"finished already: {resumed.directory}", flush=True)
         return resumed.directory
@@ -93,58 +86,37 @@ def train(name: str, cfg: DictConfig, experiment: Callable[[Any], Experiment]) -
     return run.directory
 
 
-def _exit(code: int, sentence: str) -> None:
-    print(f"error: {ConfigError(sentence)}", file=sys.stderr)
-    sys.exit(code)
-
-
 def _compose(script: str, overrides: list[str]) -> DictConfig:
     with hydra.initialize_config_dir(config_dir=str(CONF_DIR / script), version_base="1.3"):
         return hydra.compose("config", overrides=overrides)
 
 
 def _explain(error: Exception, script: str, words: list[str]) -> str:
-    """An error of Hydra, OmegaConf or the YAML reader in one line; `words` are the command line."""
-    line = _first_line(error)
+    """What went wrong before the job began, in one sentence; `words` are the command line."""
     if isinstance(error, yaml.YAMLError):
         return f"not valid YAML: {error}"
     if isinstance(error, OverrideParseException):
-        return f"the override {show(error.override)} cannot be read, but must be key=value: {line}"
+        return f"the override {show(error.override)} cannot be read, but must be key=value: {error}"
     if isinstance(error, MissingConfigException) and error.options:
         group, _, preset = str(error.missing_cfg_file).rpartition("/")
         return f"{group} is {show(preset)}, but must be {' or '.join(error.options)}"
-    if isinstance(error, ValueError):  # of a value such as hp=3, without its key
-        return f"{line} (in {shlex.join(words)})"
-    words = [word for word in words if word.startswith("~") or ("=" in word and not word.startswith("-"))]
-    overrides = OverridesParser.create().parse_overrides(words)
-    for one in overrides:
-        if one.is_sweep_override() and str(one.input_line) in line:
-            single = "a single value: quote it if it is one, or add -m to run the script once for each value"
-            return f"{one.key_or_group} is {one.get_value_string()}, but must be {single}"
+    if isinstance(error, OSError):
+        return f"hp.save_dir: {error}"  # of a multirun
     if isinstance(error.__cause__, OmegaConfBaseException):
         # Hydra does not know a key. With the key added, it is `parse` that refuses it, and knows what was meant.
         with contextlib.suppress(*HYDRAS_ERRORS):
             try:
-                parse(_compose(script, [_added(one, script) for one in overrides]), CONFIGS[script])
+                parse(_compose(script, _with_keys_added(words)), CONFIGS[script])
             except ConfigError as refusal:
                 return str(refusal)
-            return f"{line}, but it can be added: put a + in front of it"
-        line += f" ({_first_line(error.__cause__)})"
-    return line
+    return f"{error} (in {shlex.join(words)})" if isinstance(error, ValueError) else str(error)
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".")
-
-
-def _added(override: Override, script: str) -> str:
-    """The override, of a sweep the first one, such that Hydra adds the key if it is unknown."""
-    key = override.key_or_group
-    is_group = "/" in key or any((CONF_DIR / place / key).is_dir() for place in (script, "shared"))
-    if override.is_delete() or is_group:
-        return str(override.input_line)
-    value = override.sweep_string_iterator() if override.is_sweep_override() else [override.get_value_string()]
-    return f"++{key}={next(iter(value))}"
+def _with_keys_added(words: list[str]) -> list[str]:
+    """The overrides among the words of a command line, such that Hydra adds the keys that it does not know."""
+    overrides = [word for word in words if not word.startswith("-") and ("=" in word or word.startswith("~"))]
+    chooses = lambda key: key.startswith(("+", "~")) or key in GROUPS or "/" in key
+    return [word if chooses(word.split("=")[0]) else f"++{word}" for word in overrides]
 
 
 def apply_jax_options(options: JaxConfig) -> None:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
@@ -23,6 +24,11 @@ def multirun_name() -> str | None:
     if HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN:
         return Path(HydraConfig.get().sweep.dir).name
     return None
+
+
+def preset() -> str:
+    """The preset that `hp` was composed from."""
+    return HydraConfig.get().runtime.choices["hp"] if HydraConfig.initialized() else "unknown"
 
 
 def command() -> str:
@@ -47,15 +53,10 @@ def _without_resume(words: list[str]) -> list[str]:
     return [word for word in words if not word.startswith(("resume=", "+resume="))]
 
 
-def versions() -> dict[str, str | None]:
+def versions() -> dict[str, str]:
     """The versions of this package, of Python and of the packages that the numbers depend on."""
-    found: dict[str, str | None] = {"loqa": loqa.__version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+    found = {"loqa": loqa.__version__, "python": platform.python_version()}
+    return found | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def commit() -> str | None:
@@ -72,12 +73,8 @@ def commit() -> str | None:
 
 def machine() -> dict[str, Any]:
     """The processor, the number of its cores that this process may use, and the device that JAX computes on."""
-    import jax  # here, because reading metrics does without
-
-    try:
-        models = re.findall(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
-    except OSError:  # not a Linux
-        models = []
-    model = next(filter(None, [*models, platform.processor(), platform.machine()]), "unknown")
+    cpus = Path("/proc/cpuinfo")  # of Linux
+    models = re.findall(r"model name\s*:\s*(.*)", cpus.read_text()) if cpus.exists() else []
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"processor": model, "cores": cores, "device": jax.devices()[0].device_kind}
+    processor = models[0] if models else platform.machine()
+    return {"processor": processor, "cores": cores, "device": jax.devices()[0].device_kind}

@@ -19,7 +19,7 @@ from loqa.run.config import CoinConfig, IPDConfig
 from loqa.run.directory import RunDirectory, make_directory
 from loqa.run.metrics_file import MetricsFile
 from loqa.run.signals import StopSignals
-from loqa.run.terminal import Terminal, clock, human, hyperparameter_table, short, short_path
+from loqa.run.terminal import Terminal, clock, human, short, short_path
 from loqa.run.wandb_log import WandbLog
 
 
@@ -34,9 +34,9 @@ class Resumed(NamedTuple):
         """Whether there is nothing left to do: all iterations are done, or `hp.stop_at` was reached."""
         try:
             summary = json.loads((self.directory / "summary.json").read_text(encoding="utf-8"))
-            iteration, reached = summary["iteration"], summary.get("reached")
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (OSError, ValueError):
             return False
+        iteration, reached = summary["iteration"], summary["reached"]
         has_stopped = reached is not None and reached == getattr(hp, "stop_at", None)  # the Coin Game's
         is_last = iteration == self.metadata.get("iteration", iteration)
         return is_last and (iteration == hp.total_iterations or has_stopped)
@@ -73,10 +73,12 @@ class Run:
         self.directory = resumed.directory if resumed else make_directory(hp.save_dir, hp.run_name)
         self._files = RunDirectory(self.directory, config_yaml, self.log_line)
         self.write = self._files.write
-        self._metrics = MetricsFile(self.directory / "metrics.csv", earlier.get("csv", ""), self.log_line)
+        self._metrics = MetricsFile(self.write, earlier.get("csv", ""))
         self.metrics = self._metrics.columns
-        self.log_line(f"LOQA {loqa.__version__}, {script}, seed {hp.seed}: {short_path(self.directory)}")
-        self.log_line(hyperparameter_table(self.settings["hp"]))
+
+        where, preset = short_path(self.directory), provenance.preset()
+        self.log_line(f"LOQA {loqa.__version__}, {script}, preset {preset}, seed {hp.seed}: {where}")
+        self.log_line(f"{provenance.command()}\nall settings: {where}/config.yaml")
         if resumed:
             self.log_line(f"resumed from iteration {metadata.get('iteration', 0)}")
         now = provenance.versions()
@@ -93,7 +95,8 @@ class Run:
 
     def __exit__(self, exception_type: type | None, *_: object) -> None:
         self._signals.release()
-        self._metrics.close()
+        if not self._metrics.flush():
+            self.log_line("metrics.csv: the last rows are LOST")
         self._terminal.end_progress()
         self._wandb.finish(exit_code=0 if exception_type is None else 1)
         self._files.unlock()
@@ -119,15 +122,8 @@ class Run:
         self._terminal.progress(iteration, self._walltime())
 
     def log(self, row: dict[str, float], headline: dict[str, float]) -> None:
-        """Writes and prints one evaluation.
-
-        Args:
-          row: everything measured, `iteration` and `env_steps` among it; each row has the same keys. It goes to
-            metrics.csv and to W&B together with `walltime`, the seconds since the run started.
-          headline: the few numbers that the terminal shows.
-        """
+        """Records one evaluation: `row` with `iteration`, `env_steps` and all metrics; prints `headline` of it."""
         row = {"iteration": row["iteration"], "walltime": self._walltime(), "env_steps": row["env_steps"]} | row
-        row = {key: value.item() if hasattr(value, "item") else value for key, value in row.items()}
         self._metrics.append(row)
         self._terminal.row(row["iteration"], row["walltime"], headline)
         self._wandb.log(row)
@@ -137,35 +133,30 @@ class Run:
         wandb_id, commits = self._wandb.run_id, self._commits
         return {"csv": self._metrics.text, "walltime": self._walltime(), "wandb_id": wandb_id, "commits": commits}
 
-    def finish(self, **facts: Any) -> None:
-        """Writes summary.json (the last row, what it ran on, the command, `facts`) and prints the summary."""
-        newest = self._metrics.newest
-        position = {key: newest.get(key, 0) for key in ("iteration", "env_steps")} | {"walltime": self._walltime()}
-        summary = {key: value for key, value in newest.items() if key not in position} | position
-        record = summary | facts | {"versions": provenance.versions(), "commits": self._commits}
-        record |= {"machine": provenance.machine(), "command": provenance.command()}
-        for key, value in record.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                record[key] = None  # JSON has no NaN
-        text = json.dumps(record, indent=2, default=str) + "\n"
+    def finish(self, reached: str | None = None) -> None:
+        """Writes summary.json and prints the last row; `reached` is the threshold that ended it early, if any."""
+        position = {"iteration": 0, "walltime": self._walltime(), "env_steps": 0}
+        last = position | self._metrics.newest | {"walltime": position["walltime"]}
+        summary = {key: value if math.isfinite(value) else None for key, value in last.items()}  # JSON has no NaN
+        summary |= {"reached": reached, "versions": provenance.versions(), "commits": self._commits}
+        summary |= {"machine": provenance.machine(), "command": provenance.command()}
+        text = json.dumps(summary, indent=2) + "\n"
         self.write("summary.json", lambda path: path.write_text(text, encoding="utf-8"))
-        self._wandb.summarize(summary)
-        width = max(len(key) for key in summary)
-        shown = summary | {"walltime": clock(summary["walltime"]), "env_steps": human(summary["env_steps"])}
-        self.log_line("\n" + "\n".join(f"  {key:{width}}  {short(value)}" for key, value in shown.items()))
-        self.log_line(f"\nFiles in {short_path(self.directory)}: {self._files.listing()}")
+        shown = last | {"walltime": clock(last["walltime"]), "env_steps": human(last["env_steps"])}
+        self.log_line("\n" + "\n".join(f"  {key:{max(map(len, shown))}}  {short(x)}" for key, x in shown.items()))
+        files = sorted(self.directory.glob("[!.]*"))  # none where the directory has vanished
+        names = ", ".join(f"{path.name}/" if path.is_dir() else path.name for path in files)
+        self.log_line(f"\nFiles in {short_path(self.directory)}: {names}")
 
     def stop(self, iteration: int | None) -> NoReturn:
-        """Ends the process after `stop_signal`, and prints how to resume from the iteration of its checkpoint.
+        """Ends the process after `stop_signal`, and a multirun, too; prints how to resume from its checkpoint.
 
         Raises:
-          SystemExit: 128 + the signal's number; not an Exception, so that a multirun ends, too.
+          SystemExit: 128 + the signal's number.
         """
-        where = (
-            "from the beginning (there is no checkpoint)" if iteration is None else f"from iteration {iteration}"
-        )
+        where = "the beginning (there is no checkpoint)" if iteration is None else f"iteration {iteration}"
         command = provenance.resume_command(short_path(self.directory))
-        self.log_line(f"stopped by {self._signals.name}. To resume {where}:\n  {command}")
+        self.log_line(f"stopped by {self.stop_signal.name}. To resume from {where}:\n  {command}")
         if handler := self._signals.scheduler_handler:
             handler(self.stop_signal, None)
         raise SystemExit(128 + self.stop_signal)

@@ -9,7 +9,7 @@ from typing import Any
 
 # Ctrl-C, a cluster's SIGTERM or SIGUSR1, a terminal that was closed, and SIGUSR2 where a scheduler uses it.
 NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP", "SIGUSR2")
-SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+DEFAULT_HANDLERS = (signal.SIG_DFL, signal.default_int_handler)
 
 
 class StopSignals:
@@ -20,40 +20,31 @@ class StopSignals:
     """
 
     def __init__(self) -> None:
-        self.received: int | None = None
+        self.received: signal.Signals | None = None
+        self.scheduler_handler: Callable[[int, Any], object] | None = None  # of the signal that was received
         self._earlier: dict[int, Any] = {}  # handlers from before
 
     def catch(self) -> None:
-        if threading.current_thread() is threading.main_thread():  # Python lets no other one handle signals
-            for number in SIGNALS:
-                handler = signal.getsignal(number)
-                # Not one that the process was started to ignore, as by nohup, nor one that somebody else handles.
-                default = handler in (signal.SIG_DFL, signal.default_int_handler)
-                if default or _is_scheduler_handler(number, handler):
-                    self._earlier[number] = signal.signal(number, self._on_signal)
+        """Catches what would end the process or reach a scheduler, but no signal that is ignored, as by nohup."""
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python lets no other one handle signals
+        for number in (signal.Signals[name] for name in NAMES if hasattr(signal, name)):
+            handler = signal.getsignal(number)
+            if handler in DEFAULT_HANDLERS or (callable(handler) and number.name in ("SIGUSR1", "SIGUSR2")):
+                self._earlier[number] = signal.signal(number, self._on_signal)
 
     def release(self) -> None:
+        """Puts the earlier handlers back."""
         for number, handler in self._earlier.items():
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: object) -> None:
-        self.received = number
+        self.received = signal.Signals(number)
+        if self._earlier[number] not in DEFAULT_HANDLERS:
+            self.scheduler_handler = self._earlier[number]
         self.release()
         # Not print: the signal may have come in the middle of one.
         with contextlib.suppress(OSError):
-            os.write(1, f"\n{self.name}: stopping soon, with a checkpoint (once more: at once)\n".encode())
-
-    @property
-    def name(self) -> str:
-        """The name of the signal that was received."""
-        return signal.Signals(self.received).name
-
-    @property
-    def scheduler_handler(self) -> Callable[[int, Any], object] | None:
-        """The scheduler's own handler of the signal that was received, or None."""
-        handler = self._earlier.get(self.received)
-        return handler if _is_scheduler_handler(self.received, handler) else None
-
-
-def _is_scheduler_handler(number: int, handler: Any) -> bool:
-    return callable(handler) and signal.Signals(number).name in ("SIGUSR1", "SIGUSR2")
+            os.write(
+                1, f"\n{self.received.name}: stopping soon, with a checkpoint (once more: at once)\n".encode()
+            )

@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-LINE_WIDTH = 110
 HEADER_EVERY = 20  # rows of the table between two headers
 CLEAR_LINE = "\r\x1b[K"
 POSITION = {"iteration": 9, "env steps": 9, "steps/s": 7, "elapsed": 8, "ETA": 8}  # columns and their widths
@@ -16,9 +15,7 @@ POSITION = {"iteration": 9, "env steps": 9, "steps/s": 7, "elapsed": 8, "ETA": 8
 class Terminal:
     """Prints; output that cannot be written does not end the run.
 
-    Args:
-      total_iterations: of the run; each has `steps_per_iteration` steps of the environment.
-      is_stopping: whether the run was asked to stop; a broken pipe may then not end it before its checkpoint.
+    `is_stopping()`: whether it was asked to stop, and a broken pipe may not end it before its checkpoint.
     """
 
     def __init__(self, total_iterations: int, steps_per_iteration: int, is_stopping: Callable[[], object]):
@@ -46,13 +43,11 @@ class Terminal:
             seconds = max(walltime - self._newest[1], 1e-9)
             self._seconds_per_iteration = seconds / (iteration - self._newest[0])
         self._newest = iteration, walltime
-        widths = POSITION | {key: max(len(key), 8) for key in headline}
-        cells = self._position(iteration, walltime)
-        widths |= {title: len(text) for title, text in zip(POSITION, cells, strict=True)}
-        cells += [short(value).rjust(widths[key]) for key, value in headline.items()]
+        cells = dict(zip(POSITION, self._position(iteration, walltime), strict=True))
+        cells |= {title: short(value).rjust(max(len(title), 8)) for title, value in headline.items()}
         if self._num_rows % HEADER_EVERY == 0:
-            self.log_line("  ".join(title.rjust(width) for title, width in widths.items()))
-        self.log_line("  ".join(cells))
+            self.log_line("  ".join(title.rjust(len(cell)) for title, cell in cells.items()))
+        self.log_line("  ".join(cells.values()))
         self._num_rows += 1
 
     def _position(self, iteration: int, walltime: float) -> list[str]:
@@ -113,24 +108,3 @@ def reason(error: BaseException) -> str:
     """An exception in one short line."""
     text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
     return textwrap.shorten(text.splitlines()[0], 160, placeholder="...").rstrip(".")
-
-
-def hyperparameter_table(hp: dict) -> str:
-    """All hyperparameters, one group a paragraph: its name, then `key value` pairs."""
-    groups: dict[str, list[str]] = {}
-
-    def collect(name: str, values: dict) -> None:
-        for key, value in sorted(values.items(), key=lambda item: isinstance(item[1], dict)):  # groups last
-            if isinstance(value, dict):
-                collect(f"{name}.{key}".removeprefix("hp."), value)
-            else:
-                pair = f"{key} {'null' if value is None else value}"
-                groups.setdefault(name, []).append(pair.replace(" ", "\0"))  # no line break within a pair
-
-    collect("hp", hp)
-    width = max(map(len, groups)) + 4
-    wrap = textwrap.TextWrapper(
-        LINE_WIDTH, subsequent_indent=" " * width, break_long_words=False, break_on_hyphens=False
-    )
-    lines = [wrap.fill(f"  {name:{width - 2}}{', '.join(pairs)}") for name, pairs in groups.items()]
-    return "\n".join(lines).replace("\0", " ")

@@ -1,7 +1,7 @@
 """The host's loop: it runs an experiment's iterations, evaluates, logs, saves, checkpoints and hears signals."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -9,10 +9,9 @@ import numpy as np
 from loqa import learner
 from loqa.agent import Agent
 from loqa.learner import TrainState
-from loqa.run.agents import load_params, save_agents
+from loqa.run.agents import load_params, named_leaves, save_agents
 from loqa.run.checkpoints import Checkpoints
 from loqa.run.config import CoinConfig, IPDConfig, RunError
-from loqa.run.npz import leaf_name
 from loqa.run.run import Run
 
 
@@ -28,26 +27,10 @@ class Experiment(NamedTuple):
     reached: Callable[[dict[str, np.ndarray]], str | None] = lambda metrics: None  # why training ends early
 
 
-class NonFiniteError(RunError):
-    """A parameter or a loss became infinite or NaN; the message is one sentence, for the user."""
-
-    def __init__(self, iteration: int, what: str):
-        super().__init__(
-            f"in iteration {iteration} {what}; the checkpoints before it are kept, and jax.jax_debug_nans=true "
-            "names the operation"
-        )
-
-
-def init_keys(seed: int) -> tuple[jax.Array, jax.Array]:
-    """The keys of the first state and of the evaluations."""
-    key_init, key_evaluation = jax.random.split(jax.random.key(seed))
-    return key_init, key_evaluation
-
-
 def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> None:
     """Trains, evaluates and saves until the last iteration, or until a threshold is held; then draws figures."""
     hp, agent = config.hp, experiment.agent
-    key_init, key_evaluation = init_keys(hp.seed)
+    key_init, key_evaluation = jax.random.split(jax.random.key(hp.seed))
     checkpoints = Checkpoints(run)
     state = checkpoints.resumed_state
     if state is None:
@@ -61,10 +44,7 @@ def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> N
         iteration = int(state.iteration)
         position = {"iteration": iteration, "env_steps": iteration * hp.env_steps_per_iteration}
         run.log(position | metrics, {title: metrics[key] for title, key in experiment.columns.items()})
-        require_finite(state, metrics)
-
-    def save(state: TrainState) -> None:
-        save_agents(run, int(state.iteration), [me.params for me in state.learners])
+        require_finite(state, {name: x for name, x in metrics.items() if name.startswith("loss_")})
 
     iteration, last = int(state.iteration), hp.total_iterations
     periods = hp.eval_every, hp.save_every, hp.checkpoint_every, experiment.progress_every
@@ -76,7 +56,7 @@ def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> N
     if iteration in (0, last) and run.last_iteration != iteration:  # the last one: of a run that was made shorter
         measure(state)
     if iteration == last:
-        save(state)
+        save_agents(run, state)
     while iteration < last:
         stop = next_stop(iteration, last, *periods)
         state = jax.block_until_ready(iterate(state, stop - iteration))
@@ -85,12 +65,11 @@ def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> N
         run.progress(iteration)
         if iteration % hp.eval_every == 0 or iteration == last:
             measure(state)
-            reached = experiment.reached(run.metrics())
-            if reached:
+            if reached := experiment.reached(run.metrics()):
                 run.log_line(f"the {reached} threshold is held: done")
                 last = iteration
         if iteration % hp.save_every == 0 or iteration == last:
-            save(state)
+            save_agents(run, state)
         if iteration % hp.checkpoint_every == 0 or iteration == last or run.stop_signal:
             checkpoints.save(state)
         if run.stop_signal and iteration < last:
@@ -104,15 +83,14 @@ def next_stop(iteration: int, last: int, *periods: int) -> int:
     return min([last, *((iteration // period + 1) * period for period in periods)])
 
 
-def require_finite(state: TrainState, metrics: dict[str, Any] | None = None) -> None:
-    """Raises NonFiniteError, with the name of what is not finite: a parameter, or a loss among the metrics."""
+def require_finite(state: TrainState, losses: dict[str, float] | None = None) -> None:
+    """Raises RunError, with the name of what is not finite: a parameter or a loss."""
     if jax.config.jax_debug_nans:
         return  # JAX looks, and names the operation
-    params = [me.params for me in state.learners]
-    for path, x in jax.tree_util.tree_leaves_with_path(params):
+    agents = named_leaves({"agent": [me.params for me in state.learners]})
+    for name, x in (agents | (losses or {})).items():
         if not np.isfinite(x).all():
-            agent, name = leaf_name(path).split("/", 1)
-            raise NonFiniteError(state.iteration, f"{name} of agent {agent} became infinite or NaN")
-    for name, value in (metrics or {}).items():
-        if name.startswith("loss_") and not np.isfinite(value):
-            raise NonFiniteError(state.iteration, f"{name} became {value}")
+            raise RunError(
+                f"in iteration {state.iteration} {name} became infinite or NaN; the checkpoints before it are "
+                "kept, and jax.jax_debug_nans=true names the operation"
+            )

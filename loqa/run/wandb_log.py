@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,96 +12,64 @@ from loqa.run import provenance
 from loqa.run.config import WandbConfig
 from loqa.run.terminal import reason, short_path
 
-INIT_TIMEOUT = 20  # seconds to wait for the server at the start
-FINISH_TIMEOUT = 60  # seconds to wait for uploads at the end
+# Quiet, nothing but our numbers, and seconds to wait for the server at the start and for uploads at the end.
+SETTINGS = {"silent": True, "console": "off", "disable_git": True, "x_disable_stats": True}
+SETTINGS |= {"init_timeout": 20, "finish_timeout": 60, "finish_timeout_raises": True}
 
 
 class WandbLog:
-    """The W&B run of a training; before `start`, and after trouble, its methods do nothing.
-
-    `run_id` is W&B's name of the run; None before it has one.
-    """
+    """The W&B run of a training; before `start`, and after trouble, its methods do nothing."""
 
     def __init__(self, run_id: str | None, log_line: Callable[[str], object]):
-        self.run_id, self._log_line = run_id, log_line
+        self.run_id, self._log_line = run_id, log_line  # W&B's name of the run; None before it has one
         self._run: Any = None
         self._path = ""  # what `wandb sync` takes
 
     def start(self, options: WandbConfig, directory: Path, settings: dict, rows: dict[str, np.ndarray]) -> None:
-        """Starts online if that is wanted and works, otherwise offline, otherwise not at all.
-
-        `settings` is the whole configuration; `rows` are the metrics by name that a resumed run has already.
-        """
-        mode = os.environ.get("WANDB_MODE")
-        mode = mode if mode in ("disabled", "dryrun", "offline") else options.mode
+        """Starts online if that is wanted and works, otherwise offline with the rows so far, or not at all."""
+        mode = os.environ.get("WANDB_MODE") or options.mode
         if mode == "disabled":
             self._log_line("W&B: disabled by WANDB_MODE")
             return
-        why_offline = "as configured"
-        if mode == "online":
-            why_offline = _attempt(lambda: self._init("online", options, directory, settings))
-        if why_offline and (problem := _attempt(lambda: self._init("offline", options, directory, settings))):
+        init = partial(self._init, options, directory, settings)
+        why_offline = _attempt(partial(init, "online")) if mode == "online" else "as configured"
+        if why_offline and (problem := _attempt(partial(init, "offline"))):
             self._log_line(f"W&B could not start ({problem}); this run continues without it")
-            return
+        elif why_offline:
+            self._log_line(f"W&B: offline ({why_offline}). To upload this run later: wandb sync {self._path}")
+            for row in zip(*rows.values(), strict=True):  # an earlier offline part may lack some
+                self.log(dict(zip(rows, map(float, row), strict=True)))
+        else:
+            self._log_line(f"W&B: {self._run.url}")
 
-        def introduce(run: Any) -> None:
-            run.define_metric("*", step_metric="iteration")
-            self.run_id, self._path = run.id, short_path(Path(run.dir).parent)
-            offline = f"offline ({why_offline}). To upload this run later: wandb sync {self._path}"
-            self._log_line(f"W&B: {offline if why_offline else run.url}")
-            if why_offline:  # the offline files of the earlier part may lack rows: these have all
-                for i, iteration in enumerate(rows.get("iteration", ())):
-                    run.log({key: float(column[i]) for key, column in rows.items()}, step=int(iteration))
-
-        self._do("start", introduce)
-
-    def _init(self, mode: str, options: WandbConfig, directory: Path, settings: dict) -> None:
+    def _init(self, options: WandbConfig, directory: Path, settings: dict, mode: str) -> None:
         import wandb  # here, because it is slow and most runs do without
 
-        if wandb.run is not None:
-            wandb.run.finish()  # a run that was left open must not get this one's rows
         if mode == "online":
             wandb.setup(wandb.Settings(silent=True))  # or the login would print
             if not wandb.login(prompt=False, verify=False):
                 raise RuntimeError("no API key; `wandb login` saves one")
-        self._run = wandb.init(
-            project=options.project,
-            entity=options.entity,
+        run = wandb.init(
+            **options.model_dump(include={"project", "entity", "tags"}),
             group=options.group or provenance.multirun_name(),
             name=options.name or directory.name,
-            tags=list(options.tags),
-            dir=str(options.dir or directory),
+            dir=options.dir or str(directory),
             config=settings,
             mode=mode,
             id=self.run_id,
             resume="allow" if self.run_id else None,
-            settings=wandb.Settings(
-                silent=True,
-                console="off",
-                save_code=False,
-                disable_git=True,
-                disable_job_creation=True,
-                x_disable_stats=True,
-                reinit="finish_previous",
-                init_timeout=INIT_TIMEOUT,
-                finish_timeout=FINISH_TIMEOUT,
-                finish_timeout_raises=True,
-            ),
+            reinit="finish_previous",  # one that was left open must not get this one's rows
+            settings=wandb.Settings(**SETTINGS),
         )
+        run.define_metric("*", step_metric="iteration")
+        self._run, self.run_id, self._path = run, run.id, short_path(Path(run.dir).parent)
 
     def log(self, row: dict[str, float]) -> None:
         """Logs an evaluation, at the step of its iteration."""
-        self._do("log", lambda run: run.log(row, step=int(row["iteration"])))
-
-    def summarize(self, summary: dict[str, float]) -> None:
-        """Sets the numbers that W&B shows for the whole run."""
-        self._do("summary", lambda run: run.summary.update(summary))
-
-    def _do(self, what: str, action: Callable[[Any], object]) -> None:
         run = self._run
-        if run is not None and (problem := _attempt(lambda: action(run))):
+        if run is not None and (problem := _attempt(lambda: run.log(row, step=int(row["iteration"])))):
+            self._log_line(f"W&B failed ({problem}); this run continues without it")
             self._run = None
-            self._log_line(f"W&B failed ({what}: {problem}); this run continues without it")
             _attempt(lambda: run.finish(exit_code=1))  # nothing of it may reach the process's next run
 
     def finish(self, exit_code: int) -> None:
