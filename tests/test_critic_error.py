@@ -35,8 +35,7 @@ def test_q_values_are_the_mean_returns_of_episodes():
 
 
 def test_naive_learners_defect_whatever_the_error_and_loqa_shapes_where_it_is_small():
-    errors = jnp.array([-20.0, 0.0, 5.0])
-    gradients, deviations = map(np.asarray, expected_gradients(jax.random.key(1), errors, 2048, 16))
+    gradients, deviations = expected_gradients((-20.0, 0.0, 5.0), batches=8) / 1e3
     actor, shaping = gradients[:, 0], gradients[:, 1]
     # p (1 - p) times the advantage of cooperating, -1, times how often a state is met: once in 50 steps, or in
     # a quarter of the other 49.
@@ -49,7 +48,8 @@ def test_naive_learners_defect_whatever_the_error_and_loqa_shapes_where_it_is_sm
 
 
 def test_the_figure_and_the_table(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(critic_error, "measure", lambda: (np.ones((36, 2, 5)) / 1e3, np.ones((36, 2, 5)) / 1e4))
+    measured = np.stack([np.ones((36, 2, 5)), np.full((36, 2, 5), 0.1)])
+    monkeypatch.setattr(critic_error, "expected_gradients", lambda: measured)
     monkeypatch.setattr("sys.argv", ["critic_error", "--out", str(tmp_path / "picture")])
     critic_error.main()
     assert "| shaping | +5 | +1.0 ± 0.1 |" in capsys.readouterr().out
