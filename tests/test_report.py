@@ -150,7 +150,7 @@ def test_a_wrong_report_is_refused(tmp_path, sections, reason):
 def test_a_broken_summary_is_named(tmp_path):
     run = make_run(tmp_path / "runs/ipd_seed1", "ipd", 1, (-1, -1))
     (tmp_path / "report.yaml").write_text(yaml.safe_dump({"a": RUNS}))
-    for text in ("{", "[]"):
+    for text in ("{", "[1]"):
         (run / "summary.json").write_text(text)
         with pytest.raises(ValueError, match="summary.json is not"):
             report.build(tmp_path)

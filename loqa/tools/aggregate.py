@@ -13,7 +13,6 @@ from loqa.thresholds import THRESHOLDS, passes
 from loqa.tools.common import markdown_table
 from loqa.tools.saved_runs import Groups, SavedRun
 
-RESAMPLES = 1000  # of the bootstrap
 AGAINST_DEFECT = "always_defect_0_mean_rewards_a"
 
 # What is counted: of all training, and until a threshold is passed.
@@ -34,20 +33,20 @@ PUBLISHED_SECONDS = {
     ("M-FOS", "medium"): (6000, 10200, NEVER, NEVER, NEVER),
     ("M-FOS", "strong"): (NEVER, NEVER, NEVER, NEVER, NEVER),
 }
+TABLE_NOTE = """\
+Interquartile mean over seeds and its 95 % bootstrap interval; `>`: more than a quarter never reach it. Published:
+read off the paper's figure, means of three seeds at batch size 2048, on one A100."""
 
 
 def interquartile_mean(values: np.ndarray) -> np.ndarray:
-    """The mean without the highest and the lowest quarter, each rounded down: [seeds, ...] -> [...].
-
-    Of three seeds or fewer it is the mean. Infinite values count as any other.
-    """
+    """The mean without the highest and the lowest quarter, each rounded down: [seeds, ...] -> [...]."""
     cut = len(values) // 4
     return np.sort(values, 0)[cut : len(values) - cut].mean(0)
 
 
 def bootstrap_interval(values: np.ndarray, mean: Callable = interquartile_mean) -> tuple[np.ndarray, np.ndarray]:
     """The 95 % bootstrap interval of a mean over the first axis: [samples, ...] -> low [...], high [...]."""
-    draws = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
+    draws = np.random.default_rng(0).integers(len(values), size=(1000, len(values)))
     means = [mean(values[draw]) for draw in draws]
     # A quantile that is one of the means: between a finite and an infinite one there is nothing.
     low, high = np.quantile(means, (0.025, 0.975), axis=0, method="inverted_cdf")
@@ -58,10 +57,8 @@ class Summary(NamedTuple):
     """Until when a threshold was passed, over seeds on boards of one size, in one of UNITS."""
 
     times: np.ndarray  # [seeds]; infinite where it never was
-    at_least: float  # interquartile mean of these times, of runs that never passed: of the time when they ended
-    mean: (
-        float  # interquartile mean; infinite if more than a quarter of the seeds never passed (of 1 to 3: if one)
-    )
+    at_least: float  # their interquartile mean, where a run that never passed counts with all of its training
+    mean: float  # their interquartile mean; infinite if more than a quarter never passed
     low: float
     high: float
 
@@ -78,9 +75,7 @@ def summarise(runs: list[SavedRun], threshold: str, unit: str) -> dict[int, Summ
     for run in runs:
         height, _, width = run.board.partition("x")
         if not height or height != width or AGAINST_DEFECT not in run.metrics:
-            raise ValueError(
-                f"{run.path} is not a run of the Coin Game on a known square board, as thresholds need"
-            )
+            raise ValueError(f"{run.path} is not a run of the Coin Game on a known square board")
         passed = passes(run.metrics["self_play"], run.metrics[AGAINST_DEFECT], int(height), threshold)
         end = run.metrics[unit][passed.argmax() if passed.any() else -1]
         by_size.setdefault(int(height), []).append((end if passed.any() else NEVER, end))
@@ -99,16 +94,12 @@ def threshold_table(groups: Groups) -> str:
         columns = [summarise(runs, threshold, unit) for unit in UNITS]
         for size, first in columns[0].items():
             sizes.add(size)
-            reached = f"{np.isfinite(first.times).sum()} of {len(first.times)}"
-            cells = [reached, *(str(column[size]) for column in columns)]
+            cells = [f"{np.isfinite(first.times).sum()} of {len(first.times)}", *(str(x[size]) for x in columns)]
             lines.append([label or "this code", threshold, f"{size}x{size}", *cells])
     for (label, threshold), seconds in PUBLISHED_SECONDS.items():
         for size, time in zip(PUBLISHED_SIZES, seconds, strict=True):
             if size in sizes:
-                time = f"{time:,.0f}".replace("inf", "never")
-                lines.append([f"{label}, published", threshold, f"{size}x{size}", "", time, "", ""])
+                cells = [f"{size}x{size}", "", f"{time:,.0f}".replace("inf", "never"), "", ""]
+                lines.append([f"{label}, published", threshold, *cells])
     table = markdown_table(["", "threshold", "grid", "seeds that reach it", *UNITS.values()], lines, (0, 1, 2))
-    return (
-        f"{table}\n\nInterquartile mean over seeds and its 95 % bootstrap interval; `>`: more than a quarter never"
-        " reach it. Published: read off the paper's figure, means of three seeds at batch size 2048, on one A100."
-    )
+    return f"{table}\n\n{TABLE_NOTE}"

@@ -2,8 +2,7 @@
 
 Where both players of the iterated prisoner's dilemma cooperate with probability 1/2 in every state, the Q-values
 are known exactly. With a constant added they replace the critic's here, and the expected gradient of the losses
-shows where the policy goes. The losses are those of hp=logits, with a finite horizon and constant advantages. The
-figure also has the error of the critics of training RUNS.
+shows where the policy goes. The losses are those of hp=logits, with a finite horizon and constant advantages.
 """
 
 from functools import cache
@@ -29,19 +28,14 @@ from loqa.tools.style import in_style, legend_below, panels, save
 GAME_LENGTH, DISCOUNT = 50, 0.96  # the paper's
 BATCH, BATCHES = 4096, 32
 ERRORS = tuple(range(-10, 26))
-SWAPPED = np.array([0, 1, 3, 2, 4])  # the states as the other player sees them
 NOTE = "Minus the gradient by the log-odds of cooperation, in thousandths, where P(cooperate) = 1/2."
 
 
-def exact_q_values(p_cooperate: np.ndarray, game_length: int = GAME_LENGTH) -> np.ndarray:
-    """Q-values [T+1, 5, 2], by step, state and own action, when both players have the policy `p_cooperate` [5]."""
-    theirs = np.stack([p_cooperate[SWAPPED], 1 - p_cooperate[SWAPPED]], 1)  # [5, 2], P(their action | my state)
-    mine = np.stack([p_cooperate, 1 - p_cooperate], 1)
-    q_values = np.zeros((game_length + 1, 5, 2))
-    for t in reversed(range(game_length)):
-        values = (mine * q_values[t + 1]).sum(1)
-        after = PAYOFF + DISCOUNT * values[1:].reshape(2, 2)  # [my action, theirs]; CC, CD, DC, DD come next
-        q_values[t] = theirs @ after.T
+def exact_q_values() -> np.ndarray:
+    """Q-values [T+1, 5, 2], by step, state and own action, where P(cooperate) is 1/2."""
+    q_values = np.zeros((GAME_LENGTH + 1, 5, 2))
+    for t in reversed(range(GAME_LENGTH)):
+        q_values[t] = np.mean(PAYOFF, 1) + DISCOUNT * q_values[t + 1].mean()  # PAYOFF: [my action, theirs]
     return q_values
 
 
@@ -52,7 +46,7 @@ def expected_gradients(errors: tuple[float, ...] = ERRORS, batches: int = BATCHE
     `errors` are E constants that are added to the exact Q-values of both players. Returns [2, E, 2, 5]: means over
     `batches` of minus the gradients of the actor loss and of the shaping loss, and their standard errors.
     """
-    q_table = jnp.asarray(exact_q_values(np.full(5, 0.5)), jnp.float32)
+    q_table = jnp.asarray(exact_q_values(), jnp.float32)
     hp = parse(compose("ipd", []), IPDConfig).hp
     options = policy_options(hp) | {"stop_grad_advantage": True, "terminal_value": False}
 
@@ -88,8 +82,7 @@ def draw(groups: Groups, path: Path) -> list[str]:
     pushes = {"shaping": gradients[:, 1], "actor + shaping": gradients.sum(1)}
     for axes, (title, push) in zip(grid, pushes.items(), strict=False):
         axes.plot(ERRORS, push, label=STATES)
-        axes.axhline(0, color="0.3", linewidth=0.6)
-        axes.axvline(0, color="0.3", linewidth=0.6)
+        axes.grid()
         axes.set(title=title, xlabel="error of all Q-values", ylabel="push to cooperation")
     if groups:
         draw_seed_curves(grid[2], groups, "qvalue_0_bias", "iteration")
@@ -112,9 +105,8 @@ def table() -> str:
 
 def main() -> None:
     parser = tool_parser("critic_error", __doc__)
-    parser.add_argument("runs", nargs="*", metavar="RUNS", help="training runs; LABEL=RUNS names a group")
-    out = Path("experiments/plots/critic_error")
-    parser.add_argument("--out", type=Path, default=out, help="the files to write, without suffix (%(default)s)")
+    parser.add_argument("runs", nargs="*", metavar="RUNS", help="whose critics' errors to draw, too")
+    parser.add_argument("--out", type=Path, default="experiments/plots/critic_error", help="files, without suffix")
     options = parser.parse_args()
     with one_line_errors(parser):
         groups = group_runs(read_runs(options.runs)) if options.runs else {}

@@ -26,10 +26,7 @@ Published: read off the paper's figure, means of three seeds on one A100."""
 
 @in_style
 def seed_curves(groups: Groups, path: Path, columns: Sequence[str] = (), x_axis: str = "iteration") -> list[str]:
-    """Draws a panel for each column: each group's interquartile mean and interval, each seed thin behind it.
-
-    Without columns: `shown_columns`. Raises ValueError if a run lacks one.
-    """
+    """Draws a panel for each column, or for each that all runs have; raises ValueError if a run lacks one."""
     runs = sum(groups.values(), [])
     columns = columns or shown_columns(runs)
     for run in runs:
@@ -47,12 +44,11 @@ def seed_curves(groups: Groups, path: Path, columns: Sequence[str] = (), x_axis:
 
 
 def draw_seed_curves(axes: Axes, groups: Groups, column: str, x_axis: str) -> None:
-    """One panel of `seed_curves`."""
+    """Draws each group's interquartile mean and interval, and each seed thin behind it."""
     for label, runs in groups.items():
         x, values = over_seeds(runs, x_axis, column)
-        marker = "o" if x.size == 1 else None
-        name = f"{label} (n = {len(runs)})".strip()
-        (line,) = axes.plot(x, interquartile_mean(values), marker=marker, label=name)
+        (line,) = axes.plot(x, interquartile_mean(values), label=f"{label} (n = {len(runs)})".strip())
+        line.set_marker("o" if x.size == 1 else "")
         color = line.get_color()
         if len(runs) > 1:
             axes.fill_between(x, *bootstrap_interval(values), color=color, alpha=0.25, linewidth=0)
@@ -66,18 +62,14 @@ def draw_seed_curves(axes: Axes, groups: Groups, column: str, x_axis: str) -> No
 def over_seeds(runs: Sequence[SavedRun], x_axis: str, column: str) -> tuple[np.ndarray, np.ndarray]:
     """One metric of several runs at the iterations that all have: x [X], the mean over runs; values [runs, X]."""
     shared = reduce(np.intersect1d, [run.metrics["iteration"][~np.isnan(run.metrics[column])] for run in runs])
-    rows = [np.isin(run.metrics["iteration"], shared) for run in runs]
-    pairs = list(zip(runs, rows, strict=True))
-    x, values = (np.array([run.metrics[name][shown] for run, shown in pairs]) for name in (x_axis, column))
+    pairs = [(run.metrics, np.isin(run.metrics["iteration"], shared)) for run in runs]
+    x, values = (np.array([metrics[name][rows] for metrics, rows in pairs]) for name in (x_axis, column))
     return x.mean(0), values
 
 
 @in_style
 def group_bars(groups: Groups, path: Path, agent: int = 0) -> list[str]:
-    """Draws P(cooperate | state) of each group's last evaluations, a panel each; dots are the seeds.
-
-    Raises ValueError if a run is not one of the IPD with such an agent.
-    """
+    """Draws P(cooperate | state) of each group's last evaluations, a panel each; raises ValueError for others."""
     figure, grid = panels(len(groups), (max(PANEL[0], 2.9 / len(groups)), 1.4 * PANEL[1]))
     places = np.arange(len(STATES))
     for axes, (label, runs) in zip(grid, groups.items(), strict=True):
@@ -135,10 +127,7 @@ def read_league(path: Path) -> tuple[np.ndarray, list[str], list[str]]:
 
 @in_style
 def heat_map(rewards: np.ndarray, names: Sequence[str], kinds: Sequence[str], path: Path) -> list[str]:
-    """Draws what each row's player earns a step against each column's, [N, N], with lines between the kinds.
-
-    Players of a kind are next to each other in `names` and `kinds`, N each.
-    """
+    """Draws what each row's player earns a step against each column's, [N, N], with lines between the kinds."""
     side = 0.9 + max(0.31 * len(names), 1.8)
     figure, (axes,) = panels(1, (side + 0.7, side))
     image = axes.imshow(rewards, cmap="cividis")

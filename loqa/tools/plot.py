@@ -5,10 +5,9 @@ bars        P(cooperate) in each state of the IPD: means, and the seeds
 thresholds  what the paper's thresholds take, by grid; with a table
 league      the heat map of a league.csv, in place of RUNS
 
-RUNS are run directories, directories of runs, or CSV files of metrics. LABEL=RUNS names a group, and several words
-may have the same label. Runs without one are a group where their settings differ in no more than seed and length.
-Of a CSV file without a config.yaml, seed and grid are read off its name or its directory's, as
-coin_3x3/seed_42.csv.
+RUNS are run directories, directories of runs, or CSV files of metrics, such as coin_3x3/seed_42.csv, with seed and
+grid in the name. LABEL=RUNS names a group, and several words may have the same label. Runs without one are a group
+where their settings differ in no more than seed and length.
 """
 
 from pathlib import Path

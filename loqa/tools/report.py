@@ -11,8 +11,8 @@ figure and writes every table into its README.md. A section of report.yaml:
       show: [last, late, curves, thresholds]   # tables and figures, in this order
 
 `last` is a table of the last evaluations, `late` of the means over the last thousand iterations; `bars`, `curves`,
-`thresholds` and `critic_error` are what these tools draw and write. `until: 2000` shows the runs up to that
-iteration only. `league: FILE.csv` in place of `runs` is the heat map and the table of a league.
+`thresholds` and `critic_error` are what these tools draw and write. `until: 2000` leaves out later iterations.
+`league: FILE.csv` in place of `runs` is the heat map and the table of a league.
 """
 
 import json
@@ -38,11 +38,8 @@ ARCHIVED = ("config.yaml", "metrics.csv", "summary.json")
 
 
 def archive(runs: Sequence[Path], out: Path, with_agents: bool = True) -> list[Path]:
-    """Copies finished runs to `out`, each to a directory of the run's name without the time.
-
-    Raises OSError or ValueError, before anything is copied, if one is no finished run or exists already.
-    """
-    files: dict[Path, list[Path]] = {}  # by the directory to copy to
+    """Copies finished runs to `out`, without the time in their names; first raises OSError or ValueError."""
+    copies, files = [], {}
     for run in runs:
         copy = out / re.sub(r"_\d{8}-\d{6}(_\d+)?$", "", run.absolute().name)
         if missing := [name for name in ARCHIVED if not (run / name).exists()]:
@@ -50,14 +47,15 @@ def archive(runs: Sequence[Path], out: Path, with_agents: bool = True) -> list[P
         last = int(read_runs([str(run)])[0].metrics["iteration"][-1])
         if _summary(run).get("iteration") != last:
             raise ValueError(f"{run} is not a finished run: it continued to iteration {last}")
-        if copy.exists() or copy in files:
+        if copy.exists() or copy in copies:
             raise ValueError(f"{run} cannot be copied to {copy}: that exists already")
-        files[copy] = [run / name for name in ARCHIVED] + (agent_files(run) if with_agents else [])
-    for run, (copy, originals) in zip(runs, files.items(), strict=True):
-        for file in originals:
-            (copy / file.relative_to(run)).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy / file.relative_to(run))
-    return list(files)
+        copies.append(copy)
+        originals = [run / name for name in ARCHIVED] + (agent_files(run) if with_agents else [])
+        files |= {file: copy / file.relative_to(run) for file in originals}
+    for file, target in files.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+    return copies
 
 
 def _summary(run: Path) -> dict[str, Any]:
@@ -125,10 +123,8 @@ def build(directory: Path) -> None:
         text += [f"## {section.title}", section.text.strip()]
         if section.league:
             text.append(_league(directory / section.league, directory / f"{name}.png"))
-        words = []
-        for label, paths in section.runs.items():
-            words += [f"{label}={directory / path}" for path in ([paths] if isinstance(paths, str) else paths)]
-        runs = read_runs(words)
+        words = [(label, path) for label, paths in section.runs.items() for path in np.atleast_1d(paths)]
+        runs = read_runs([f"{label}={directory / path}" for label, path in words])
         shown = []
         for run in runs:
             rows = run.metrics["iteration"] <= section.until
@@ -153,13 +149,11 @@ def _league(path: Path, figure: Path) -> str:
     same = kind[:, None] == kind
     others = {"itself": itself, "others of its kind": same & ~itself}
     others |= {other: (kind == other) & ~same for other in dict.fromkeys(kinds)}
+    means = lambda x: f"{decimal(rewards[x].mean())} / {decimal(rewards.T[x].mean())}" if x.any() else ""
     lines = []
     for player in dict.fromkeys(kinds):
-        pairs = [(kind == player)[:, None] & against for against in others.values()]
-        means = [
-            f"{decimal(rewards[x].mean())} / {decimal(rewards.T[x].mean())}" if x.any() else "" for x in pairs
-        ]
-        lines.append([f"{player} ({kinds.count(player)})", *means])
+        cells = [means((kind == player)[:, None] & against) for against in others.values()]
+        lines.append([f"{player} ({kinds.count(player)})", *cells])
     note = "Mean reward a step of the row's player / of its opponent, means over all pairs and both seats."
     return f"{markdown_table(['against', *others], lines)}\n\n{note}\n\n![Heat map]({figure.name})"
 
@@ -186,14 +180,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the directory to archive to")
     parser.add_argument("--without-agents", action="store_true", help="archive no agents")
     options = parser.parse_args()
-    if (options.out is None) == (options.command == "archive"):
-        parser.error("archive needs --out, build has none")
+    if options.command == "archive" and not options.out:
+        parser.error("archive needs --out")
     with one_line_errors(parser):
         if options.command == "archive":
             print(*archive(options.directories, options.out, not options.without_agents), sep="\n")
         else:
-            for directory in options.directories:
-                build(directory)
+            build(options.directories[0])
 
 
 if __name__ == "__main__":

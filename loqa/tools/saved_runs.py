@@ -60,16 +60,11 @@ def shown_columns(runs: Sequence[SavedRun]) -> list[str]:
 
 
 def read_runs(words: Sequence[str]) -> list[SavedRun]:
-    """The runs that words name: a run's directory, a directory of runs, or a CSV file; LABEL=PATH names a group.
-
-    Raises OSError or ValueError: in one sentence, what is wrong.
-    """
+    """The runs of directories and CSV files, each a PATH or LABEL=PATH; raises OSError or ValueError."""
     runs = []
     for word in words:
         label, path = split_label(word)
-        files = [path] if path.is_file() else [path / "metrics.csv"]
-        if not files[0].exists():
-            files = sorted(path.rglob("metrics.csv")) or sorted(path.glob("*.csv"))
+        files = [path] if path.is_file() else sorted(path.rglob("metrics.csv")) or sorted(path.glob("*.csv"))
         found = [_read_run(file, label) for file in files]
         found = [run for run in found if run.metrics["iteration"].size]
         if not found:

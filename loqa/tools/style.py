@@ -24,10 +24,7 @@ in_style = matplotlib.rc_context(STYLE)  # decorates each function that draws
 
 
 def panels(number: int, size: tuple[float, float] = PANEL, **options: Any) -> tuple[Figure, np.ndarray]:
-    """A figure of `number` panels, three a row, each of `size` inches: the figure and the axes [number].
-
-    `options` are those of `Figure.subplots`.
-    """
+    """A figure of panels of `size` inches, three a row, and its axes [number]; `options`: of `Figure.subplots`."""
     rows, columns = math.ceil(number / 3), min(number, 3)
     figure = Figure(figsize=(size[0] * columns, size[1] * rows), dpi=200, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **options).ravel()

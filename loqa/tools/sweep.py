@@ -1,7 +1,4 @@
-"""Multiruns (`-m`, or `experiment=...`): each job leaves a note, and the sweep ends with a summary and figures.
-
-Hydra's launchers run the jobs, and call the callback here in whatever process a job runs.
-"""
+"""Multiruns (`-m`, or `experiment=...`): each job leaves a note, and the sweep ends with a summary and figures."""
 
 import atexit
 import json
@@ -19,7 +16,7 @@ from loqa.tools.saved_runs import group_runs, read_runs, shown_columns
 
 
 class Sweep(Callback):
-    """Hydra's callback: notes the jobs of a multirun in `jobs/` of its directory, and sums them up at its end."""
+    """Hydra's callback, in the process of each job: notes the jobs in `jobs/`, and sums them up at the end."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         # At the exit of the process, because Hydra calls nothing after a job that failed, or Ctrl-C.
@@ -29,10 +26,11 @@ class Sweep(Callback):
         _note(config, {"status": "killed"})  # which stays if the job has no chance to write more
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        if job_return.status is JobStatus.COMPLETED:  # the scripts return the run's directory
-            _note(config, {"status": "finished", "directory": str(job_return.return_value)})
-        else:  # the attribute, since the property raises the exception again
-            _note(config, {"status": f"failed: {job_return._return_value}"})
+        result = str(job_return._return_value)  # the run's directory, or an error, which the property would raise
+        completed = job_return.status is JobStatus.COMPLETED
+        _note(
+            config, {"status": "finished", "directory": result} if completed else {"status": f"failed: {result}"}
+        )
 
 
 def _note(config: DictConfig, note: dict[str, Any]) -> None:
@@ -42,9 +40,9 @@ def _note(config: DictConfig, note: dict[str, Any]) -> None:
         path.write_text(json.dumps({"job": list(config.hydra.overrides.task)} | note))
 
 
-def summarise(multirun_directory: Path) -> None:
-    """Prints how each job ended, writes summary.csv, and draws the figures of the jobs that finished."""
-    rows = [json.loads(path.read_text()) for path in sorted((multirun_directory / "jobs").glob("*.json"))]
+def summarise(directory: Path) -> None:
+    """Prints how each job of a multirun ended, writes summary.csv and draws those that finished."""
+    rows = [json.loads(path.read_text()) for path in sorted((directory / "jobs").glob("*.json"))]
     if not rows:
         return
     common = set.intersection(*(set(row["job"]) for row in rows)) if len(rows) > 1 else set()
@@ -54,23 +52,21 @@ def summarise(multirun_directory: Path) -> None:
         row["job"] = " ".join(word for word in row["job"] if word not in common)
         try:
             for run in read_runs([row["directory"]]) if "directory" in row else ():
-                columns = ("iteration", "walltime", *shown_columns([run]))
-                row |= {column: run.metrics[column][-1] for column in columns}
+                row |= {x: run.metrics[x][-1] for x in ("iteration", "walltime", *shown_columns([run]))}
                 runs.append(run)
         except (OSError, ValueError) as error:
             row["status"] = f"no metrics: {error}"
         print(textwrap.shorten(f"{row['job']}: {row['status']}", 110, placeholder=" ..."))
     try:
-        write_csv(multirun_directory / "summary.csv", rows)
+        write_csv(directory / "summary.csv", rows)
         if runs:
             from loqa.tools import figures  # here, because matplotlib is slow to import and jobs do without
 
-            figures.seed_curves(group_runs(runs), multirun_directory / "curves")
+            figures.seed_curves(group_runs(runs), directory / "curves")
             if "p_0_START_C" in runs[0].metrics:
-                figures.group_bars(group_runs(runs), multirun_directory / "tit_for_tat")
+                figures.group_bars(group_runs(runs), directory / "tit_for_tat")
             elif len({run.board for run in runs}) > 1:
-                groups = group_runs(runs, split_boards=False)
-                figures.threshold_figure(groups, multirun_directory / "thresholds")
+                figures.threshold_figure(group_runs(runs, split_boards=False), directory / "thresholds")
     except (OSError, ValueError) as error:
         print(f"the summary is not complete: {error}")
-    print(f"table and figures: {multirun_directory}", flush=True)
+    print(f"table and figures: {directory}", flush=True)
