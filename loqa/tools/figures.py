@@ -38,7 +38,7 @@ def seed_curves(groups: Groups, path: Path, columns: Sequence[str] = (), x_axis:
         axes.set_title(TITLES.get(column, textwrap.fill(column, 30)))
         if column.startswith("p_"):
             axes.set_ylim(-0.04, 1.04)
-    if list(groups) != [""]:
+    if len(runs) > 1:
         legend_below(figure, grid[0], CURVES_NOTE)
     return save(figure, path)
 

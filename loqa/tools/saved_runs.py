@@ -94,10 +94,7 @@ def _read_run(path: Path, label: str) -> SavedRun:
 
 
 def group_runs(runs: Sequence[SavedRun], split_boards: bool = True) -> Groups:
-    """Runs of the same label; of those without one, runs whose settings differ in no more than seed and length.
-
-    `split_boards` makes groups of the boards. Raises ValueError if a seed is twice in a group.
-    """
+    """Runs of one label, or else of settings that differ in seed and length only; ValueError for a seed twice."""
     values: dict[str, set[str]] = {}
     for run in runs:
         for key in run.settings.keys() - IGNORED_WHEN_GROUPING if not run.label else ():

@@ -37,7 +37,9 @@ def _note(config: DictConfig, note: dict[str, Any]) -> None:
     if config.hydra.mode is RunMode.MULTIRUN:
         path = Path(config.hydra.sweep.dir) / "jobs" / f"{int(config.hydra.job.num):04d}.json"
         path.parent.mkdir(parents=True, exist_ok=True)  # of what fails here, Hydra warns
-        path.write_text(json.dumps({"job": list(config.hydra.overrides.task)} | note))
+        unfinished = path.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps({"job": list(config.hydra.overrides.task)} | note))
+        unfinished.replace(path)
 
 
 def summarise(directory: Path) -> None:
@@ -52,7 +54,7 @@ def summarise(directory: Path) -> None:
         row["job"] = " ".join(word for word in row["job"] if word not in common)
         try:
             for run in read_runs([row["directory"]]) if "directory" in row else ():
-                row |= {x: run.metrics[x][-1] for x in ("iteration", "walltime", *shown_columns([run]))}
+                row |= {x: f"{run.metrics[x][-1]:.9g}" for x in ("iteration", "walltime", *shown_columns([run]))}
                 runs.append(run)
         except (OSError, ValueError) as error:
             row["status"] = f"no metrics: {error}"
