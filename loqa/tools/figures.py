@@ -101,7 +101,7 @@ def threshold_figure(groups: Groups, path: Path) -> list[str]:
             (line,) = axes.plot(sizes, means, marker="o", label=label or "this code")
             for size, summary in summaries.items():
                 axes.plot([size] * len(summary.times), summary.times, ".", color=line.get_color(), alpha=0.5)
-                axes.plot([size] * 2, (summary.low, summary.high), color=line.get_color())
+                axes.plot([size] * 2, (summary.low, summary.high), "-", color=line.get_color())
         for (label, of), seconds in aggregate.PUBLISHED_SECONDS.items() if unit == "walltime" else ():
             if of == threshold:
                 axes.plot(aggregate.PUBLISHED_SIZES, seconds, "s:", label=f"{label}, published", linewidth=0.8)
@@ -128,7 +128,7 @@ def read_league(path: Path) -> tuple[np.ndarray, list[str], list[str]]:
 @in_style
 def heat_map(rewards: np.ndarray, names: Sequence[str], kinds: Sequence[str], path: Path) -> list[str]:
     """Draws what each row's player earns a step against each column's, [N, N], with lines between the kinds."""
-    side = 0.9 + max(0.31 * len(names), 1.8)
+    side = 1.2 + max(0.31 * len(names), 1.8)
     figure, (axes,) = panels(1, (side + 0.7, side))
     image = axes.imshow(rewards, cmap="cividis")
     for (i, j), reward in np.ndenumerate(rewards):

@@ -167,7 +167,7 @@ def _origins(runs: Sequence[SavedRun]) -> str:
         commits = [commit[:10] + commit[40:] for commit in summary.get("commits", ()) if commit]  # 40: -dirty
         machine = ", ".join(f"{value}" for value in summary.get("machine", {}).values())
         line = [run.label, str(run.seed), f"{iteration:.0f}", f"{steps / 1e6:.1f}M", f"{seconds / 60:.1f}"]
-        lines.append([*line, ", ".join(commits), machine, f"`{summary.get('command', '')}`"])
+        lines.append([*line, ", ".join(commits), machine, f"`{summary['command']}`" if summary else ""])
     head = ["", "seed", "iterations", "env steps", "minutes", "commits", "processor, cores, device", "command"]
     table = markdown_table(head, lines, text_columns=(0, 5, 6, 7))
     return f"<details><summary>Where these runs come from</summary>\n\n{table}\n\n</details>"
