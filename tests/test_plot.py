@@ -1,6 +1,5 @@
 """The figures: valid files of a sensible size, of the runs that were asked for, with the right numbers in them."""
 
-import csv
 import sys
 from types import SimpleNamespace
 
@@ -16,10 +15,8 @@ from loqa.tools.aggregate import (
     PUBLISHED_SECONDS,
     PUBLISHED_SIZES,
     bootstrap_interval,
-    first_passing,
     interquartile_mean,
     summarise,
-    threshold_rows,
     threshold_table,
 )
 from loqa.tools.common import split_label
@@ -50,7 +47,7 @@ class FakeRun:
         names += [f"p_{i}_{state}_C" for i in range(learners) for state in STATES]
         names += [f"always_{x}_mean_rewards_{y}" for x in ("defect_0", "cooperate_0") for y in "ad"]
         iteration = 100.0 * np.arange(rows)
-        self._metrics = {"iteration": iteration, "env_steps": 1e5 * iteration}
+        self._metrics = {"iteration": iteration}
         self._metrics |= {name: np.exp(-iteration / 200) for name in names}
         self._metrics["qvalue_0_mean"][rows // 2] = np.nan
 
@@ -62,22 +59,18 @@ class FakeRun:
 
 
 @pytest.mark.parametrize("rows", [1, 4])
-def test_the_figures_of_a_finished_run(tmp_path, rows):
+def test_the_figures_of_a_finished_run(tmp_path, monkeypatch, rows):
+    drawn = []
+    curves = figures.draw_seed_curves
+    monkeypatch.setattr(figures, "draw_seed_curves", lambda *args: drawn.append(args[2]) or curves(*args))
     run_figures.coin_figures(FakeRun(tmp_path, rows))
-    assert image_size(tmp_path / "curves.png") == (1920, 500)
+    assert {"own_coins_0", "always_defect_0_mean_rewards_a", "mean_rewards_1", "qvalue_0_bias"} <= set(drawn)
+    image_size(tmp_path / "curves.png")
+    drawn.clear()
     run_figures.ipd_figures(FakeRun(tmp_path, rows, learners=2), MatrixGame(), SimpleNamespace(num_learners=2))
-    assert image_size(tmp_path / "curves.png") == (1920, 1000)  # four panels, two rows
-    assert {image_size(tmp_path / f"tit_for_tat_{i}.png") for i in (0, 1)} == {(640, 500)}
-
-
-def test_reference_lines_of_the_rewards():
-    assert run_figures.mutual_outcomes(MatrixGame()) == {"both cooperate": -1, "both defect": -2}
-    asymmetric = MatrixGame("a game", ((3, 0, 0, 1), (2, 0, 0, 1)))
-    assert run_figures.mutual_outcomes(asymmetric) == {
-        "both cooperate: player 0": 3,
-        "both cooperate: player 1": 2,
-        "both defect": 1,
-    }
+    states = [f"p_{i}_{state}_C" for i in (0, 1) for state in STATES]
+    assert drawn == [*states, "mean_rewards_0", "mean_rewards_1", "qvalue_0_bias", "qvalue_0_mean"]
+    assert all(image_size(tmp_path / name) for name in ("curves.png", "tit_for_tat_0.png", "tit_for_tat_1.png"))
 
 
 # ------------------------------------------------------------------------------------------------- aggregates
@@ -100,25 +93,21 @@ def test_the_interval_is_that_of_resampled_seeds():
     np.testing.assert_allclose(high - low, 2 * 1.96 * np.sqrt(1.19 / 400), rtol=0.12)
 
 
-def made_up(path="run", label="", seed=0, size=3, game="coin", settings=None, **metrics):
-    length = len(next(iter(metrics.values())))
-    steps = np.arange(length, dtype=float)
+def made_up(path="run", label="", seed=0, size=3, **metrics):
+    steps = np.arange(len(next(iter(metrics.values()))), dtype=float)
     counted = {"iteration": 10 * steps, "env_steps": 1000 * steps, "walltime": 7 + steps}
-    grid = (size, size) if size else None
-    metrics = counted | {key: np.array(values, float) for key, values in metrics.items()}
-    return SavedRun(path, label, game, seed, grid, settings or {}, metrics)
+    settings = {"seed": seed} | ({"game.height": size, "game.width": size} if size else {})
+    return SavedRun(path, label, settings, counted | {key: np.array(x, float) for key, x in metrics.items()})
 
 
-def test_seeds_are_compared_at_the_same_places():
-    """Also where they were evaluated at other times, miss a value, or end sooner."""
-    first = made_up(q=[0, 10, 20, 30, 40])
-    second = made_up(q=[5, np.nan, 25, 35])
-    second.metrics["walltime"][:] = [7.5, 8.5, 9.5, 10.5]
+def test_seeds_are_compared_at_the_iterations_that_all_have():
+    """Also where one misses a value, ends sooner, or takes longer."""
+    first, second = made_up(q=[0, 10, 20, 30, 40]), made_up(q=[5, np.nan, 25, 35])
+    second.metrics["walltime"][:] += 1
     x, values = over_seeds([first, second], "walltime", "q")
-    np.testing.assert_allclose(x, [7.5, 8, 9, 9.5, 10, 10.5])
-    np.testing.assert_allclose(values, [[5, 10, 20, 25, 30, 35], [5, 10, 20, 25, 30, 35]])
-    x, _ = over_seeds([first, second], "env_steps", "q")
-    np.testing.assert_allclose(x, [0, 1000, 2000, 3000])
+    np.testing.assert_allclose(x, [7.5, 9.5, 10.5])
+    np.testing.assert_allclose(values, [[0, 20, 30], [5, 25, 35]])
+    np.testing.assert_allclose(over_seeds([first, second], "env_steps", "q")[0], [0, 2000, 3000])
     x, values = over_seeds([first, made_up(q=[np.nan])], "iteration", "q")
     assert x.size == 0 and values.shape == (2, 0)
 
@@ -132,13 +121,15 @@ def test_both_rewards_must_pass_in_one_evaluation():
         "self_play": [0.2, 0.0, 0.025, 0.026, 0.2, 0.0],
         "always_defect_0_mean_rewards_a": [-0.7, 0.0, 0.0, -0.59, -0.2, 0.0],
     }
-    run = made_up(**curves)
-    assert first_passing(run, "weak") == 3  # 0 and 1 pass one condition each, 2 is not above
-    assert first_passing(run, "medium") == 4
-    assert first_passing(run, "strong") is None  # each at times, never both
+    first = lambda threshold, **run: [x.mean for x in summarise([made_up(**run)], threshold, "iteration").values()]
+    assert first("weak", **curves) == [30]  # 0 and 1 pass one condition each, 2 is not above
+    assert first("medium", **curves) == [40]
+    assert first("strong", **curves) == [np.inf]  # each at times, never both
     # n is 2, 4, 4, 6, 6: the first is too little in self-play, the last too little against always-defect.
-    runs = [made_up(size=s, self_play=[0.013], always_defect_0_mean_rewards_a=[-0.29]) for s in range(3, 8)]
-    assert [first_passing(run, "weak") for run in runs] == [None, 0, 0, None, None]
+    rewards = {"self_play": [0.013], "always_defect_0_mean_rewards_a": [-0.29]}
+    found = summarise([made_up(size=size, **rewards) for size in (4, 3, 5, 7, 6)], "weak", "iteration")
+    assert {size: one.mean for size, one in found.items()} == {3: np.inf, 4: 0, 5: 0, 6: np.inf, 7: np.inf}
+    assert list(found) == [3, 4, 5, 6, 7]
 
 
 def test_a_threshold_is_held_by_the_last_five_evaluations():
@@ -158,26 +149,26 @@ def passing_at(*rows):
 
 
 def test_seeds_that_never_pass_are_not_left_out():
-    all_do = summarise(passing_at(2, 4, 6), "weak", "iteration")
-    assert (all_do.mean, all_do.at_least) == (40, 40) and 20 <= all_do.low <= 40 <= all_do.high <= 60
-    one_does_not = summarise(passing_at(2, None, 6), "weak", "env_steps")
+    all_do = summarise(passing_at(2, 4, 6), "weak", "iteration")[3]
+    assert all_do.mean == 40 and 20 <= all_do.low <= 40 <= all_do.high <= 60
+    one_does_not = summarise(passing_at(2, None, 6), "weak", "env_steps")[3]
     assert one_does_not.mean == one_does_not.high == np.inf
     assert one_does_not.at_least == pytest.approx((2000 + 8000 + 6000) / 3)
-    of_four = summarise(passing_at(2, None, 6, 3), "weak", "walltime")
+    of_four = summarise(passing_at(2, None, 6, 3), "weak", "walltime")[3]
     assert of_four.mean == (7 + 3 + 7 + 6) / 2 and of_four.high == np.inf  # a quarter may
 
 
 def test_the_table_of_thresholds():
-    rows = threshold_rows({"mine": passing_at(2, 4, 6), "": passing_at(None)})
-    assert [row["label"] for row in rows] == ["mine"] * 3 + [""] * 3 + ["LOQA"] * 3 + ["POLA"] * 3 + ["M-FOS"] * 3
-    assert {row["size"] for row in rows} == {3}  # published ones of the same boards only
-    text = threshold_table(rows)
-    assert "| mine | 3x3 | weak | 3 of 3 | 11 [9, 13] | 4,000 [2,000, 6,000] | 40 [20, 60] |" in text
-    assert "| this code | 3x3 | strong | 0 of 1 | not in 15 | not in 8,000 | not in 80 |" in text
-    assert "| POLA, published | 3x3 | strong |  | 24,000 |  |  |" in text
-    assert "| M-FOS, published | 3x3 | strong |  | never |  |  |" in text
-    for published in PUBLISHED_SECONDS.values():
-        assert {len(seconds) for seconds in published.values()} == {len(PUBLISHED_SIZES)}
+    text = threshold_table(
+        {"mine": passing_at(2, 4, 6), "": passing_at(None), "of four": passing_at(2, None, 6, 3)}
+    )
+    assert "| mine | weak | 3x3 | 3 of 3 | 11 [9, 13] | 4,000 [2,000, 6,000] | 40 [20, 60] |" in text
+    assert "| this code | strong | 3x3 | 0 of 1 | > 15 | > 8,000 | > 80 |" in text
+    assert "| of four | weak | 3x3 | 3 of 4 | 12 [" in text and ", never] |" in text
+    assert "| POLA, published | strong | 3x3 |  | 24,000 |  |  |" in text
+    assert "| M-FOS, published | strong | 3x3 |  | never |  |  |" in text
+    assert "4x4" not in text  # published ones of the same boards only
+    assert {len(seconds) for seconds in PUBLISHED_SECONDS.values()} == {len(PUBLISHED_SIZES)}
 
 
 # ------------------------------------------------------------------------------------------------- saved runs
@@ -216,18 +207,18 @@ def sweep(tmp_path):
 def test_runs_are_read_with_what_tells_them_apart(sweep):
     runs = read_runs([str(sweep / "sweep")])
     assert len(runs) == 8
-    assert {(run.seed, run.grid, run.settings["qvalue.gamma"]) for run in runs} == {
-        (seed, (size, size), gamma) for seed in (42, 43) for size in (3, 4) for gamma in (0.0, 0.9)
+    assert {(run.seed, run.board, run.settings["qvalue.gamma"]) for run in runs} == {
+        (seed, f"{size}x{size}", gamma) for seed in (42, 43) for size in (3, 4) for gamma in (0.0, 0.9)
     }
     assert list(runs[0].metrics["iteration"]) == [0, 100, 200]  # without half a row
     (one,) = read_runs([f"a={sweep / 'ipd_seed7.csv'}"])
-    assert (one.label, one.game, one.seed, one.grid) == ("a", "ipd", 7, None)
+    assert (one.label, one.seed, one.board) == ("a", 7, "")
     np.testing.assert_allclose(one.metrics["self_play"], [-1.5, -1.1])
     save(sweep / "coin_4x4" / "seed_3.csv", COIN, [0] * 10)
     with open(sweep / "coin_4x4" / "seed_3.csv", "a") as file:
         file.write("100,1,2,3,4,5,6,7,8,9")  # all its columns, but the last number may be cut
     (bare,) = read_runs([str(sweep / "coin_4x4")])
-    assert (bare.seed, bare.grid, len(bare.metrics["walltime"])) == (3, (4, 4), 1)
+    assert (bare.seed, bare.board, len(bare.metrics["walltime"])) == (3, "4x4", 1)
 
 
 def test_groups_differ_in_label_settings_and_board_not_in_seed(sweep):
@@ -235,11 +226,9 @@ def test_groups_differ_in_label_settings_and_board_not_in_seed(sweep):
     groups = group_runs(runs)
     assert sorted(groups) == ["gamma=0.0 3x3", "gamma=0.0 4x4", "gamma=0.9 3x3", "gamma=0.9 4x4"]
     assert [run.seed for run in groups["gamma=0.9 4x4"]] == [42, 43]
-    assert {label: len(members) for label, members in group_runs(runs, split_grids=False).items()} == {
-        "gamma=0.0": 4,
-        "gamma=0.9": 4,
-    }
-    same = [run for run in runs if run.settings["qvalue.gamma"] == 0.9 and run.grid == (3, 3)]
+    of_all_boards = group_runs(runs, split_boards=False)
+    assert {label: len(members) for label, members in of_all_boards.items()} == {"gamma=0.0": 4, "gamma=0.9": 4}
+    same = [run for run in runs if run.settings["qvalue.gamma"] == 0.9 and run.board == "3x3"]
     same[0].settings["new_key"] = 1
     assert list(group_runs(same)) == [""]
     assert list(group_runs([same[0]._replace(label="x"), same[1]._replace(label="y")])) == ["x", "y"]
@@ -266,18 +255,20 @@ def run_plot(monkeypatch, *words):
 @pytest.mark.parametrize("x_axis, last", [("iteration", 200), ("env_steps", 10000), ("walltime", 20.42)])
 def test_curves_are_drawn_against_each_axis(sweep, monkeypatch, capsys, x_axis, last):
     drawn = []
-    monkeypatch.setattr(figures, "interquartile_mean", lambda x: drawn.append(x) or interquartile_mean(x))
-    ends = []
-    monkeypatch.setattr(figures, "over_seeds", lambda *args: ends.append(over_seeds(*args)) or ends[-1])
-    out = sweep / "new" / "curves.png"
+    monkeypatch.setattr(figures, "over_seeds", lambda *args: drawn.append(over_seeds(*args)) or drawn[-1])
+    out = sweep / "new" / "curves"
     words = [f"3x3={sweep}/sweep/{seed} 0.9 3" for seed in (42, 43)] + [f"4x4={sweep}/sweep/42 0.9 4"]
     run_plot(monkeypatch, "curves", *words, "--x", x_axis, "--out", out)
-    assert image_size(out)[0] == 1098
-    assert out.with_suffix(".pdf").read_bytes().startswith(b"%PDF") and str(out) in capsys.readouterr().out
-    assert [x[-1] for x, _ in ends] == pytest.approx([last, last] * 6)  # two groups, six panels
-    assert [len(values) for values in drawn] == [2, 1] * 6
+    image_size(out.with_suffix(".png"))
+    assert out.with_suffix(".pdf").read_bytes().startswith(b"%PDF") and f"{out}.png" in capsys.readouterr().out
+    # Two groups in each of the panels.
+    assert [len(values) for _, values in drawn] == [2, 1] * (len(drawn) // 2)
+    assert [x[-1] for x, _ in drawn] == pytest.approx(
+        [last + (x_axis == "walltime") * 0.005, last] * (len(drawn) // 2)
+    )
+    drawn.clear()
     run_plot(monkeypatch, "curves", words[0], "--metrics", "own_coins_0", "--out", out)
-    assert image_size(out)[0] == 732
+    assert len(drawn) == 1
 
 
 def test_bars_thresholds_and_league_are_written(sweep, monkeypatch, capsys):
@@ -285,43 +276,40 @@ def test_bars_thresholds_and_league_are_written(sweep, monkeypatch, capsys):
     image_size(sweep / "bars.png")
     run_plot(monkeypatch, "thresholds", sweep / "sweep", "--out", sweep / "thresholds")
     image_size(sweep / "thresholds.png")
-    assert "| gamma=0.9 | 4x4 | strong | 2 of 2 | 20 [20, 20] | 10,000" in capsys.readouterr().out
-    with open(sweep / "thresholds.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * 2 * 3 + 3 * 2 * 3
-    assert [row["walltime"] for row in rows if row["label"] == "M-FOS"][-1] == "inf"
+    assert "| gamma=0.9 | strong | 4x4 | 2 of 2 | 20 [20, 20] | 10,000" in capsys.readouterr().out
 
     header = "player_0,player_1,kind_0,mean_reward_0,mean_reward_1\n"
-    pairs = [("a", "a", "k", 0, 0), ("a", "b", "k", 1, 2), ("b", "a", "k", 4, 3), ("b", "b", "k", 0, 0)]
+    pairs = [("a", "a", "k", 0, 0), ("a", "b", "k", 1, 2), ("b", "a", "l", 4, 3), ("b", "b", "l", 0, 0)]
     save(sweep / "league.csv", header, *pairs)
-    drawn = []
-    monkeypatch.setattr(plot, "heat_map", lambda *args: drawn.append(args) or [])
     run_plot(monkeypatch, "league", sweep / "league.csv", "--out", sweep / "map")
-    assert drawn[0][0].tolist() == [[0, 2], [3, 0]] and drawn[0][1:3] == (["a", "b"], ["k", "k"])
+    image_size(sweep / "map.png")
+    rewards, names, kinds = figures.read_league(sweep / "league.csv")
+    assert rewards.tolist() == [[0, 2], [3, 0]] and (names, kinds) == (["a", "b"], ["k", "l"])
     save(sweep / "league.csv", header, *pairs[:3])
     with pytest.raises(SystemExit, match="2"):
         run_plot(monkeypatch, "league", sweep / "league.csv", "--out", sweep / "map")
-    assert "pairs are missing" in capsys.readouterr().err.splitlines()[-1]
+    assert "not a whole league.csv, it lacks ('b', 'b')" in capsys.readouterr().err.splitlines()[-1]
 
 
 REFUSED = {
     "no words": (["curves"], "RUNS"),
-    "nothing there": (["curves", "nothing"], "'nothing'"),
-    "no runs": (["curves", "{}/empty"], "has no runs in it"),
-    "just begun": (["curves", "{}/sweep/just begun"], "no evaluation"),
-    "an empty file": (["curves", "{}/nothing.csv"], "no line"),
-    "foreign": (["curves", "{}/foreign.csv"], "no column iteration or walltime"),
-    "no game": (["curves", "{}/no_game.csv"], "always_defect_0_mean_rewards_a or p_0_START_C"),
+    "nothing there": (["curves", "nothing"], "no runs in nothing"),
+    "no runs": (["curves", "{}/empty"], "there are no runs in"),
+    "just begun": (["curves", "{}/sweep/just begun"], "or none with an evaluation"),
+    "an empty file": (["curves", "{}/nothing.csv"], "nothing.csv is not a run's metrics"),
+    "foreign": (["curves", "{}/foreign.csv"], "no column env_steps, iteration, mean_rewards_0"),
     "no text": (["curves", "{}/image.csv"], "image.csv is not a run's metrics"),
-    "no settings": (["curves", "{}/bad_config"], "config.yaml is not a run's configuration"),
-    "two games": (["curves", "{}/sweep", "{}/ipd_seed7.csv"], "two games"),
+    "no settings": (
+        ["curves", "{}/bad_config"],
+        "bad_config/metrics.csv is not a run's metrics, with its config.yaml",
+    ),
     "a seed twice": (["curves", "{}/ipd_seed7.csv", "{}/ipd_seed7.csv"], "both seed 7"),
     "no such column": (["curves", "{}/ipd_seed7.csv", "--metrics", "x"], "no column 'x'"),
     "bars of coins": (["bars", "{}/sweep"], "not a run of the IPD"),
     "no second agent": (["bars", "{}/ipd_seed7.csv", "--agent", "1"], "agent 1"),
     "thresholds of the IPD": (["thresholds", "{}/ipd_seed7.csv"], "not a run of the Coin Game"),
-    "no board": (["thresholds", "{}/boardless/metrics.csv"], "no known board"),
-    "no league": (["league", "{}/ipd_seed7.csv"], "no column player_0"),
+    "no board": (["thresholds", "{}/boardless/metrics.csv"], "not a run of the Coin Game on a known square board"),
+    "no league": (["league", "{}/ipd_seed7.csv"], "it lacks 'player_0'"),
     "a file in the way": (["bars", "{}/ipd_seed7.csv", "--out", "{}/nothing.csv/x"], "nothing.csv"),
 }
 
@@ -333,7 +321,6 @@ def test_bad_words_are_one_sentence(sweep, monkeypatch, capsys, words, reason):
     (sweep / "nothing.csv").write_text("")
     (sweep / "foreign.csv").write_text("a,b\n1,2\n")
     (sweep / "image.csv").write_bytes(b"\x89PNG\n\x00")
-    save(sweep / "no_game.csv", COUNTED.rstrip(",") + "\n", [0] * 5)
     save(sweep / "boardless" / "metrics.csv", COIN, [0] * 10)
     save(sweep / "bad_config" / "metrics.csv", COIN, [0] * 10)
     (sweep / "bad_config" / "config.yaml").write_text("hp: 3")

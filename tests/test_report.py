@@ -63,7 +63,7 @@ def test_archive_copies_what_documents_a_run(tmp_path):
 
 def built(directory, sections):
     (directory / "report.yaml").write_text(yaml.safe_dump(sections, sort_keys=False))
-    report.build(directory, progress=lambda line: None)
+    report.build(directory)
     for figure in directory.glob("*.png"):
         with Image.open(figure) as image:
             assert np.asarray(image.convert("L")).std() > 5
@@ -85,11 +85,11 @@ def test_tables_and_figures_of_groups(tmp_path):
     # The same over both evaluations, of which the first has rewards of 0.
     assert f"| our critic | 1 | 0 to 100 | {'0.375 | ' * 5}-0.750 |" in lines
     assert not any("**their critic**" in line for line in lines)  # a single seed has no spread
-    where = "0123456701 with changes | Z80, 1 core, cpu | `python ipd.py hp.seed=2`"
+    where = "0123456701-dirty | Z80, 1, cpu | `python ipd.py hp.seed=2`"
     assert f"| our critic | 2 | 100 | 2.0M | 1.0 | {where} |" in lines
     assert {path.name for path in tmp_path.glob("*.png")} == {"ipd_bars.png", "ipd_curves.png"}
     shutil.rmtree(tmp_path / "theirs")
-    with pytest.raises(ValueError, match="no file or directory"):
+    with pytest.raises(ValueError, match="there are no runs in"):
         report.build(tmp_path)
 
 
@@ -99,14 +99,12 @@ def test_runs_up_to_an_iteration(tmp_path):
     lines = built(tmp_path, {"ipd": section | {"until": 99}}).splitlines()
     assert f"| ours | 1 | 0 | {'0.500 | ' * 5}0.000 |" in lines
     assert any(line.startswith("| ours | 1 | 100 | 2.0M |") for line in lines)  # where it comes from stays whole
-    with pytest.raises(ValueError, match="ipd_seed1 has no evaluation up to iteration -1"):
-        built(tmp_path, {"ipd": section | {"until": -1}})
 
 
 def test_thresholds_of_the_coin_game(tmp_path):
     make_run(tmp_path / "runs/coin_3x3_seed0", "coin", 0, (0.2, 0.2))
     text = built(tmp_path, {"coin": {"title": "Coin", "runs": {"ours": "runs"}, "show": ["thresholds"]}})
-    assert "| ours | 3x3 | strong | 1 of 1 | 61 | 2,000,000 | 100 |" in text.splitlines()
+    assert "| ours | strong | 3x3 | 1 of 1 | 61 | 2,000,000 | 100 |" in text.splitlines()
 
 
 def test_the_table_of_a_league(tmp_path):
@@ -130,18 +128,15 @@ RUNS = {"title": "t", "runs": {"a": "runs"}, "show": ["last"]}
 @pytest.mark.parametrize(
     "sections, reason",
     [
-        ("", "must have sections"),
-        ("[1]", "must have sections"),
-        ("a: 3", "must have sections"),
+        ("", "report.yaml, : Input should be a valid dictionary"),
+        ("a: 3", "report.yaml, a: Input should be a valid dictionary"),
         ("a: [", "is not YAML"),
-        ({"a": RUNS | {"figures": []}}, "a has the key 'figures', but may have title"),
-        ({"a": RUNS | {"show": ["pie"]}}, "a shows 'pie', but must show some of last, late, bars"),
-        ({"a": RUNS | {"show": None}}, "a.show is None, but must be a list with something in it"),
-        ({"a": RUNS | {"runs": {}}}, "a.runs is {}, but must be a dict with something in it"),
-        ({"a": RUNS | {"runs": "x"}}, "a.runs is 'x', but must be a dict"),
-        ({"a": {"runs": {"a": "b"}, "show": ["last"]}}, "a has no title"),
-        ({"a": {"title": "t"}}, "a has no runs"),
-        ({"a": RUNS | {"show": ["thresholds"]}}, "which the thresholds are of"),
+        ({"a": RUNS | {"figures": []}}, "a.figures: Extra inputs are not permitted"),
+        ({"a": RUNS | {"show": ["pie"]}}, "a.show.0: Input should be 'last', 'late', 'bars'"),
+        ({"a": RUNS | {"runs": "x"}}, "a.runs: Input should be a valid dictionary"),
+        ({"a": RUNS | {"until": -1}}, "a.until: Input should be greater than or equal to 0"),
+        ({"a": {"runs": {"a": "b"}, "show": ["last"]}}, "a.title: Field required"),
+        ({"a": RUNS | {"show": ["thresholds"]}}, "not a run of the Coin Game"),
     ],
 )
 def test_a_wrong_report_is_refused(tmp_path, sections, reason):
@@ -149,13 +144,13 @@ def test_a_wrong_report_is_refused(tmp_path, sections, reason):
     text = sections if isinstance(sections, str) else yaml.safe_dump(sections)
     (tmp_path / "report.yaml").write_text(text)
     with pytest.raises(ValueError, match=reason):
-        report.build(tmp_path, progress=lambda line: None)
+        report.build(tmp_path)
 
 
 def test_a_broken_summary_is_named(tmp_path):
     run = make_run(tmp_path / "runs/ipd_seed1", "ipd", 1, (-1, -1))
     (tmp_path / "report.yaml").write_text(yaml.safe_dump({"a": RUNS}))
-    for text in ("{", "[]"):
+    for text in ("{", "[1]"):
         (run / "summary.json").write_text(text)
         with pytest.raises(ValueError, match="summary.json is not"):
-            report.build(tmp_path, progress=lambda line: None)
+            report.build(tmp_path)

@@ -12,10 +12,8 @@ from typing import Any
 
 def tool_parser(name: str, description: str) -> argparse.ArgumentParser:
     """The parser of `python -m loqa.tools.NAME`; the description keeps its line breaks."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(
-        f"python -m loqa.tools.{name}", description=description, formatter_class=formatter
-    )
+    options = {"description": description, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    return argparse.ArgumentParser(f"python -m loqa.tools.{name}", **options)
 
 
 @contextlib.contextmanager
@@ -74,9 +72,4 @@ def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]], text_col
 
 def decimal(x: float) -> str:
     """Three decimals, and no -0.000."""
-    return f"{round(x, 3) + 0.0:.3f}"
-
-
-def count(number: int, noun: str) -> str:
-    """1, "seed" -> "1 seed"; 2, "seed" -> "2 seeds"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{x:z.3f}"

@@ -2,11 +2,11 @@
 
 Where both players of the iterated prisoner's dilemma cooperate with probability 1/2 in every state, the Q-values
 are known exactly. With a constant added they replace the critic's here, and the expected gradient of the losses
-shows where the policy goes. The losses are those of hp=logits, with a finite horizon and constant advantages. The
-figure also has the error of the critics of training runs.
+shows where the policy goes. The losses are those of hp=logits, with a finite horizon and constant advantages.
 """
 
-from functools import partial
+from functools import cache
+from itertools import product
 from pathlib import Path
 
 import jax
@@ -23,54 +23,30 @@ from loqa.run.launch import compose
 from loqa.tools.common import markdown_table, one_line_errors, run_tool, tool_parser
 from loqa.tools.figures import draw_seed_curves
 from loqa.tools.saved_runs import Groups, group_runs, read_runs
-from loqa.tools.style import COLORS, in_style, legend_below, panels, save
+from loqa.tools.style import in_style, legend_below, panels, save
 
 GAME_LENGTH, DISCOUNT = 50, 0.96  # the paper's
 BATCH, BATCHES = 4096, 32
 ERRORS = tuple(range(-10, 26))
-
-# The states as the other player sees them.
-SWAPPED = np.array([0, 1, 3, 2, 4])
+NOTE = "Minus the gradient by the log-odds of cooperation, in thousandths, where P(cooperate) = 1/2."
 
 
-def exact_q_values(
-    p_cooperate: np.ndarray, game_length: int = GAME_LENGTH, discount: float = DISCOUNT
-) -> np.ndarray:
-    """Q-values of the iterated prisoner's dilemma, when both players have the same policy, on the finite horizon.
-
-    Args:
-      p_cooperate: [5], P(cooperate) in each of `loqa.games.ipd.STATES`.
-      game_length: T.
-      discount: gamma.
-
-    Returns:
-      [T+1, 5, 2], by step, state and own action; 0 after the last step.
-    """
-    theirs = np.stack([p_cooperate[SWAPPED], 1 - p_cooperate[SWAPPED]], 1)  # [5, 2], P(their action | my state)
-    mine = np.stack([p_cooperate, 1 - p_cooperate], 1)
-    q_values = np.zeros((game_length + 1, 5, 2))
-    for t in reversed(range(game_length)):
-        values = (mine * q_values[t + 1]).sum(1)
-        after = PAYOFF + discount * values[1:].reshape(2, 2)  # [my action, theirs]; CC, CD, DC, DD come next
-        q_values[t] = theirs @ after.T
+def exact_q_values() -> np.ndarray:
+    """Q-values [T+1, 5, 2], by step, state and own action, where P(cooperate) is 1/2."""
+    q_values = np.zeros((GAME_LENGTH + 1, 5, 2))
+    for t in reversed(range(GAME_LENGTH)):
+        q_values[t] = np.mean(PAYOFF, 1) + DISCOUNT * q_values[t + 1].mean()  # PAYOFF: [my action, theirs]
     return q_values
 
 
-def expected_gradients(
-    key: jax.Array, errors: jax.Array, batch: int = BATCH, batches: int = BATCHES
-) -> tuple[jax.Array, jax.Array]:
-    """The direction in which the losses push each state's log-odds of cooperation, where P(cooperate) is 1/2.
+@cache
+def expected_gradients(errors: tuple[float, ...] = ERRORS, batches: int = BATCHES) -> np.ndarray:
+    """Where the losses push each state's log-odds of cooperation, in thousandths, where P(cooperate) is 1/2.
 
-    Args:
-      key: of the episodes.
-      errors: [E], constants that are added to the exact Q-values of both players.
-      batch, batches: episodes of a batch, and batches.
-
-    Returns:
-      Means over all episodes of minus the gradients of the actor loss and of the shaping loss [E, 2, 5], and their
-      standard errors [E, 2, 5].
+    `errors` are E constants that are added to the exact Q-values of both players. Returns [2, E, 2, 5]: means over
+    `batches` of minus the gradients of the actor loss and of the shaping loss, and their standard errors.
     """
-    q_table = jnp.asarray(exact_q_values(np.full(5, 0.5)), jnp.float32)
+    q_table = jnp.asarray(exact_q_values(), jnp.float32)
     hp = parse(compose("ipd", []), IPDConfig).hp
     options = policy_options(hp, 0) | {"stop_grad_advantage": True, "terminal_value": False}
 
@@ -78,83 +54,63 @@ def expected_gradients(
         """Actor and shaping loss [2], the means of a batch."""
         logits = jnp.stack([log_odds, jnp.zeros(5)], 1)
         both = lambda table, i: jnp.moveaxis(read_table(table, played.observations[:, i]), -1, 1)  # [T+1, 2, B]
-        at_each_step = q_table[:, None] + error  # [T+1, 1, 5, 2]
-        sides = [
-            Side(both(logits, i), both(at_each_step, i), played.actions[:, i], played.rewards[:, i])
-            for i in (0, 1)
-        ]
+        q = q_table[:, None] + error  # [T+1, 1, 5, 2]
+        sides = [Side(both(logits, i), both(q, i), played.actions[:, i], played.rewards[:, i]) for i in (0, 1)]
         terms = agent_policy_loss(*sides, opponent_reward_baseline=0.0, **options)
         return jnp.stack([terms.actor.mean(), terms.shaping.mean()])
 
+    @jax.jit
     def of_a_batch(key: jax.Array) -> jax.Array:
         half = (jnp.float32(0.5),) * 5
-        noise = draw_noise(key, GAME_LENGTH, batch)
+        noise = draw_noise(key, GAME_LENGTH, BATCH)
         played = rollout(MatrixGame(), (TablePlayer(), TablePlayer()), (half, half), noise)
-        return jax.lax.map(lambda error: -jax.jacobian(losses)(jnp.zeros(5), error, played), errors)
+        gradient = lambda error: -1e3 * jax.jacobian(losses)(jnp.zeros(5), error, played)
+        return jax.lax.map(gradient, jnp.array(errors, jnp.float32))
 
-    gradients = jax.jit(partial(jax.lax.map, of_a_batch))(jax.random.split(key, batches))
-    return gradients.mean(0), gradients.std(0, ddof=1) / batches**0.5
-
-
-def measure() -> tuple[np.ndarray, np.ndarray]:
-    """`expected_gradients` at ERRORS."""
-    return tuple(map(np.asarray, expected_gradients(jax.random.key(0), jnp.array(ERRORS, jnp.float32))))
+    gradients = np.stack([of_a_batch(each) for each in jax.random.split(jax.random.key(0), batches)])
+    return np.stack([gradients.mean(0), gradients.std(0, ddof=1) / batches**0.5])
 
 
 @in_style
-def draw(measured: tuple[np.ndarray, np.ndarray], groups: Groups, path: str | Path) -> list[str]:
+def draw(groups: Groups, path: Path) -> list[str]:
     """Draws the gradients against the error, and beside them the error of the critics of groups of runs."""
+    for run in sum(groups.values(), []):
+        if run.settings.get("game_name") != "ipd":
+            raise ValueError(f"{run.path} is not a run of the iterated prisoner's dilemma")
     figure, grid = panels(3 if groups else 2)
-    gradients = 1e3 * measured[0]
-    for axes, values, title in zip(
-        grid[:2], (gradients[:, 1], gradients.sum(1)), ("shaping", "actor + shaping"), strict=True
-    ):
-        for state, color, push in zip(STATES, COLORS, values.T, strict=False):
-            axes.plot(ERRORS, push, color=color, label=state)
-        axes.axhline(0, color="0.3", linewidth=0.6)
-        axes.axvline(0, color="0.3", linewidth=0.6)
+    gradients = expected_gradients()[0]
+    pushes = {"shaping": gradients[:, 1], "actor + shaping": gradients.sum(1)}
+    for axes, (title, push) in zip(grid, pushes.items(), strict=False):
+        axes.plot(ERRORS, push, label=STATES)
+        axes.grid()
         axes.set(title=title, xlabel="error of all Q-values", ylabel="push to cooperation")
     if groups:
         draw_seed_curves(grid[2], groups, "qvalue_0_bias", "iteration")
         grid[2].set(title="in training", ylabel="mean error of Q")
-        if "" not in groups:
-            grid[2].legend(fontsize=5, handlelength=1)
-    note = "Minus the gradient by the log-odds of cooperation, in thousandths, where P(cooperate) = 1/2."
-    legend_below(figure, grid[0], note)
+        grid[2].legend(fontsize=5, handlelength=1)
+    legend_below(figure, grid[0], NOTE)
     return save(figure, path)
 
 
-def table(measured: tuple[np.ndarray, np.ndarray]) -> str:
-    """The gradients in thousandths as a Markdown table, a line for an error of -5, 0 and 5."""
+def table() -> str:
+    """The gradients as a Markdown table, with lines for an error of -5, 0 and 5."""
     lines = []
-    for error in (-5, 0, 5):
-        gradients, standard_errors = (1e3 * each[ERRORS.index(error)] for each in measured)
-        for loss, means, sems in zip(("actor", "shaping"), gradients, standard_errors, strict=True):
-            cells = [f"{mean:+.1f} ± {sem:.1f}" for mean, sem in zip(means, sems, strict=True)]
-            lines.append([loss, f"{error:+d}", *cells])
-    note = "In thousandths, where P(cooperate) = 1/2, with the standard error of the mean over episodes."
-    return f"{markdown_table(['loss', 'error of Q', *STATES], lines)}\n\n{note}"
-
-
-def check(groups: Groups) -> None:
-    """Raises ValueError if a run is not one of the iterated prisoner's dilemma."""
-    for run in (run for runs in groups.values() for run in runs):
-        if run.game != "ipd" or run.settings.get("game_name", "ipd") != "ipd":
-            raise ValueError(f"{run.path} is not a run of the iterated prisoner's dilemma")
+    for error, (i, loss) in product((-5, 0, 5), enumerate(("actor", "shaping"))):
+        pairs = expected_gradients()[:, ERRORS.index(error), i].T
+        lines.append(
+            [loss, f"{error:+d}", *(f"{mean:+.1f} ± {standard_error:.1f}" for mean, standard_error in pairs)]
+        )
+    return f"{markdown_table(['loss', 'error of Q', *STATES], lines)}\n\n{NOTE} ±: standard error over episodes."
 
 
 def main() -> None:
     parser = tool_parser("critic_error", __doc__)
-    parser.add_argument("runs", nargs="*", metavar="RUNS", help="training runs; LABEL=RUNS names a group")
-    out = "experiments/plots/critic_error"
-    parser.add_argument("--out", default=out, help="the files to write, without suffix (%(default)s)")
+    parser.add_argument("runs", nargs="*", metavar="RUNS", help="whose critics' errors to draw, too")
+    parser.add_argument("--out", type=Path, default="experiments/plots/critic_error", help="files, without suffix")
     options = parser.parse_args()
     with one_line_errors(parser):
         groups = group_runs(read_runs(options.runs)) if options.runs else {}
-        check(groups)
-        Path(options.out).parent.mkdir(parents=True, exist_ok=True)
-    measured = measure()
-    print(table(measured), *draw(measured, groups, options.out), sep="\n")
+        print(*draw(groups, options.out), table(), sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,81 +1,49 @@
-"""Figures of training runs and of leagues: `python -m loqa.tools.plot curves|bars|thresholds|league ...`.
+"""Figures of training runs and of leagues: `python -m loqa.tools.plot curves|bars|thresholds|league RUNS`.
 
-Each is written as PNG and PDF; `python -m loqa.tools.plot curves --help` lists its options.
+curves      training curves: interquartile mean over seeds and its 95 % bootstrap interval
+bars        P(cooperate) in each state of the IPD: means, and the seeds
+thresholds  what the paper's thresholds take, by grid; with a table
+league      the heat map of a league.csv, in place of RUNS
+
+RUNS are run directories, directories of runs, or CSV files of metrics, such as coin_3x3/seed_42.csv, with seed and
+grid in the name. LABEL=RUNS names a group, and several words may have the same label. Runs without one are a group
+where their settings differ in no more than seed and length.
 """
 
-import argparse
 from pathlib import Path
 
-from loqa.tools.aggregate import UNITS, threshold_rows, threshold_table
-from loqa.tools.common import one_line_errors, run_tool, tool_parser, whole, write_csv
-from loqa.tools.figures import X_AXES, group_bars, heat_map, read_league, seed_curves, threshold_figure
+from loqa.tools.aggregate import UNITS, threshold_table
+from loqa.tools.common import one_line_errors, run_tool, tool_parser
+from loqa.tools.figures import group_bars, heat_map, read_league, seed_curves, threshold_figure
 from loqa.tools.saved_runs import group_runs, read_runs
 
-ABOUT_RUNS = """\
-RUNS are run directories, directories of runs, or CSV files of metrics. LABEL=RUNS names a group, and several words
-may have the same label. Runs without one are a group where their settings differ in no more than seed and length.
-Of a CSV file without a config.yaml, seed and grid are read off its name or its directory's, as
-coin_3x3/seed_42.csv."""
 
-
-def plot_curves(options: argparse.Namespace) -> list[str]:
-    runs = read_runs(options.runs)
-    columns = options.metrics.split(",") if options.metrics else []
-    for run in runs:
-        if unknown := [column for column in columns if column not in run.metrics]:
-            raise ValueError(f"{run.path} has no column {unknown[0]!r}, but {', '.join(run.metrics)}")
-    return seed_curves(group_runs(runs), options.out, columns, options.x)
-
-
-def plot_bars(options: argparse.Namespace) -> list[str]:
-    return group_bars(group_runs(read_runs(options.runs)), options.out, options.agent)
-
-
-def plot_thresholds(options: argparse.Namespace) -> list[str]:
-    groups = group_runs(read_runs(options.runs), split_grids=False)
-    rows = threshold_rows(groups)
-    write_csv(f"{options.out}.csv", rows)
-    text = threshold_table(rows)
-    Path(f"{options.out}.md").write_text(text)
-    return [text, *threshold_figure(groups, options.out, [options.unit] if options.unit else list(UNITS))]
-
-
-def plot_league(options: argparse.Namespace) -> list[str]:
-    return heat_map(*read_league(options.csv), options.out)
-
-
-FIGURES = {
-    "curves": (plot_curves, "training curves: interquartile mean and interval over seeds"),
-    "bars": (plot_bars, "P(cooperate) in each state of the IPD: mean and sd over seeds"),
-    "thresholds": (plot_thresholds, "what the paper's thresholds take, by grid; with a table"),
-    "league": (plot_league, "the heat map of a league"),
-}
+def draw(figure: str, runs: list[str], out: Path, x: str, metrics: str | None, agent: int) -> list[str]:
+    """Draws a figure; returns the names of its files, and its table."""
+    if figure == "league":
+        return heat_map(*read_league(Path(runs[0])), out)
+    groups = group_runs(read_runs(runs), split_boards=figure != "thresholds")
+    if figure == "thresholds":
+        return [*threshold_figure(groups, out), threshold_table(groups)]
+    if figure == "bars":
+        return group_bars(groups, out, agent)
+    return seed_curves(groups, out, metrics.split(",") if metrics else [], x)
 
 
 def main() -> None:
     parser = tool_parser("plot", __doc__)
-    commands = parser.add_subparsers(required=True, metavar="FIGURE")
-    of = {}
-    for name, (function, text) in FIGURES.items():
-        about = f"{text[0].upper()}{text[1:]}." + ("" if name == "league" else f"\n\n{ABOUT_RUNS}")
-        of[name] = commands.add_parser(name, help=text, description=about, formatter_class=parser.formatter_class)
-        out = f"experiments/plots/{name}"
-        of[name].add_argument("--out", default=out, help="the files to write, without suffix (%(default)s)")
-        of[name].set_defaults(function=function)
-    for name in ("curves", "bars", "thresholds"):
-        of[name].add_argument("runs", nargs="+", metavar="RUNS", help="see above")
-    of["league"].add_argument("csv", type=Path, metavar="league.csv", help="as loqa.tools.league writes it")
-    of["curves"].add_argument("--x", choices=X_AXES, default="iteration", help="the horizontal axis (%(default)s)")
-    of["curves"].add_argument("--metrics", help="columns, such as own_coins_0,agent0_entropy (a choice of six)")
-    of["bars"].add_argument("--agent", type=whole(0), default=0, help="which learner's, 0 or 1 (%(default)s)")
-    of["thresholds"].add_argument("--unit", choices=UNITS, help="draw this one only (all three)")
-
+    parser.add_argument("figure", choices=("curves", "bars", "thresholds", "league"))
+    parser.add_argument("runs", nargs="+", metavar="RUNS", help="see above")
+    parser.add_argument("--out", type=Path, help="the files to write, without suffix (experiments/plots/FIGURE)")
+    parser.add_argument("--x", choices=UNITS, default="iteration", help="horizontal axis of curves (%(default)s)")
+    parser.add_argument(
+        "--metrics", help="columns that curves shows, such as own_coins_0,agent0_entropy (a choice)"
+    )
+    parser.add_argument("--agent", type=int, choices=(0, 1), default=0, help="the learner of bars (%(default)s)")
     options = parser.parse_args()
-    options.out = options.out.removesuffix(".png").removesuffix(".pdf")
+    options.out = options.out or Path("experiments/plots") / options.figure
     with one_line_errors(parser):
-        Path(options.out).parent.mkdir(parents=True, exist_ok=True)
-        written = options.function(options)
-    print(*written, sep="\n")
+        print(*draw(**vars(options)), sep="\n")
 
 
 if __name__ == "__main__":

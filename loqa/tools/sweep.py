@@ -1,7 +1,4 @@
-"""Multiruns (`-m`, or `experiment=...`): each job leaves a note, and the sweep ends with a table and figures.
-
-Hydra's launchers run the jobs, and call the callback here in whatever process a job runs.
-"""
+"""Multiruns (`-m`, or `experiment=...`): each job leaves a note, and the sweep ends with a summary and figures."""
 
 import atexit
 import json
@@ -14,13 +11,12 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from loqa.run.terminal import short
 from loqa.tools.common import write_csv
-from loqa.tools.saved_runs import TABLE_COLUMNS, SavedRun, group_runs, read_runs, shown_columns
+from loqa.tools.saved_runs import group_runs, read_runs, shown_columns
 
 
 class Sweep(Callback):
-    """Hydra's callback: notes the jobs of a multirun in `jobs/` of its directory, and sums them up at its end."""
+    """Hydra's callback, in the process of each job: notes the jobs in `jobs/`, and sums them up at the end."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         # At the exit of the process, because Hydra calls nothing after a job that failed, or Ctrl-C.
@@ -30,80 +26,49 @@ class Sweep(Callback):
         _note(config, {"status": "killed"})  # which stays if the job has no chance to write more
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        if job_return.status is JobStatus.COMPLETED:
-            directory = job_return.return_value  # of the run, where the script returns it
-            _note(config, {"status": "finished"} | ({"directory": str(directory)} if directory else {}))
-        else:  # the attribute, since the property raises the exception again
-            _note(config, {"status": f"failed: {job_return._return_value}"})
+        result = str(job_return._return_value)  # the run's directory, or an error, which the property would raise
+        completed = job_return.status is JobStatus.COMPLETED
+        _note(
+            config, {"status": "finished", "directory": result} if completed else {"status": f"failed: {result}"}
+        )
 
 
 def _note(config: DictConfig, note: dict[str, Any]) -> None:
-    if config.hydra.mode is not RunMode.MULTIRUN:
-        return
-    path = Path(config.hydra.sweep.dir) / "jobs" / f"{int(config.hydra.job.num):04d}.json"
-    unfinished = path.with_suffix(".unfinished")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps({"overrides": list(config.hydra.overrides.task)} | note))
+    if config.hydra.mode is RunMode.MULTIRUN:
+        path = Path(config.hydra.sweep.dir) / "jobs" / f"{int(config.hydra.job.num):04d}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)  # of what fails here, Hydra warns
+        unfinished = path.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps({"job": list(config.hydra.overrides.task)} | note))
         unfinished.replace(path)
-    except OSError as error:
-        print(f"{path} could not be written ({error.strerror}): this job will not be in the table")
 
 
-def summarise(multirun_directory: Path) -> None:
-    """Prints a table of all jobs and writes it as summary.csv; draws the figures of those that finished."""
-    notes = [json.loads(path.read_text()) for path in sorted((multirun_directory / "jobs").glob("*.json"))]
-    if not notes:
+def summarise(directory: Path) -> None:
+    """Prints how each job of a multirun ended, writes summary.csv and draws those that finished."""
+    rows = [json.loads(path.read_text()) for path in sorted((directory / "jobs").glob("*.json"))]
+    if not rows:
         return
-    common = set.intersection(*(set(note["overrides"]) for note in notes)) if len(notes) > 1 else set()
-    rows, runs = [], []
-    for note in notes:
-        row = {"job": " ".join(word for word in note["overrides"] if word not in common), "status": note["status"]}
-        if "directory" in note:
-            try:
-                (run,) = read_runs([note["directory"]])
-            except (OSError, ValueError) as error:
-                row["status"] = f"no metrics: {error}"
-            else:
-                runs.append(run)
-                last = {column: float(run.metrics[column][-1]) for column in run.metrics}
-                row |= {"iteration": int(last["iteration"]), "seconds": round(last["walltime"])}
-                row |= {TABLE_COLUMNS[column].head: last[column] for column in shown_columns([run])}
-            row["directory"] = note["directory"]
-        rows.append(row)
-    files = []
-    try:
-        write_csv(multirun_directory / "summary.csv", rows)
-        files.append("summary.csv")
-    except OSError as error:
-        print(f"summary.csv could not be written ({error.strerror})")
-    _print_table(rows)
-    files += _draw(runs, multirun_directory) if runs else []
-    print(f"Files in {multirun_directory}: {', '.join(files)}", flush=True)
-
-
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    columns = list(dict.fromkeys(column for row in rows for column in row if column != "directory"))
-    cell = lambda value: textwrap.shorten(short(value), 80, placeholder=" ...")
-    table = [columns] + [[cell(row.get(column, "")) for column in columns] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    common = set.intersection(*(set(row["job"]) for row in rows)) if len(rows) > 1 else set()
+    runs = []
     print(f"\n{len(rows)} jobs, {sum(row['status'] == 'finished' for row in rows)} finished:")
-    for line in table:
-        print("  " + "  ".join(map(str.ljust, line, widths)).rstrip())
-
-
-def _draw(runs: list[SavedRun], out: Path) -> list[str]:
-    """Draws what the jobs have in common; returns the names of the files."""
-    from loqa.tools import figures  # here, because matplotlib is slow to import and jobs do without
-
+    for row in rows:
+        row["job"] = " ".join(word for word in row["job"] if word not in common)
+        try:
+            for run in read_runs([row["directory"]]) if "directory" in row else ():
+                row |= {x: f"{run.metrics[x][-1]:.9g}" for x in ("iteration", "walltime", *shown_columns([run]))}
+                runs.append(run)
+        except (OSError, ValueError) as error:
+            row["status"] = f"no metrics: {error}"
+        print(textwrap.shorten(f"{row['job']}: {row['status']}", 110, placeholder=" ..."))
     try:
-        groups = group_runs(runs)
-        files = figures.seed_curves(groups, out / "curves")
-        if runs[0].game == "ipd":
-            files += figures.group_bars(groups, out / "tit_for_tat")
-        elif len({run.grid for run in runs}) > 1:
-            files += figures.threshold_figure(group_runs(runs, split_grids=False), out / "thresholds")
+        write_csv(directory / "summary.csv", rows)
+        if runs:
+            from loqa.tools import figures  # here, because matplotlib is slow to import and jobs do without
+
+            figures.seed_curves(group_runs(runs), directory / "curves")
+            if "p_0_START_C" in runs[0].metrics:
+                figures.group_bars(group_runs(runs), directory / "tit_for_tat")
+            elif len({run.board for run in runs}) > 1:
+                figures.threshold_figure(group_runs(runs, split_boards=False), directory / "thresholds")
     except (OSError, ValueError) as error:
-        print(f"no figures of the sweep: {error}")
-        return []
-    return [Path(file).name for file in files]
+        print(f"the summary is not complete: {error}")
+    print(f"table and figures: {directory}", flush=True)
