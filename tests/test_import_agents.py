@@ -9,13 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import setups
 from flax.core import FrozenDict
 from flax.traverse_util import unflatten_dict
 
-from ipd import make_iteration
-from loqa import learner
-from loqa.run.agents import load_agent, rebuild
+from loqa.run.agents import load_agent, load_params, rebuild
+from loqa.run.config import ConfigError
 from loqa.tools import import_agents
 from loqa.tools.import_agents import read_arrays
 
@@ -100,13 +98,14 @@ def test_a_pola_agent_plays_with_its_actions_in_our_order(imported):
     assert params.qvalue == {}
 
 
-def test_training_can_start_from_a_loqa_agent(imported):
+def test_training_can_start_from_a_loqa_agent_only(imported, tmp_path):
     params, description = imported(LOQA)
     _, agent = rebuild(description)
-    hp = setups.make_hp("coin", "hp=loqa_iclr_published", "hp.batch_size=2", "hp.game.game_length=3")
-    state = jax.jit(make_iteration(hp, agent))(learner.init(agent, hp, jax.random.key(0), params))
-    moved = jax.tree.map(lambda new, old: np.abs(new - old).max(), state.learners[0].params, params)
-    assert all(0 < x < 0.1 for x in jax.tree.leaves(moved))
+    path = str(tmp_path / "out" / "theirs.npz")
+    jax.tree.map(np.testing.assert_array_equal, load_params(path, agent), params)
+    _, agent = rebuild(imported(POLA)[1])
+    with pytest.raises(ConfigError, match="qvalue/params/bias_hidden is None there"):
+        load_params(path, agent)
 
 
 # ---------------------------------------------------------------------------------------------- pickled files

@@ -102,7 +102,6 @@ def main() -> None:
     parser.add_argument("--chunks", type=whole(1), default=5, help="chunks of iterations of the median (5)")
     parser.add_argument("--csv", type=Path, help="write the table to this file too")
     options = parser.parse_args()
-
     gflops = 2 * 2048**3 / seconds(jax.jit(lambda x: x @ x), jnp.ones((2048, 2048))) / 1e9
     print(f"{os.cpu_count()} cores, {jax.devices()[0].device_kind}; {gflops:.0f} GFLOP/s in a matmul", flush=True)
     unit, rows = calibration(), []

@@ -58,14 +58,12 @@ def load_player(path: Path) -> tuple[Game, LeaguePlayer]:
         game, agent = rebuild(description)
         check_shapes(params.actor, jax.eval_shape(agent.init, jax.random.key(0)).actor)
     except (KeyError, TypeError, ValueError) as error:
-        hint = "loqa.tools.import_agents makes players of published agents"
-        raise ValueError(f"{path} cannot play: {error} ({hint})") from error
+        raise ValueError(f"{path} cannot play: {error} (published agents: loqa.tools.import_agents)") from error
     hp = description["hp"]
     name, kind = path.stem, description.get("kind", hp["agent_0"])
     if trained := TRAINED.fullmatch(path.name):
-        index = trained[1]
-        which = "" if hp["just_self_play"] else f" agent {index}"
-        name, kind = f"seed {hp['seed']}{which} @{int(trained[2])}", hp[f"agent_{index}"]
+        which = "" if hp["just_self_play"] else f" agent {trained[1]}"
+        name, kind = f"seed {hp['seed']}{which} @{int(trained[2])}", hp[f"agent_{trained[1]}"]
     # Without the Q-network and what belongs to it: agents with equal policies can be batched.
     policy = dataclasses.replace(agent, qvalue=None, game_length=0, normalize_time=False, output_scale=1.0)
     return game, LeaguePlayer(name, kind, policy, AgentParams(params.actor, {}))

@@ -87,8 +87,8 @@ def draw_scene(game: CoinGame, scene: Scene, heads: list[str]) -> Image.Image:
         radius = size * (0.2 if together or letter in PALE else 0.33)
         center, color = corner(cell) + size * (0.5 + shift), COLORS["AB".index(letter.upper())]
         draw.ellipse([*(center - radius), *(center + radius)], PALE.get(letter, color), color, 2)
-        letter_font = ImageFont.load_default(radius)
-        draw.text(center, letter, color if letter in PALE else "white", letter_font, anchor="mm")
+        ink, letter_font = color if letter in PALE else "white", ImageFont.load_default(radius)
+        draw.text(center, letter, ink, letter_font, anchor="mm")
     return image
 
 
