@@ -176,9 +176,11 @@ def test_players_tell_their_rules_apart():
             np.testing.assert_allclose(jax.nn.softmax(logits), probabilities)
 
 
-def test_a_pair_plays_as_it_would_alone(folder, monkeypatch, capsys):
+def test_a_pair_plays_as_it_would_alone(tmp_path, monkeypatch, capsys):
     """Batched over pairs and architectures, chunk by chunk, whoever else plays."""
-    game, entered = choose_players([str(folder / "runs"), "always-defect"])
+    for i in range(3):
+        save(tmp_path / f"{i}.npz", "ipd", seed=i)
+    game, entered = choose_players([str(tmp_path), "grim-trigger"])
     monkeypatch.setattr(league, "PAIRS_AT_ONCE", 2)
     reward = play_league(game, entered, 6, 8, 3)["mean_reward"]
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["4/16", "8/16", "12/16", "16/16"]
