@@ -2,21 +2,20 @@
 
 import pickle
 import sys
+from collections import OrderedDict
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import setups
 from flax.core import FrozenDict
 from flax.traverse_util import unflatten_dict
 
-from ipd import make_iteration
-from loqa import learner
-from loqa.run.agents import load_agent, rebuild
+from loqa.run.agents import load_agent, load_params, rebuild
+from loqa.run.config import ConfigError
 from loqa.tools import import_agents
-from loqa.tools.inert_pickle import read_arrays
+from loqa.tools.import_agents import read_arrays
 
 RANDOM = np.random.default_rng(0)
 OBSERVATIONS = RANDOM.integers(0, 2, (4, 36)).astype(np.float32)
@@ -99,24 +98,14 @@ def test_a_pola_agent_plays_with_its_actions_in_our_order(imported):
     assert params.qvalue == {}
 
 
-def test_training_can_start_from_a_loqa_agent(imported):
+def test_training_can_start_from_a_loqa_agent_only(imported, tmp_path):
     params, description = imported(LOQA)
     _, agent = rebuild(description)
-    hp = setups.make_hp("coin", "hp=loqa_iclr_published", "hp.batch_size=2", "hp.game.game_length=3")
-    state = jax.jit(make_iteration(hp, agent))(learner.init(agent, hp, jax.random.key(0), params))
-    moved = jax.tree.map(lambda new, old: np.abs(new - old).max(), state.learners[0].params, params)
-    assert all(0 < x < 0.1 for x in jax.tree.leaves(moved))
-
-
-def test_boards_that_are_not_square_must_be_told(imported, capsys):
-    arrays = loqa_arrays(inputs=4 * 2 * 5)
-    for options in (["--height", "2"], ["--width", "5"], ["--height", "2", "--width", "5"]):
-        game, _ = rebuild(imported(arrays, *options)[1])
-        assert (game.height, game.width) == (2, 5)
-    for options in ([], ["--height", "3"], ["--width", "11"], ["--height", "0"]):
-        with pytest.raises(SystemExit, match="2"):
-            imported(arrays, *options)
-        assert "height" in capsys.readouterr().err
+    path = str(tmp_path / "out" / "theirs.npz")
+    jax.tree.map(np.testing.assert_array_equal, load_params(path, agent), params)
+    _, agent = rebuild(imported(POLA)[1])
+    with pytest.raises(ConfigError, match="qvalue/params/bias_hidden is None there"):
+        load_params(path, agent)
 
 
 # ---------------------------------------------------------------------------------------------- pickled files
@@ -140,6 +129,7 @@ PICKLED = {
         },
         [LOQA],
     ),
+    "an ordered dictionary": (4, OrderedDict(tree(LOQA)), [LOQA]),
     "two POLA agents": (4, [FrozenDict(tree(POLA)), FrozenDict(tree(POLA_TOO))], [POLA, POLA_TOO]),
 }
 
@@ -197,6 +187,7 @@ FOREIGN = {
     "half an agent": (pickle.dumps(tree({k: x for k, x in LOQA.items() if "hn" not in k})), "hn/kernel"),
     "no Q-network": (pickle.dumps(tree({k: x for k, x in LOQA.items() if "actor" in k})), "qvalue_head"),
     "wrong shape": (pickle.dumps(tree(POLA | {"GRUCell/hn/bias": np.ones(3)})), "bias_hidden"),
+    "not square": (pickle.dumps(tree(loqa_arrays(inputs=4 * 2 * 5))), "40 inputs"),
     "five actions": (pickle.dumps(tree(network(36, 4, 1, outputs=5))), "output"),
 }
 

@@ -61,18 +61,22 @@ def load_agent(path: str | Path) -> tuple[AgentParams, dict[str, Any]]:
         raise ValueError(f"{path} is not a saved agent: {error}") from error
 
 
+def check_shapes(found: Any, expected: Any) -> None:
+    """Raises ValueError unless two pytrees have arrays of the same names and shapes."""
+    there, here = ({name: x.shape for name, x in named_leaves(tree).items()} for tree in (found, expected))
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+            raise ValueError(f"the shape of {name} is {there.get(name)} there and {here.get(name)} here")
+
+
 def load_params(path: str, agent: Agent) -> AgentParams:
     """The parameters of the agent `hp.init_from`; ConfigError if it is none or has other networks than `agent`."""
     try:
         params, _ = load_agent(path)
+        check_shapes(params, jax.eval_shape(agent.init, jax.random.key(0)))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"hp.init_from is {path!r}, but must be a saved agent: {error}") from error
-    networks = params, jax.eval_shape(agent.init, jax.random.key(0))
-    there, here = ({name: x.shape for name, x in named_leaves(tree).items()} for tree in networks)
-    for name in sorted(there.keys() | here.keys()):
-        if there.get(name) != here.get(name):
-            shapes = f"the shape of {name} is {there.get(name)} there and {here.get(name)} here"
-            raise ConfigError(f"hp.init_from is {path!r}, an agent with other networks: {shapes}")
+        wanted = "a saved agent with the networks of this run"
+        raise ConfigError(f"hp.init_from is {path!r}, but must be {wanted}: {error}") from error
     return params
 
 

@@ -7,34 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from loqa.games import coin_players, ipd_players
+from loqa.agent import AgentParams
 from loqa.games.coin import CoinGame
+from loqa.games.coin_players import LIKES, ScriptedPlayer
 from loqa.games.ipd import MatrixGame
+from loqa.games.ipd_players import TABLES, GrimTrigger, TablePlayer
 from loqa.rollout import Player
-from loqa.run.agents import load_agent, rebuild
+from loqa.run.agents import GAMES, check_shapes, load_agent, rebuild
 from loqa.tools.common import split_label
 
 Game = CoinGame | MatrixGame
 
+SCRIPTED = {*LIKES, *TABLES, "grim-trigger"}  # of both games
 TRAINED = re.compile(r"agent_([01])_(\d+)\.npz")  # how training names its agents: which, and when
-
-
-@dataclasses.dataclass(frozen=True)
-class Policy:
-    """An agent without its Q-network: what plays. Agents with equal policies differ in parameters only."""
-
-    network: nn.Module
-
-    def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> Any:
-        return self.network.initial_hidden(batch_shape)
-
-    def act(self, params: Any, hidden: Any, observation: jax.Array) -> tuple[jax.Array, Any]:
-        """One step: observation [..., D] -> logits [..., A], hidden."""
-        return self.network.apply(params, observation, hidden, method="step")
 
 
 class LeaguePlayer(NamedTuple):
@@ -42,73 +29,62 @@ class LeaguePlayer(NamedTuple):
 
     name: str
     kind: str  # groups it with others: loqa, naive, published POLA, or a scripted player's own name
-    player: Player
+    player: Player  # equal where players differ in their parameters only
     params: Any  # what the player's `act` is given
+
+
+def title(game: Game) -> str:
+    """A game's name in a sentence."""
+    return f"the {game.height}x{game.width} Coin Game" if isinstance(game, CoinGame) else f"the {game.title}"
 
 
 def scripted(game: Game) -> dict[str, LeaguePlayer]:
     """The scripted players of a game, by name."""
     if isinstance(game, CoinGame):
-        any_of_them = coin_players.ScriptedPlayer(game.height, game.width)
-        players = {name: (any_of_them, likes) for name, likes in coin_players.LIKES.items()}
+        players = {name: (ScriptedPlayer(game.height, game.width), likes) for name, likes in LIKES.items()}
     else:
-        players = {name: (ipd_players.TablePlayer(), table) for name, table in ipd_players.TABLES.items()}
-        players["grim-trigger"] = ipd_players.GrimTrigger(), ()
+        players = {name: (TablePlayer(), table) for name, table in TABLES.items()}
+        players["grim-trigger"] = GrimTrigger(), ()
     return {name: LeaguePlayer(name, name, *player) for name, player in players.items()}
 
 
 def load_player(path: Path) -> tuple[Game, LeaguePlayer]:
     """A saved agent as a player, and the game that it plays.
 
-    Raises:
-      OSError: it cannot be read.
-      ValueError: it is not an agent that this version can rebuild.
+    Raises OSError where it cannot be read, ValueError where it is not an agent that this version can rebuild.
     """
     try:
         params, description = load_agent(path)
-    except ValueError as error:
-        hint = "a published agent must be imported first, by python -m loqa.tools.import_agents"
-        raise ValueError(f"{error} ({hint})") from error
-    try:
         game, agent = rebuild(description)
-        hp, actor = description["hp"], params.actor
-        size, hidden = jnp.zeros(game.observation_size), agent.initial_hidden()
-        made = jax.eval_shape(lambda: agent.actor.init(jax.random.key(0), size, hidden, method="step"))
-        if jax.tree.map(jnp.shape, actor) != jax.tree.map(jnp.shape, made):
-            raise ValueError("its arrays are not of the shapes that its description gives")
+        check_shapes(params.actor, jax.eval_shape(agent.init, jax.random.key(0)).actor)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} cannot play: {error}") from error
+        raise ValueError(f"{path} cannot play: {error} (published agents: loqa.tools.import_agents)") from error
+    hp = description["hp"]
     name, kind = path.stem, description.get("kind", hp["agent_0"])
     if trained := TRAINED.fullmatch(path.name):
-        index = int(trained[1])
-        name = f"seed {hp['seed']}{'' if hp['just_self_play'] else f' agent {index}'} @{int(trained[2])}"
-        kind = hp[f"agent_{index}"]
-    return game, LeaguePlayer(name, kind, Policy(agent.actor), actor)
+        which = "" if hp["just_self_play"] else f" agent {trained[1]}"
+        name, kind = f"seed {hp['seed']}{which} @{int(trained[2])}", hp[f"agent_{trained[1]}"]
+    # Without the Q-network and what belongs to it: agents with equal policies can be batched.
+    policy = dataclasses.replace(agent, qvalue=None, game_length=0, normalize_time=False, output_scale=1.0)
+    return game, LeaguePlayer(name, kind, policy, AgentParams(params.actor, {}))
 
 
 def agent_files(path: Path) -> list[Path]:
     """The saved agents at a path.
 
     A file is itself. A run's directory is its newest agents. Any other directory is all agents in it, or if
-    there are none the newest agents of all runs in it, at any depth.
-
-    Raises:
-      ValueError: nothing is there.
+    there are none the newest agents of all runs in it, at any depth. Raises ValueError where there are none.
     """
-    if not path.is_dir():
-        if path.exists():
-            return [path]
+    if not path.exists():
         raise ValueError(f"there is no file, directory or scripted player {str(path)!r}")
+    if not path.is_dir():
+        return [path]
     if not (path / "agents").is_dir() and (files := sorted(path.glob("[!.]*.npz"))):  # not unfinished ones
         return files
-    files = []
-    for directory in sorted(path.rglob("agents")):
-        matches = {file: TRAINED.fullmatch(file.name) for file in sorted(directory.iterdir())}
-        iterations = {file: int(match[2]) for file, match in matches.items() if match}
-        files += [file for file, iteration in iterations.items() if iteration == max(iterations.values())]
-    if not files:
+    saved = sorted(path.rglob("agents/agent_?_*.npz"), key=lambda file: (file.parent, len(file.name), file.name))
+    if not saved:
         raise ValueError(f"{path} has no saved agents in it")
-    return files
+    return list({(file.parent, file.name[:7]): file for file in saved}.values())  # the last of each agent's
 
 
 def add_game_options(parser: argparse.ArgumentParser) -> None:
@@ -122,25 +98,18 @@ def choose_players(
 ) -> tuple[Game, list[LeaguePlayer]]:
     """The players that words name, and the game that all of them play.
 
-    Args:
-      words: each a scripted player's name or a path (see `agent_files`), or KIND=PATH to choose its kind.
-      game_name: "coin" or "ipd"; None: that of the agents.
-      grid: the Coin Game's board, such as "3x3"; None: that of the agents.
-      all_scripted: adds all scripted players of the game.
-
-    Raises:
-      OSError, ValueError: in one sentence, what cannot play.
+    A word is a scripted player's name, a path (see `agent_files`), or KIND=PATH to choose its kind. `game_name`
+    ("coin" or "ipd") and `grid` (such as "3x3") are needed only where no agent determines the game.
+    Raises OSError or ValueError, in one sentence, where something cannot play.
     """
-    board = re.fullmatch(r"(\d+)x(\d+)", grid or "")
-    if grid and not board:
-        raise ValueError(f"the grid is {grid!r}, but must be HEIGHTxWIDTH, such as 3x3")
-    if grid and game_name == "ipd":
-        raise ValueError("the iterated prisoner's dilemma has no grid")
-    game = CoinGame(int(board[1]), int(board[2])) if board else MatrixGame() if game_name == "ipd" else None
-    names = {name for each in (CoinGame(), MatrixGame()) for name in scripted(each)}
+    game = MatrixGame() if game_name == "ipd" else None
+    if grid:
+        if not (board := re.fullmatch(r"(\d+)x(\d+)", grid)):
+            raise ValueError(f"the grid is {grid!r}, but must be HEIGHTxWIDTH, such as 3x3")
+        game = CoinGame(int(board[1]), int(board[2]))
     players: list[LeaguePlayer | str] = []  # a scripted player is its name until the game is known
     for word in words:
-        if word in names:
+        if word in SCRIPTED:
             players.append(word)
             continue
         kind, path = split_label(word)
@@ -153,19 +122,14 @@ def choose_players(
     if game is None and game_name is None:
         raise ValueError("no agent determines the game: add --game coin or --game ipd")
     game = game or CoinGame()
-    if game_name == "coin" and not isinstance(game, CoinGame):
-        raise ValueError(f"these agents play {title(game)}, but --game is coin")
+    if game_name and not isinstance(game, GAMES[game_name]):
+        raise ValueError(f"--game is {game_name}, but this is {title(game)}")
     known = scripted(game)
-    if unknown := [name for name in words if name in names - known.keys()]:
+    if unknown := [name for name in words if name in SCRIPTED - known.keys()]:
         raise ValueError(f"{title(game)} has no player {unknown[0]}, but {', '.join(known)}")
     if all_scripted:
         players += [name for name in known if name not in words]
     return game, _with_unique_names([known[one] if isinstance(one, str) else one for one in players])
-
-
-def title(game: Game) -> str:
-    """A game's name in a sentence."""
-    return f"the {game.height}x{game.width} Coin Game" if isinstance(game, CoinGame) else "the IPD"
 
 
 def _with_unique_names(players: list[LeaguePlayer]) -> list[LeaguePlayer]:
