@@ -128,7 +128,7 @@ def read_league(path: Path) -> tuple[np.ndarray, list[str], list[str]]:
 @in_style
 def heat_map(rewards: np.ndarray, names: Sequence[str], kinds: Sequence[str], path: Path) -> list[str]:
     """Draws what each row's player earns a step against each column's, [N, N], with lines between the kinds."""
-    side = 1.2 + max(0.31 * len(names), 1.8)
+    side = 1.5 + max(0.31 * len(names), 1.8)
     figure, (axes,) = panels(1, (side + 0.7, side))
     image = axes.imshow(rewards, cmap="cividis")
     for (i, j), reward in np.ndenumerate(rewards):
