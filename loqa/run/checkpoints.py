@@ -67,7 +67,7 @@ class Checkpoints:
                 return False
 
         iteration = int(state.iteration)
-        metadata = {"format": FORMAT, "iteration": iteration, "versions": provenance.versions()}
+        metadata = {"format": FORMAT, "iteration": iteration, "versions": self._run.versions}
         metadata |= {"run": self._run.snapshot(), "segments": segments, "past_agents": num_past}
         arrays = {name: np.asarray(jax.random.key_data(x) if _is_key(x) else x) for name, x in leaves.items()}
         arrays["metadata"] = np.array(json.dumps(metadata))

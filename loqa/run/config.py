@@ -14,7 +14,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from loqa.hyperparameters import DROPPED, CoinHyperparameters, IPDHyperparameters, Section, Switch, Text, show
+from loqa.hyperparameters import (
+    DROPPED,
+    CoinHyperparameters,
+    Count,
+    IPDHyperparameters,
+    Section,
+    Switch,
+    Text,
+    show,
+)
 
 CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
 NETWORKS = ("logits", "mlp", "gru")
@@ -59,6 +68,7 @@ class WandbConfig(Section):
 
 
 class JaxConfig(Section):
+    num_devices: Literal["auto"] | Count
     jax_debug_nans: bool
     jax_disable_jit: bool
 

@@ -2,13 +2,14 @@
 
 import contextlib
 import functools
+import math
 import os
 import shlex
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import hydra
 import jax
@@ -19,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from loqa import learner
-from loqa.hyperparameters import show
+from loqa.hyperparameters import Hyperparameters, show
 from loqa.run import checkpoints, trainer
 from loqa.run.config import CONF_DIR, CONFIGS, ConfigError, JaxConfig, RunError, parse
 from loqa.run.run import Run
@@ -81,9 +82,21 @@ def train(name: str, cfg: DictConfig, experiment: Callable[[Any], Experiment]) -
     if resumed and resumed.is_finished(config.hp):
         print(f"finished already: {resumed.directory}", flush=True)
         return resumed.directory
-    with Run(name, config, OmegaConf.to_yaml(cfg, resolve=True), resumed) as run:
+    num_devices = count_devices(config.jax.num_devices, config.hp)
+    with Run(name, config, OmegaConf.to_yaml(cfg, resolve=True), resumed, num_devices) as run:
         trainer.train(config, parts, run)
     return run.directory
+
+
+def count_devices(option: int | Literal["auto"], hp: Hyperparameters) -> int:
+    """How many devices share a batch of episodes and its opponents; raises ConfigError if they cannot."""
+    available, parts = len(jax.devices()), math.gcd(hp.batch_size, hp.agent_replay_buffer.opponents_per_batch or 0)
+    if option == "auto":
+        return max(number for number in range(1, available + 1) if parts % number == 0)
+    if option > available or parts % option:
+        allowed = f"at most {available} and a divisor of hp.batch_size and of the number of opponents"
+        raise ConfigError(f"jax.num_devices is {option}, but must be auto, or {allowed}: {parts}")
+    return option
 
 
 def _compose(script: str, overrides: list[str]) -> DictConfig:
@@ -120,10 +133,14 @@ def _with_keys_added(words: list[str]) -> list[str]:
 
 
 def apply_jax_options(options: JaxConfig) -> None:
-    """Sets JAX's debugging flags, and the number of its threads where jobs run side by side."""
+    """Sets JAX's debugging flags, and the numbers of its threads and of the CPU's devices."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if HydraConfig.initialized() and "joblib" in HydraConfig.get().launcher.get("_target_", ""):
         # Jobs side by side share the cores: two with all of them each would only be in each other's way.
-        cores, jobs = os.cpu_count(), HydraConfig.get().launcher.n_jobs
-        os.environ.setdefault("PJRT_NPROC", str(max(1, cores // jobs) if jobs > 0 else 1))
+        jobs = HydraConfig.get().launcher.n_jobs
+        cores = max(1, cores // jobs) if jobs > 0 else 1
+        os.environ.setdefault("PJRT_NPROC", str(cores))
+    with contextlib.suppress(RuntimeError):  # a multirun's second job in this process has the first one's devices
+        jax.config.update("jax_num_cpu_devices", cores if options.num_devices == "auto" else options.num_devices)
     jax.config.update("jax_debug_nans", options.jax_debug_nans)
     jax.config.update("jax_disable_jit", options.jax_disable_jit)

@@ -50,6 +50,7 @@ class Run:
       config: the configuration.
       config_yaml: the same as text; written to config.yaml and given to W&B.
       resumed: the earlier part of the run, in whose directory it continues; None for a new one.
+      num_devices: how many devices share an iteration.
 
     Within the block the first signal to stop only sets `stop_signal`: the loop is expected to checkpoint and call
     `stop`. Leaving the block finishes the W&B run, with exit code 1 after an exception.
@@ -59,7 +60,12 @@ class Run:
     """
 
     def __init__(
-        self, script: str, config: IPDConfig | CoinConfig, config_yaml: str, resumed: Resumed | None = None
+        self,
+        script: str,
+        config: IPDConfig | CoinConfig,
+        config_yaml: str,
+        resumed: Resumed | None = None,
+        num_devices: int = 1,
     ):
         hp, metadata = config.hp, resumed.metadata if resumed else {}
         earlier = metadata.get("run", {})  # its `snapshot`
@@ -81,10 +87,13 @@ class Run:
         self.log_line(f"{provenance.command()}\nall settings: {where}/config.yaml")
         if resumed:
             self.log_line(f"resumed from iteration {metadata.get('iteration', 0)}")
-        now = provenance.versions()
+        self.num_devices = num_devices
+        self.versions = provenance.versions() | {"devices": num_devices}  # what the bits depend on
         for name, before in metadata.get("versions", {}).items():
-            if before != now.get(name):
-                self.log_line(f"{name} was {before} and is {now.get(name)}: the bits may differ from now on")
+            if before != self.versions.get(name):
+                self.log_line(
+                    f"{name} was {before} and is {self.versions.get(name)}: the bits may differ from now on"
+                )
         self._wandb = WandbLog(earlier.get("wandb_id"), self.log_line)
         if config.wandb.state:
             self._wandb.start(config.wandb, self.directory, self.settings, self.metrics())
@@ -138,7 +147,7 @@ class Run:
         position = {"iteration": 0, "walltime": self._walltime(), "env_steps": 0}
         last = position | self._metrics.newest | {"walltime": position["walltime"]}
         summary = {key: value if math.isfinite(value) else None for key, value in last.items()}  # JSON has no NaN
-        summary |= {"reached": reached, "versions": provenance.versions(), "commits": self._commits}
+        summary |= {"reached": reached, "versions": self.versions, "commits": self._commits}
         summary |= {"machine": provenance.machine(), "command": provenance.command()}
         text = json.dumps(summary, indent=2) + "\n"
         self.write("summary.json", lambda path: path.write_text(text, encoding="utf-8"))

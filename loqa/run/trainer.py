@@ -36,11 +36,14 @@ def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> N
     if state is None:
         params = None if hp.init_from is None else load_params(hp.init_from, agent)
         state = learner.init(agent, hp, key_init, params)
-    iterate, evaluate = learner.repeat(experiment.iteration), jax.jit(experiment.evaluation)
+    iterate, evaluate = learner.repeat(experiment.iteration, run.num_devices), jax.jit(experiment.evaluation)
 
     def measure(state: TrainState) -> None:
         with jax.debug_nans(False):  # P(C) is NaN where a policy with memory never was
-            metrics = {k: float(v) for k, v in evaluate(key_evaluation, state).items()}
+            # On one device, and without the buffers, which it does not need.
+            learners = tuple(me._replace(past=None, replay=None) for me in state.learners)
+            on_one = jax.device_put(state._replace(learners=learners), jax.devices()[0])
+            metrics = {k: float(v) for k, v in evaluate(key_evaluation, on_one).items()}
         iteration = int(state.iteration)
         position = {"iteration": iteration, "env_steps": iteration * hp.env_steps_per_iteration}
         run.log(position | metrics, {title: metrics[key] for title, key in experiment.columns.items()})

@@ -78,7 +78,8 @@ def group_bars(groups: Groups, path: Path, agent: int = 0) -> list[str]:
         except KeyError as error:
             raise ValueError(f"{runs[0].path} is not a run of the IPD with an agent {agent}") from error
         axes.bar(places, last.mean(0), width=0.65, color=COLORS[4], edgecolor=COLORS[0])
-        if len(runs) > 1:
+        if len(runs) > 1:  # whiskers: the standard deviation over seeds; dots: the seeds
+            axes.errorbar(places, last.mean(0), last.std(0, ddof=1), fmt="none", color="black", capsize=4)
             spread = places + np.linspace(-0.22, 0.22, len(runs))[:, None]
             axes.scatter(spread, last, s=9, color=COLORS[1], linewidths=0, zorder=3, clip_on=False)
         axes.set_xticks(places, [f"{state}\n{mean:.2f}" for state, mean in zip(STATES, last.mean(0), strict=True)])
