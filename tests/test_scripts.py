@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
@@ -16,7 +17,6 @@ from PIL import Image
 
 import coin_train
 import ipd
-from loqa import thresholds
 from loqa.run import launch
 from loqa.run.agents import load_agent
 from loqa.run.config import JaxConfig
@@ -72,11 +72,9 @@ def jax_options():
 
 def train(script, save_dir, *overrides):
     """The same in this process; returns the run's directory."""
-    name, experiment = {"ipd.py": ("ipd", ipd.experiment), "coin_train.py": ("coin", coin_train.experiment)}[
-        script
-    ]
+    name, module = {"ipd.py": ("ipd", ipd), "coin_train.py": ("coin", coin_train)}[script]
     cfg = launch.compose(name, [*TINY[script], f"hp.save_dir={save_dir}", *overrides])
-    return launch.train(name, cfg, experiment)
+    return launch.train(name, cfg, module.experiment)
 
 
 def rows(directory):
@@ -194,11 +192,20 @@ def flat(params, network):
     return [x for part in tree.values() for x in (part.values() if isinstance(part, dict) else [part])]
 
 
-def test_a_coin_run_stops_at_its_threshold_and_goes_on_without_it(tmp_path, monkeypatch):
-    monkeypatch.setitem(thresholds.THRESHOLDS, "weak", (-10.0, -10.0))  # every evaluation passes
+def test_a_coin_run_stops_at_its_threshold_and_goes_on_without_it(tmp_path):
+    """With an iteration that learns nothing, and an evaluation in which every threshold is passed."""
+    names = {*coin_train.COLUMNS.values(), "mean_rewards_1"}
+    parts = {
+        "iteration": lambda state: state._replace(iteration=state.iteration + 1),
+        "evaluation": lambda key, state: dict.fromkeys(sorted(names), jnp.ones(())),
+        "draw": lambda run: None,
+    }
 
     def trained(*overrides):
-        directory = train("coin_train.py", tmp_path, "hp.eval_every=1", *overrides)
+        fixed = [*TINY["coin_train.py"], "hp.agent_replay_buffer.mode=disabled", "hp.eval_every=1"]
+        cfg = launch.compose("coin", [*fixed, f"hp.save_dir={tmp_path}", *overrides])
+        experiment = lambda hp: coin_train.experiment(hp)._replace(**parts)
+        directory = launch.train("coin", cfg, experiment)
         return json.loads((directory / "summary.json").read_text())
 
     for _ in range(2):  # the second time there is nothing left to do

@@ -36,7 +36,7 @@ class Resumed(NamedTuple):
             summary = json.loads((self.directory / "summary.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
-        iteration, reached = summary["iteration"], summary["reached"]
+        iteration, reached = summary["iteration"], summary.get("reached")
         has_stopped = reached is not None and reached == getattr(hp, "stop_at", None)  # the Coin Game's
         is_last = iteration == self.metadata.get("iteration", iteration)
         return is_last and (iteration == hp.total_iterations or has_stopped)
