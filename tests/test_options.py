@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import pytest
 import setups
 
+from ipd import make_iteration
 from loqa.opponents import Opponents
 from loqa.rollout import draw_noise, play
 from loqa.run.launch import compose
@@ -28,18 +29,39 @@ SMALL = {
 }
 
 
+def asymmetric(state):
+    """A table of zeros has no gradient to tell some options apart."""
+    bump = lambda x: x + jnp.linspace(-0.5, 0.5, x.size).reshape(x.shape)
+    bumped = lambda me: me._replace(params=me.params._replace(actor=jax.tree.map(bump, me.params.actor)))
+    return state._replace(learners=tuple(map(bumped, state.learners)))
+
+
 @cache
 def after_two_iterations(script, *overrides):
     """The state after two iterations, from parameters that are not symmetric in the actions."""
     _, _, iterate, state = setups.training(script, *SMALL[script], "hp.num_iterations=2", *overrides)
-    if script == "ipd":  # a table of zeros has no gradient to tell some options apart
-        bump = lambda x: x + jnp.linspace(-0.5, 0.5, x.size).reshape(x.shape)
-        learners = tuple(
-            one._replace(params=one.params._replace(actor=jax.tree.map(bump, one.params.actor)))
-            for one in state.learners
-        )
-        state = state._replace(learners=learners)
-    return iterate(state, 2)
+    return iterate(asymmetric(state) if script == "ipd" else state, 2)
+
+
+def with_number(section, path, value):
+    """The hyperparameters with another number at a path."""
+    key, *below = path
+    return section.model_copy(update={key: with_number(getattr(section, key), below, value) if below else value})
+
+
+@cache
+def with_numbers(*overrides):
+    """The state after two iterations of the IPD as a function of numbers by key: compiled once for all of them."""
+    hp, agent, _, state = setups.training("ipd", *SMALL["ipd"], "hp.num_iterations=2", *overrides)
+
+    def run(numbers):
+        changed = hp
+        for key, value in numbers.items():
+            changed = with_number(changed, key.split(".")[1:], value)
+        iteration = make_iteration(changed, agent)
+        return jax.lax.fori_loop(0, 2, lambda i, state: iteration(state), asymmetric(state))
+
+    return jax.jit(run)
 
 
 def parameters(state, part):
@@ -72,8 +94,6 @@ BOTH = [
     ("actor", "hp.reward_discount=0.5"),
     ("actor", "hp.agent_0=naive", TWO),
     ("actor", "hp.just_self_play=false"),
-    ("actor", "hp.op_softmax_temp=3", SGD),
-    ("actor", "hp.opponent_differentiation_weight=3", SGD),
     ("actor", N_STEP, SGD),
     ("actor", "hp.differentiable_opponent.n_step=3", N_STEP, SGD),
     ("actor", "hp.differentiable_opponent.discount=0.2", SGD),
@@ -81,7 +101,6 @@ BOTH = [
     ("actor", "hp.differentiable_opponent.differentiable_current_reward=true", SGD),
     ("actor", "hp.differentiable_opponent.stop_grad_normalizing_constant=enabled", SGD),
     ("actor", "hp.differentiable_opponent.center_q_values=true", SGD),
-    ("actor", "hp.differentiable_opponent.advantage_offset=0.5", SGD),
     (
         "actor",
         "hp.differentiable_opponent.advantage_offset_end=2",
@@ -90,18 +109,10 @@ BOTH = [
     ),
     ("actor", "hp.actor.train.center_q_values=true", SGD),
     ("actor", "hp.actor.train.optimizer=sgd"),
-    ("actor", "hp.actor.train.lr_loss_actor=0.2"),
     ("actor", "hp.actor.train.advantage=MC", SGD),
-    ("actor", "hp.actor.train.entropy_beta=2", SGD),
-    ("actor", "hp.actor.train.clip_grad.max_norm=1e-4", CLIP, SGD),
-    ("actor", SEPARATE, "hp.actor.train.lr_loss_actor_agent=0.01"),
-    ("actor", "hp.actor.train.lr_loss_actor_agent=0.1", SEPARATE),
-    ("actor", "hp.actor.train.lr_loss_actor_opponent=0.1", SEPARATE),
     ("qvalue", "hp.qvalue.mode=argmax"),
     ("qvalue", "hp.qvalue.output_scale=3"),
     ("qvalue", "hp.qvalue.train.optimizer=sgd"),
-    ("qvalue", "hp.qvalue.train.lr_loss_qvalue=0.5"),
-    ("target", "hp.qvalue.train.target_ema_gamma=0.5"),
     ("qvalue", REPLAY),
     ("qvalue", "hp.qvalue.replay_buffer.capacity=4", REPLAY),
     ("actor", "hp.agent_replay_buffer.update_freq=1", PAST, "hp.agent_replay_buffer.update_freq=2"),
@@ -109,6 +120,22 @@ BOTH = [
     ("actor", "hp.agent_replay_buffer.cur_agent_frac=1", PAST, "hp.agent_replay_buffer.update_freq=2"),
 ]
 CASES = [("ipd", *case) for case in BOTH]
+# What must change, by key: its number in one run and in the other, all else as in the first.
+NUMBERS = {
+    "hp.op_softmax_temp": ("actor", 1.0, 3.0),
+    "hp.opponent_differentiation_weight": ("actor", 1.0, 3.0),
+    "hp.differentiable_opponent.advantage_offset": ("actor", 0.0, 0.5),
+    "hp.actor.train.lr_loss_actor": ("actor", 0.1, 0.2),
+    "hp.actor.train.entropy_beta": ("actor", 0.0, 2.0),
+    "hp.actor.train.clip_grad.max_norm": ("actor", 1e3, 1e-4),
+    "hp.qvalue.train.lr_loss_qvalue": ("qvalue", 0.01, 0.5),
+    "hp.qvalue.train.target_ema_gamma": ("target", 0.0, 0.5),
+    "hp.epsilon_greedy": ("actor", 0.2, 1.0),
+}
+SEPARATE_NUMBERS = {
+    "hp.actor.train.lr_loss_actor_agent": ("actor", 0.1, 0.01),
+    "hp.actor.train.lr_loss_actor_opponent": ("actor", 0.1, 0.01),
+}
 CASES += [
     ("ipd", "actor", "hp.game_name=chicken"),
     (
@@ -119,13 +146,13 @@ CASES += [
         "hp.payoffs=[[1,2,3,4],[1,2,3,4]]",
     ),
     ("ipd", "actor", "hp.game_length=5"),
-    ("ipd", "actor", "hp.epsilon_greedy=1.0"),
     ("ipd", "qvalue", "hp.qvalue.td_lambda=0.1"),
     ("ipd", "qvalue", "hp.qvalue.terminal=bootstrap"),
     ("ipd", "qvalue", "hp.qvalue.time=raw"),
     ("ipd", "qvalue", "hp.actor.train.stop_grad_advantage=false"),
     ("ipd", "actor", "hp.actor.train.clip_grad.mode=norm", "hp.actor.train.clip_grad.max_norm=1e-4", SGD),
     ("ipd", "actor", PAST),
+    ("ipd", "actor", SEPARATE),
     ("ipd", "actor", "hp.agent_replay_buffer.opponents_per_batch=1", PAST, "hp.agent_replay_buffer.update_freq=1"),
 ]
 
@@ -161,6 +188,14 @@ def test_the_key_changes_what_it_says(script, part, changed, common):
     before = after_two_iterations(script, *common)
     after = after_two_iterations(script, *common, changed)
     assert differs(before, after, part)
+
+
+@pytest.mark.parametrize("key", [*NUMBERS, *SEPARATE_NUMBERS])
+def test_the_number_changes_what_it_says(key):
+    table, overrides = (NUMBERS, (CLIP, SGD)) if key in NUMBERS else (SEPARATE_NUMBERS, (SEPARATE, SGD))
+    part, _, other = table[key]
+    run, numbers = with_numbers(*overrides), {name: first for name, (_, first, _) in table.items()}
+    assert differs(run(numbers), run(numbers | {key: other}), part)
 
 
 @pytest.mark.parametrize("length", [3, 5])
@@ -199,5 +234,5 @@ def test_every_key_is_tested():
 
     tested = {change.lstrip("+").split("=")[0] for _, _, *changes in CASES + SHAPES for change in changes}
     everything = {key for script in SMALL for key in leaves(compose(script, []).hp, "hp")}
-    missing = everything - tested - ELSEWHERE
+    missing = everything - tested - ELSEWHERE - NUMBERS.keys() - SEPARATE_NUMBERS.keys()
     assert missing == set()

@@ -17,9 +17,8 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from loqa.agent import AgentParams
-from loqa.run.agents import check_shapes, rebuild, save_agent
+from loqa.run.agents import check_shapes, read_npz, rebuild, save_agent
 from loqa.run.launch import compose
-from loqa.run.npz import read_npz
 from loqa.tools.common import one_line_errors, run_tool, tool_parser
 
 # POLA's actions are right, left, down, up; ours are left, right, up, down.
