@@ -493,9 +493,11 @@ def test_hydras_own_options(run):
 
 def test_jax_options():
     jax = pytest.importorskip("jax")
-    before = JaxConfig(jax_debug_nans=jax.config.jax_debug_nans, jax_disable_jit=jax.config.jax_disable_jit)
+    before = JaxConfig(
+        num_devices=1, jax_debug_nans=jax.config.jax_debug_nans, jax_disable_jit=jax.config.jax_disable_jit
+    )
     try:
-        apply_jax_options(JaxConfig(jax_debug_nans=True, jax_disable_jit=True))
+        apply_jax_options(JaxConfig(num_devices=1, jax_debug_nans=True, jax_disable_jit=True))
         assert jax.config.jax_debug_nans is True
         assert jax.config.jax_disable_jit is True
     finally:
