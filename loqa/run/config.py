@@ -8,16 +8,15 @@ sentence that names the key, its value and what is allowed.
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ValidationError
+from pydantic import BeforeValidator, ValidationError
 
 from loqa.hyperparameters import (
     DROPPED,
     CoinHyperparameters,
-    Count,
     IPDHyperparameters,
     Section,
     Switch,
@@ -67,8 +66,14 @@ class WandbConfig(Section):
             yield "wandb_dir", f"null or the same as wandb.dir, which is {show(self.dir)}"
 
 
+def _number_of_devices(value: Any) -> int | str:
+    if value != "auto" and (type(value) is not int or value < 1):
+        raise ValueError("must be auto or an integer of at least 1")
+    return value
+
+
 class JaxConfig(Section):
-    num_devices: Literal["auto"] | Count
+    num_devices: Annotated[int | str, BeforeValidator(_number_of_devices)]
     jax_debug_nans: bool
     jax_disable_jit: bool
 

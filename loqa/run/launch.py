@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import hydra
 import jax
@@ -88,7 +88,7 @@ def train(name: str, cfg: DictConfig, experiment: Callable[[Any], Experiment]) -
     return run.directory
 
 
-def count_devices(option: int | Literal["auto"], hp: Hyperparameters) -> int:
+def count_devices(option: int | str, hp: Hyperparameters) -> int:
     """How many devices share a batch of episodes and its opponents; raises ConfigError if they cannot."""
     available, parts = len(jax.devices()), math.gcd(hp.batch_size, hp.agent_replay_buffer.opponents_per_batch or 0)
     if option == "auto":

@@ -110,6 +110,7 @@ def main() -> None:
     options = parser.parse_args()
     with one_line_errors(parser):
         groups = group_runs(read_runs(options.runs)) if options.runs else {}
+        options.out.parent.mkdir(parents=True, exist_ok=True)
         print(*draw(groups, options.out), table(), sep="\n")
 
 

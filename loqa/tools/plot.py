@@ -43,6 +43,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out = options.out or Path("experiments/plots") / options.figure
     with one_line_errors(parser):
+        options.out.parent.mkdir(parents=True, exist_ok=True)
         print(*draw(**vars(options)), sep="\n")
 
 

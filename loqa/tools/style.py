@@ -44,7 +44,6 @@ def legend_below(figure: Figure, axes: Axes, note: str = "") -> None:
 
 def save(figure: Figure, path: Path) -> list[str]:
     """Writes a figure as PNG and as PDF, or as one of them where `path` has that suffix; returns the files."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     files = [f"{path}"] if path.suffix in (".png", ".pdf") else [f"{path}.png", f"{path}.pdf"]
     for file in files:
         figure.savefig(file, bbox_inches="tight", pad_inches=0.04)  # with all of a legend below
