@@ -6,14 +6,9 @@ import jax
 
 from ipd import make_iteration
 from loqa import learner
-from loqa.agent import Agent
-from loqa.games.coin import CoinGame
-from loqa.games.ipd import MatrixGame
-from loqa.run.config import CoinConfig, IPDConfig, parse
+from loqa.run.agents import game_and_agent
+from loqa.run.config import CONFIGS, parse
 from loqa.run.launch import compose
-
-CONFIGS = {"ipd": IPDConfig, "coin": CoinConfig}
-GAMES = {"ipd": MatrixGame, "coin": CoinGame}
 
 
 @cache
@@ -23,7 +18,7 @@ def make_hp(script, *overrides):
 
 
 def make_agent(script, hp):
-    return Agent.from_hp(GAMES[script].from_hp(hp), hp)
+    return game_and_agent(script, hp)[1]
 
 
 def training(script, *overrides):

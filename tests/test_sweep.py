@@ -4,19 +4,14 @@ import csv
 import json
 
 import pytest
+import setups
 from test_scripts import ROOT, compilation_cache, run  # noqa: F401 (a fixture)
 
-from loqa.run.config import CoinConfig, IPDConfig, parse
-from loqa.run.launch import compose
+from loqa.run.config import CONFIGS
 
-CONFIGS = {"ipd": IPDConfig, "coin": CoinConfig}
 EXPERIMENTS = [
     (script, path.stem) for script in CONFIGS for path in sorted((ROOT / "conf" / script / "experiment").iterdir())
 ]
-
-
-def hp_of(script, *overrides):
-    return parse(compose(script, list(overrides)), CONFIGS[script]).hp
 
 
 def table(save_dir):
@@ -27,20 +22,20 @@ def table(save_dir):
 
 def test_presets_are_the_papers_experiments():
     assert len(EXPERIMENTS) == 7
-    paper = hp_of("coin")
+    paper = setups.make_hp("coin")
     changed = {
         ("coin", "coin_3x3"): lambda hp: hp == paper,
         ("coin", "scaling"): lambda hp: hp.batch_size == 2048 and hp.stop_at == "strong",
         ("coin", "no_agent_buffer"): lambda hp: not hp.agent_replay_buffer.mode and hp.just_self_play,
         ("coin", "no_self_play"): lambda hp: hp.num_learners == 2 and hp.agent_0 == hp.agent_1 == "loqa",
         ("coin", "naive"): lambda hp: hp.num_learners == 2 and hp.agent_0 == hp.agent_1 == "naive",
-        ("ipd", "figure"): lambda hp: hp == hp_of("ipd"),
+        ("ipd", "figure"): lambda hp: hp == setups.make_hp("ipd"),
         ("ipd", "naive"): lambda hp: hp.num_learners == 2 and hp.agent_0 == hp.agent_1 == "naive",
     }
     assert set(changed) == set(EXPERIMENTS)
     for (script, name), holds in changed.items():
-        assert holds(hp_of(script, f"experiment={name}")), name
-    five = hp_of("coin", "experiment=scaling", "hp.game.height=5")
+        assert holds(setups.make_hp(script, f"experiment={name}")), name
+    five = setups.make_hp("coin", "experiment=scaling", "hp.game.height=5")
     assert (five.game.height, five.game.width) == (5, 5)
 
 
