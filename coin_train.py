@@ -39,10 +39,10 @@ def experiment(hp: CoinHyperparameters) -> Experiment:
         held = hp.stop_at is not None and threshold_held(metrics, hp.game.height, hp.stop_at)
         return hp.stop_at if held else None
 
-    def draw(run: Run) -> None:
-        from loqa.tools.run_figures import coin_figures  # here, because matplotlib is slow to import
+    def conclude(run: Run) -> None:
+        from loqa.tools.conclusion import conclude_coin  # here, because matplotlib is slow to import
 
-        coin_figures(run)
+        conclude_coin(run)
 
     return Experiment(
         agent=agent,
@@ -50,7 +50,7 @@ def experiment(hp: CoinHyperparameters) -> Experiment:
         evaluation=make_evaluation(hp, agent, coin_metrics),
         columns=COLUMNS,
         progress_every=5,
-        draw=draw,
+        conclude=conclude,
         reached=reached,
     )
 

@@ -31,7 +31,8 @@ from loqa.run.run import Run
 from loqa.run.trainer import Experiment
 
 # What the terminal shows of the metrics.
-COLUMNS = {state: f"p_0_{state}_C" for state in STATES} | {f"reward_{i}": f"mean_rewards_{i}" for i in (0, 1)}
+COLUMNS = {state: f"p_0_{state}_C" for state in STATES}
+COLUMNS |= {"reward": "mean_rewards_0", "vs AD": "always_defect_0_mean_rewards_a"}
 
 
 def policy_losses(
@@ -130,10 +131,10 @@ def experiment(hp: IPDHyperparameters) -> Experiment:
     """The iterated prisoner's dilemma, or another matrix game, for the loop in loqa/run/trainer.py."""
     agent = Agent.from_hp(MatrixGame.from_hp(hp), hp)
 
-    def draw(run: Run) -> None:
-        from loqa.tools.run_figures import ipd_figures  # here, because matplotlib is slow to import
+    def conclude(run: Run) -> None:
+        from loqa.tools.conclusion import conclude_ipd  # here, because matplotlib is slow to import
 
-        ipd_figures(run, agent.game, hp)
+        conclude_ipd(run, agent.game, hp)
 
     return Experiment(
         agent=agent,
@@ -141,7 +142,7 @@ def experiment(hp: IPDHyperparameters) -> Experiment:
         evaluation=make_evaluation(hp, agent, matrix_game_metrics),
         columns=COLUMNS,
         progress_every=100,
-        draw=draw,
+        conclude=conclude,
     )
 
 

@@ -9,9 +9,7 @@ import optax
 
 from loqa import losses
 from loqa.agent import Agent, batch_last
-from loqa.games import Game
-from loqa.games.coin import CoinGame, coins_taken
-from loqa.games.coin_players import LIKES, ScriptedPlayer
+from loqa.games.coin import coins_taken
 from loqa.games.ipd import OBSERVATIONS, STATES, visits
 from loqa.hyperparameters import Hyperparameters
 from loqa.learner import LearnerState
@@ -73,24 +71,39 @@ def cooperation(agent: Agent, me: LearnerState, observations: jax.Array, seat: i
     }
 
 
-def mean_rewards(
-    key: jax.Array, game: Game, players: tuple[Player, Player], params: tuple[Any, Any], steps: int, episodes: int
-) -> tuple[jax.Array, jax.Array]:
-    """Plays episodes without exploration: mean reward a step of each player [2], observations [T+1, 2, B, D]."""
-    played = rollout(game, players, params, draw_noise(key, steps, episodes))
-    return played.rewards.mean((0, 2)), played.observations
+def play_metrics(
+    key: jax.Array, hp: Hyperparameters, agent: Agent, learners: tuple[LearnerState, ...]
+) -> tuple[Metrics, jax.Array]:
+    """How the agents play, without exploration: mean rewards a step, over `hp.eval_episodes` episodes a pair.
+
+    `mean_rewards_0/1`: the learner against itself, or the two learners against each other.
+    `always_cooperate_0_mean_rewards_a/d` (and `always_defect_...`): agent 0 (a) against the scripted player (d);
+    `..._1_...`: agent 1, if there are two. Also returns what player 0 saw in the first: [T+1, B, D].
+    """
+    keys = iter(jax.random.split(key, 1 + 2 * len(learners)))
+
+    def mean_rewards(seat: int, other: Player, params: Any) -> tuple[jax.Array, jax.Array]:
+        noise = draw_noise(next(keys), hp.game_length, hp.eval_episodes)
+        pair = learners[seat].params, params
+        played = rollout(agent.game.from_seat(seat), (agent, other), pair, noise)
+        return played.rewards.mean((0, 2)), played.observations[:, 0]
+
+    rewards, observations = mean_rewards(0, agent, learners[-1].params)
+    metrics = {"mean_rewards_0": rewards[0], "mean_rewards_1": rewards[1]}
+    scripted = agent.game.scripted()
+    for seat in range(len(learners)):
+        for name in ("always-cooperate", "always-defect"):
+            rewards, _ = mean_rewards(seat, *scripted[name])
+            prefix = f"{name.replace('-', '_')}_{seat}_mean_rewards"
+            metrics |= {f"{prefix}_a": rewards[0], f"{prefix}_d": rewards[1]}
+    return metrics, observations
 
 
 def matrix_game_metrics(
     key: jax.Array, hp: Hyperparameters, agent: Agent, learners: tuple[LearnerState, ...], episodes: list[Episodes]
 ) -> Metrics:
-    """The IPD's evaluation: mean rewards of the agents against each other, and P(C) in each state.
-
-    `episodes` are each learner's, played as in training.
-    """
-    pair = learners[0].params, learners[-1].params
-    rewards, _ = mean_rewards(key, agent.game, (agent, agent), pair, hp.game_length, hp.eval_episodes)
-    metrics = {"mean_rewards_0": rewards[0], "mean_rewards_1": rewards[1]}
+    """`play_metrics`, and P(C) in each state, of each learner in its `episodes`, played as in training."""
+    metrics, _ = play_metrics(key, hp, agent, learners)
     for seat, me in enumerate(learners):
         metrics |= cooperation(agent, me, episodes[seat].mine.observations, seat)
     return metrics
@@ -99,31 +112,8 @@ def matrix_game_metrics(
 def coin_metrics(
     key: jax.Array, hp: Hyperparameters, agent: Agent, learners: tuple[LearnerState, ...], episodes: list[Episodes]
 ) -> Metrics:
-    """The Coin Game's evaluation: the agents against each other and against the scripted players.
-
-    `mean_rewards_0/1`: the learner against itself, or the two learners against each other, and
-    `own_coins_0`, `other_coins_0`: how many coins of its own and of the other the first one took a step.
-    `always_cooperate_0_mean_rewards_a/d` (and `always_defect_...`): agent 0 (a) against the scripted player
-    (d). All are means over episodes and steps. `episodes`, played as in training, are not used.
-    """
+    """`play_metrics`, and `own_coins_0`, `other_coins_0`: agent 0's coins a step, of its own and of the other."""
     del episodes
-    game: CoinGame = agent.game
-    length = hp.game_length, hp.eval_episodes
-    keys = iter(jax.random.split(key, 1 + 2 * len(learners)))
-    pair = learners[0].params, learners[-1].params
-    rewards, observations = mean_rewards(next(keys), game, (agent, agent), pair, *length)
-    own, others = coins_taken(observations[:, 0])
-    metrics = {
-        "mean_rewards_0": rewards[0],
-        "mean_rewards_1": rewards[1],
-        "own_coins_0": own.mean(),
-        "other_coins_0": others.mean(),
-    }
-    scripted = ScriptedPlayer(game.height, game.width)
-    for seat, me in enumerate(learners):
-        for name in ("always-cooperate", "always-defect"):
-            params = me.params, LIKES[name]
-            rewards, _ = mean_rewards(next(keys), game, (agent, scripted), params, *length)
-            prefix = f"{name.replace('-', '_')}_{seat}_mean_rewards"
-            metrics |= {f"{prefix}_a": rewards[0], f"{prefix}_d": rewards[1]}
-    return metrics
+    metrics, observations = play_metrics(key, hp, agent, learners)
+    own, others = coins_taken(observations)
+    return metrics | {"own_coins_0": own.mean(), "other_coins_0": others.mean()}

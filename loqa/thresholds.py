@@ -1,4 +1,4 @@
-"""The paper's thresholds in the Coin Game: has the agent learned to cooperate, and not to be exploited?"""
+"""Has an agent learned to cooperate without being exploited? The paper's thresholds, and tit-for-tat in the IPD."""
 
 from collections.abc import Mapping
 
@@ -9,6 +9,16 @@ import numpy as np
 THRESHOLDS = {"weak": (0.05, -1.2), "medium": (0.1, -0.5), "strong": (0.2, -0.2)}
 
 CONSECUTIVE_PASSES = 5  # evaluations in a row that must pass a threshold until it is held
+
+
+def is_tit_for_tat(metrics: Mapping[str, np.ndarray], agent: int = 0) -> np.ndarray:
+    """In which evaluations [...] of the IPD an agent cooperates with itself, and always-defect gains little.
+
+    That is P(C|CC) above 0.9, a mean reward above -1.05 (of -1 for mutual cooperation), and against always-defect
+    at least -2.1 (of -2.02 for tit-for-tat, and -2 for mutual defection). `metrics`: columns of metrics.csv.
+    """
+    cooperates = (metrics[f"p_{agent}_CC_C"] > 0.9) & (metrics[f"mean_rewards_{agent}"] > -1.05)
+    return cooperates & (metrics[f"always_defect_{agent}_mean_rewards_a"] >= -2.1)
 
 
 def passes(self_play: np.ndarray, against_defect: np.ndarray, size: int, threshold: str) -> np.ndarray:

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from loqa.games import ipd
-from loqa.games.coin import CoinGame, CoinState, coins_taken
-from loqa.games.coin_players import LIKES, ScriptedPlayer
+from loqa.games.coin import LIKES, CoinGame, CoinSeeker, CoinState, coins_taken
 from loqa.games.ipd import COOPERATE, DEFECT, MatrixGame
 from loqa.games.payoffs import PAYOFFS, is_symmetric
-from loqa.metrics import mean_rewards
+from loqa.rollout import draw_noise, rollout
 
 KEY = jax.random.key(0)
 DRAW = jnp.array(0.5)
@@ -384,7 +383,7 @@ COOPERATOR, DEFECTOR = "always-cooperate", "always-defect"
 def chances(game, state):
     """If both players were always-cooperate, and if both were always-defect: their probabilities, [2, 4] each."""
 
-    player = ScriptedPlayer(game.height, game.width)
+    player = CoinSeeker(game.height, game.width)
 
     def act(script):
         logits, hidden = player.act(LIKES[script], player.initial_hidden((2,)), game.observe(state))
@@ -429,9 +428,8 @@ def test_scripted_players_move_as_they_wish(game, me, coin, towards, away, seat)
     ids=["defect-cooperate", "cooperate-cooperate"],
 )
 def test_scripted_players_earn_what_is_published(scripts, rewards):
-    player = ScriptedPlayer(3, 3)
+    player = CoinSeeker(3, 3)
     likes = tuple(LIKES[script] for script in scripts)
-    play = jax.jit(lambda key: mean_rewards(key, CoinGame(), (player, player), likes, steps=50, episodes=1000))
-    got, observations = play(KEY)
-    assert observations.shape == (51, 2, 1000, 36)
-    np.testing.assert_allclose(got, rewards, atol=0.02)
+    played = rollout(CoinGame(), (player, player), likes, draw_noise(KEY, 50, 1000))
+    assert played.observations.shape == (51, 2, 1000, 36)
+    np.testing.assert_allclose(played.rewards.mean((0, 2)), rewards, atol=0.02)

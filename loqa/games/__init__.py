@@ -24,6 +24,9 @@ class Game(Protocol):
     def from_seat(self, seat: int) -> "Game":
         """The same game, whose player 0 sits in `seat` (0 or 1)."""
 
+    def scripted(self) -> dict[str, tuple[Any, Any]]:
+        """Scripted players by name, with what their `act` is given as params."""
+
     def reset(self, key: jax.Array) -> Any:
         """The state before the first step."""
 

@@ -164,7 +164,10 @@ def find(
     if resume is None and provenance.multirun_name() is None:
         return None
     if resume in (None, "auto"):
-        return _find_newest(script, hp, new_state)
+        resumed = _find_newest(script, hp, new_state)
+        if resume and not resumed:
+            print("resume=auto: there is nothing to resume, so this is a new run")
+        return resumed
     directory = Path(os.path.expanduser(resume)).absolute()
     _check_settings(directory, script, hp)
     if paths := checkpoint_paths(directory):
@@ -207,7 +210,6 @@ def _find_newest(script: str, hp: Hyperparameters, new_state: Callable[[], Train
         started = Resumed(directory, {}, None)
         if started.is_finished(hp) or not (directory / "summary.json").exists():
             return started
-    print("resume=auto: there is nothing to resume, so this is a new run")
     return None
 
 

@@ -74,6 +74,7 @@ def _number_of_devices(value: Any) -> int | str:
 
 class JaxConfig(Section):
     num_devices: Annotated[int | str, BeforeValidator(_number_of_devices)]
+    compilation_cache: bool
     jax_debug_nans: bool
     jax_disable_jit: bool
 

@@ -4,12 +4,14 @@ import contextlib
 import functools
 import math
 import os
+import re
 import shlex
 import sys
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 import jax
@@ -21,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from loqa import learner
 from loqa.hyperparameters import Hyperparameters, show
-from loqa.run import checkpoints, trainer
+from loqa.run import checkpoints, provenance, trainer
 from loqa.run.config import CONF_DIR, CONFIGS, ConfigError, JaxConfig, RunError, parse
 from loqa.run.run import Run
 from loqa.run.trainer import Experiment
@@ -49,24 +51,29 @@ def script(name: str, experiment: Callable[[Any], Experiment]) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints what it catches in its own way
     began = False
 
+    def fail(code: int, sentence: str) -> NoReturn:
+        print(f"error: {ConfigError(sentence)}", file=sys.stderr)
+        sys.exit(code)
+
     @functools.wraps(experiment)  # Hydra names the job by the file of what is wrapped
     def job(cfg: DictConfig) -> Path:
         nonlocal began
         began = True
-        return train(name, cfg, experiment)
+        try:
+            return train(name, cfg, experiment)
+        except (RunError, ConfigError) as error:
+            if provenance.multirun_name():
+                raise  # to Hydra, for which this job failed: the others follow
+            fail(1 if isinstance(error, RunError) else 2, str(error))
 
     try:
         hydra.main(version_base="1.3", config_path=str(CONF_DIR / name), config_name="config")(job)()
     except (RunError, ConfigError) as error:
-        code, sentence = 1 if isinstance(error, RunError) else 2, str(error)
+        fail(1 if isinstance(error, RunError) else 2, str(error))
     except (*HYDRAS_ERRORS, OSError, ValueError) as error:
         if began and not isinstance(error, HYDRAS_ERRORS):
             raise
-        code, sentence = 2, _explain(error, name, sys.argv[1:])
-    else:
-        return
-    print(f"error: {ConfigError(sentence)}", file=sys.stderr)
-    sys.exit(code)
+        fail(2, _explain(error, name, sys.argv[1:]))
 
 
 def train(name: str, cfg: DictConfig, experiment: Callable[[Any], Experiment]) -> Path:
@@ -75,6 +82,9 @@ def train(name: str, cfg: DictConfig, experiment: Callable[[Any], Experiment]) -
     Raises ConfigError if the configuration cannot be used, and RunError if the run cannot continue.
     """
     config = parse(cfg, CONFIGS[name])
+    launcher = provenance.choice("hydra/launcher", "basic")
+    if launcher != "basic" and not provenance.multirun_name():
+        raise ConfigError(f"launcher is {show(launcher)}, but must be null without -m, which makes jobs to launch")
     apply_jax_options(config.jax)
     parts = experiment(config.hp)
     new_state = partial(learner.init, parts.agent, config.hp, jax.random.key(0))
@@ -133,8 +143,8 @@ def _with_keys_added(words: list[str]) -> list[str]:
 
 
 def apply_jax_options(options: JaxConfig) -> None:
-    """Sets JAX's debugging flags, and the numbers of its threads and of the CPU's devices."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    """Sets JAX's flags, its cache of programs, and the numbers of its threads and of the CPU's devices."""
+    cores = provenance.cores()
     if HydraConfig.initialized() and "joblib" in HydraConfig.get().launcher.get("_target_", ""):
         # Jobs side by side share the cores: two with all of them each would only be in each other's way.
         jobs = HydraConfig.get().launcher.n_jobs
@@ -142,5 +152,12 @@ def apply_jax_options(options: JaxConfig) -> None:
         os.environ.setdefault("PJRT_NPROC", str(cores))
     with contextlib.suppress(RuntimeError):  # a multirun's second job in this process has the first one's devices
         jax.config.update("jax_num_cpu_devices", cores if options.num_devices == "auto" else options.num_devices)
+    if options.compilation_cache and not jax.config.jax_compilation_cache_dir:
+        # By processor, because a home directory may be shared by machines whose programs differ.
+        processor = re.sub(r"\W+", "-", provenance.processor())
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(Path(home, "loqa", processor)))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        warnings.filterwarnings("ignore", ".*persistent compilation cache")  # a disk that is full or read-only
     jax.config.update("jax_debug_nans", options.jax_debug_nans)
     jax.config.update("jax_disable_jit", options.jax_disable_jit)

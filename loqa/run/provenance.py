@@ -26,9 +26,9 @@ def multirun_name() -> str | None:
     return None
 
 
-def preset() -> str:
-    """The preset that `hp` was composed from."""
-    return HydraConfig.get().runtime.choices["hp"] if HydraConfig.initialized() else "unknown"
+def choice(group: str, otherwise: str) -> str:
+    """What was chosen of a group of conf/, such as hp: the preset; `otherwise` where Hydra is not running."""
+    return HydraConfig.get().runtime.choices[group] if HydraConfig.initialized() else otherwise
 
 
 def command() -> str:
@@ -71,10 +71,18 @@ def commit() -> str | None:
         return None
 
 
-def machine() -> dict[str, Any]:
-    """The processor, the number of its cores that this process may use, and the device that JAX computes on."""
+def cores() -> int:
+    """How many cores of the CPU this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def processor() -> str:
+    """The name of the CPU."""
     cpus = Path("/proc/cpuinfo")  # of Linux
     models = re.findall(r"model name\s*:\s*(.*)", cpus.read_text()) if cpus.exists() else []
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    processor = models[0] if models else platform.machine()
-    return {"processor": processor, "cores": cores, "device": jax.devices()[0].device_kind}
+    return models[0] if models else platform.machine()
+
+
+def machine() -> dict[str, Any]:
+    """The processor, its cores that this process may use, and the device that JAX computes on."""
+    return {"processor": processor(), "cores": cores(), "device": jax.devices()[0].device_kind}

@@ -7,6 +7,7 @@ once, and the run continues.
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Self
 
@@ -19,7 +20,7 @@ from loqa.run.config import CoinConfig, IPDConfig
 from loqa.run.directory import RunDirectory, make_directory
 from loqa.run.metrics_file import MetricsFile
 from loqa.run.signals import StopSignals
-from loqa.run.terminal import Terminal, clock, human, short, short_path
+from loqa.run.terminal import Terminal, clock, short_path
 from loqa.run.wandb_log import WandbLog
 
 
@@ -82,7 +83,7 @@ class Run:
         self._metrics = MetricsFile(self.write, earlier.get("csv", ""))
         self.metrics = self._metrics.columns
 
-        where, preset = short_path(self.directory), provenance.preset()
+        where, preset = short_path(self.directory), provenance.choice("hp", "unknown")
         self.log_line(f"LOQA {loqa.__version__}, {script}, preset {preset}, seed {hp.seed}: {where}")
         self.log_line(f"{provenance.command()}\nall settings: {where}/config.yaml")
         if resumed:
@@ -142,8 +143,8 @@ class Run:
         wandb_id, commits = self._wandb.run_id, self._commits
         return {"csv": self._metrics.text, "walltime": self._walltime(), "wandb_id": wandb_id, "commits": commits}
 
-    def finish(self, reached: str | None = None) -> None:
-        """Writes summary.json and prints the last row; `reached` is the threshold that ended it early, if any."""
+    def finish(self, conclude: Callable[[Self], None], reached: str | None = None) -> None:
+        """Writes summary.json, concludes, and lists the files; `reached`: the threshold that ended it early."""
         position = {"iteration": 0, "walltime": self._walltime(), "env_steps": 0}
         last = position | self._metrics.newest | {"walltime": position["walltime"]}
         summary = {key: value if math.isfinite(value) else None for key, value in last.items()}  # JSON has no NaN
@@ -151,11 +152,10 @@ class Run:
         summary |= {"machine": provenance.machine(), "command": provenance.command()}
         text = json.dumps(summary, indent=2) + "\n"
         self.write("summary.json", lambda path: path.write_text(text, encoding="utf-8"))
-        shown = last | {"walltime": clock(last["walltime"]), "env_steps": human(last["env_steps"])}
-        self.log_line("\n" + "\n".join(f"  {key:{max(map(len, shown))}}  {short(x)}" for key, x in shown.items()))
+        conclude(self)
         files = sorted(self.directory.glob("[!.]*"))  # none where the directory has vanished
         names = ", ".join(f"{path.name}/" if path.is_dir() else path.name for path in files)
-        self.log_line(f"\nFiles in {short_path(self.directory)}: {names}")
+        self.log_line(f"{clock(last['walltime'])}; files in {short_path(self.directory)}: {names}")
 
     def stop(self, iteration: int | None) -> NoReturn:
         """Ends the process after `stop_signal`, and a multirun, too; prints how to resume from its checkpoint.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 HEADER_EVERY = 20  # rows of the table between two headers
 CLEAR_LINE = "\r\x1b[K"
-POSITION = {"iteration": 9, "env steps": 9, "steps/s": 7, "elapsed": 8, "ETA": 8}  # columns and their widths
+POSITION = {"iteration": 9, "steps/s": 7, "elapsed": 7, "ETA": 7}  # columns and their widths
 
 
 class Terminal:
@@ -44,7 +44,7 @@ class Terminal:
             self._seconds_per_iteration = seconds / (iteration - self._newest[0])
         self._newest = iteration, walltime
         cells = dict(zip(POSITION, self._position(iteration, walltime), strict=True))
-        cells |= {title: short(value).rjust(max(len(title), 8)) for title, value in headline.items()}
+        cells |= {title: short(value).rjust(max(len(title), 6)) for title, value in headline.items()}
         if self._num_rows % HEADER_EVERY == 0:
             self.log_line("  ".join(title.rjust(len(cell)) for title, cell in cells.items()))
         self.log_line("  ".join(cells.values()))
@@ -55,8 +55,7 @@ class Terminal:
         if self._seconds_per_iteration is not None:
             speed = human(self._steps_per_iteration / self._seconds_per_iteration)
             eta = clock((total - iteration) * self._seconds_per_iteration)
-        steps = human(iteration * self._steps_per_iteration)
-        texts = (f"{iteration:>{len(str(total))}}/{total}", steps, speed, clock(walltime), eta)
+        texts = (f"{iteration:>{len(str(total))}}/{total}", speed, clock(walltime), eta)
         return [text.rjust(width) for text, width in zip(texts, POSITION.values(), strict=True)]
 
     def end_progress(self) -> None:
@@ -91,12 +90,9 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def short(value: object) -> str:
-    """A float in at most 9 characters; anything else as it is."""
-    if not isinstance(value, float):
-        return str(value)
-    plain = value == 0 or 1e-3 <= abs(value) < 1e4 or not math.isfinite(value)
-    return f"{value:.3f}" if plain else f"{value:.2e}"
+def short(value: float) -> str:
+    """Three decimals, in at most 9 characters."""
+    return f"{value:z.3f}" if abs(value) < 1e4 or not math.isfinite(value) else f"{value:.2e}"
 
 
 def short_path(path: Path) -> str:

@@ -23,12 +23,12 @@ class Experiment(NamedTuple):
     evaluation: Callable[[jax.Array, TrainState], dict[str, jax.Array]]  # key, state -> metrics
     columns: dict[str, str]  # of the terminal's table: title -> metric
     progress_every: int  # iterations that run in one go: after each the terminal is updated, and Ctrl-C is heard
-    draw: Callable[[Run], None]  # the figures of a finished run
+    conclude: Callable[[Run], None]  # the result in words, and the figures, of a finished run
     reached: Callable[[dict[str, np.ndarray]], str | None] = lambda metrics: None  # why training ends early
 
 
 def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> None:
-    """Trains, evaluates and saves until the last iteration, or until a threshold is held; then draws figures."""
+    """Trains, evaluates and saves until the last iteration, or until a threshold is held."""
     hp, agent = config.hp, experiment.agent
     key_init, key_evaluation = jax.random.split(jax.random.key(hp.seed))
     checkpoints = Checkpoints(run)
@@ -56,6 +56,7 @@ def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> N
         last = iteration
     if iteration < last:
         run.log_line("compiling the evaluation and the training step ...")
+        state = iterate(state, 0)  # no iteration: compiled here, it does not count in the first ETA
     if iteration in (0, last) and run.last_iteration != iteration:  # the last one: of a run that was made shorter
         measure(state)
     if iteration == last:
@@ -77,8 +78,7 @@ def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> N
             checkpoints.save(state)
         if run.stop_signal and iteration < last:
             run.stop(checkpoints.iteration)
-    experiment.draw(run)
-    run.finish(reached=reached)
+    run.finish(reached=reached, conclude=experiment.conclude)
 
 
 def next_stop(iteration: int, last: int, *periods: int) -> int:

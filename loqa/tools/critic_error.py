@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from loqa.games.ipd import PAYOFF, STATES, MatrixGame, read_table
-from loqa.games.ipd_players import TablePlayer
+from loqa.games.ipd import PAYOFF, STATES, MatrixGame, TablePlayer, read_table
 from loqa.learner import policy_options
 from loqa.losses import Side, agent_policy_loss
 from loqa.rollout import draw_noise, rollout

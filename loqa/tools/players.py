@@ -11,16 +11,14 @@ import jax
 
 from loqa.agent import AgentParams
 from loqa.games.coin import CoinGame
-from loqa.games.coin_players import LIKES, ScriptedPlayer
 from loqa.games.ipd import MatrixGame
-from loqa.games.ipd_players import TABLES, GrimTrigger, TablePlayer
 from loqa.rollout import Player
 from loqa.run.agents import GAMES, check_shapes, load_agent, rebuild
 from loqa.tools.common import split_label
 
 Game = CoinGame | MatrixGame
 
-SCRIPTED = {*LIKES, *TABLES, "grim-trigger"}  # of both games
+SCRIPTED = {*CoinGame().scripted(), *MatrixGame().scripted()}
 TRAINED = re.compile(r"agent_([01])_(\d+)\.npz")  # how training names its agents: which, and when
 
 
@@ -40,12 +38,7 @@ def title(game: Game) -> str:
 
 def scripted(game: Game) -> dict[str, LeaguePlayer]:
     """The scripted players of a game, by name."""
-    if isinstance(game, CoinGame):
-        players = {name: (ScriptedPlayer(game.height, game.width), likes) for name, likes in LIKES.items()}
-    else:
-        players = {name: (TablePlayer(), table) for name, table in TABLES.items()}
-        players["grim-trigger"] = GrimTrigger(), ()
-    return {name: LeaguePlayer(name, name, *player) for name, player in players.items()}
+    return {name: LeaguePlayer(name, name, *player) for name, player in game.scripted().items()}
 
 
 def load_player(path: Path) -> tuple[Game, LeaguePlayer]:

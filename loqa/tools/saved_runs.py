@@ -16,7 +16,7 @@ from loqa.run.metrics_file import read_metrics
 from loqa.tools.common import split_label
 
 # The columns that tables and figures show, with their titles, in their order; rewards and coins: a step.
-TITLES = {
+TABLE_TITLES = {
     **{f"p_0_{state}_C": f"P(C) in {state}" for state in STATES},
     "self_play": "reward in self-play",
     "always_cooperate_0_mean_rewards_a": "reward vs always-cooperate",
@@ -26,6 +26,8 @@ TITLES = {
     "own_coins_0": "own coins",
     "other_coins_0": "other's coins",
 }
+TITLES = TABLE_TITLES | {"qvalue_0_mean": "mean of Q", "qvalue_0_bias": "mean error of Q"}
+TITLES |= {f"p_1_{state}_C": f"P(C) in {state}, agent 1" for state in STATES}
 REQUIRED = {"iteration", "walltime", "env_steps", "mean_rewards_0", "mean_rewards_1"}  # of every evaluation
 
 # Settings in which the runs of a group may differ.
@@ -54,9 +56,14 @@ class SavedRun(NamedTuple):
 Groups = dict[str, list[SavedRun]]  # by label
 
 
+def with_self_play(metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The metrics with `self_play`, the mean reward of both players."""
+    return metrics | {"self_play": (metrics["mean_rewards_0"] + metrics["mean_rewards_1"]) / 2}
+
+
 def shown_columns(runs: Sequence[SavedRun]) -> list[str]:
-    """Those of TITLES that all runs have."""
-    return [column for column in TITLES if all(column in run.metrics for run in runs)]
+    """Those of TABLE_TITLES that all runs have."""
+    return [column for column in TABLE_TITLES if all(column in run.metrics for run in runs)]
 
 
 def read_runs(words: Sequence[str]) -> list[SavedRun]:
@@ -81,7 +88,7 @@ def _read_run(path: Path, label: str) -> SavedRun:
         metrics = read_metrics(io.StringIO(text[: text.rfind("\n") + 1]))  # without half a last row
         if missing := REQUIRED - metrics.keys():
             raise ValueError(f"it has no column {', '.join(sorted(missing))}")
-        metrics["self_play"] = (metrics["mean_rewards_0"] + metrics["mean_rewards_1"]) / 2
+        metrics = with_self_play(metrics)
         if config.exists():
             settings = flat(yaml.safe_load(config.read_text(encoding="utf-8"))["hp"])
             return SavedRun(path.parent, label, settings, metrics)
