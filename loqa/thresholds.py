@@ -1,4 +1,4 @@
-"""Has an agent learned to cooperate without being exploited? The paper's thresholds, and tit-for-tat in the IPD."""
+"""Has an agent learned to cooperate and not to be exploited? The paper's thresholds; tit-for-tat in the IPD."""
 
 from collections.abc import Mapping
 

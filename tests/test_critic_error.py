@@ -17,7 +17,8 @@ def test_q_values_where_the_state_tells_nothing():
 
 
 def test_naive_learners_defect_whatever_the_error_and_loqa_shapes_where_it_is_small():
-    gradients, deviations = expected_gradients((-20.0, 0.0, 5.0), batches=8) / 1e3
+    measured = expected_gradients((-20.0, 0.0, 5.0), batches=8) / 1e3
+    gradients, deviations = measured[:, :, 0]
     actor, shaping = gradients[:, 0], gradients[:, 1]
     # p (1 - p) times the advantage of cooperating, -1, times how often a state is met: once in 50 steps, or in
     # a quarter of the other 49.
@@ -27,14 +28,18 @@ def test_naive_learners_defect_whatever_the_error_and_loqa_shapes_where_it_is_sm
     total = gradients[1].sum(0)
     assert total[1] > 0 and total[3] > 0 and total[2] < 0 and total[4] < 0  # towards tit-for-tat
     assert (shaping[2, [1, 2, 4]] < -0.05).all()  # Q too high: towards defection
+    # Centred Q-values have no error: whatever was added, the gradients are those of the exact ones.
+    centred = measured[0, :, 1]
+    np.testing.assert_allclose(centred, np.broadcast_to(centred[1], centred.shape), atol=1e-5)
+    assert (np.abs(centred - gradients[1]) < 0.01).all()
 
 
 def test_the_figure_and_the_table(tmp_path, monkeypatch, capsys):
-    measured = np.stack([np.ones((36, 2, 5)), np.full((36, 2, 5), 0.1)])
+    measured = np.stack([np.ones((36, 2, 2, 5)), np.full((36, 2, 2, 5), 0.1)])
     monkeypatch.setattr(critic_error, "expected_gradients", lambda: measured)
     monkeypatch.setattr("sys.argv", ["critic_error", "--out", str(tmp_path / "picture")])
     critic_error.main()
-    assert "| shaping | +5 | +1.0 ± 0.1 |" in capsys.readouterr().out
+    assert "| centred | shaping | +5 | +1.0 ± 0.1 |" in capsys.readouterr().out
     with Image.open(tmp_path / "picture.png") as image:
         assert np.asarray(image.convert("L")).std() > 5
     assert (tmp_path / "picture.pdf").read_bytes().startswith(b"%PDF")

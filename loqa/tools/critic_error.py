@@ -2,7 +2,8 @@
 
 Where both players of the iterated prisoner's dilemma cooperate with probability 1/2 in every state, the Q-values
 are known exactly. With a constant added they replace the critic's here, and the expected gradient of the losses
-shows where the policy goes. The losses are those of hp=logits, with a finite horizon and constant advantages.
+shows where the policy goes: as it is, and with `center_q_values`, which makes the constant immaterial. The losses
+are those of hp=logits, with a finite horizon.
 """
 
 from functools import cache
@@ -15,7 +16,7 @@ import numpy as np
 
 from loqa.games.ipd import PAYOFF, STATES, MatrixGame, TablePlayer, read_table
 from loqa.learner import policy_options
-from loqa.losses import Side, agent_policy_loss
+from loqa.losses import Side, agent_policy_loss, center_q_values
 from loqa.rollout import draw_noise, rollout
 from loqa.run.config import IPDConfig, parse
 from loqa.run.launch import compose
@@ -27,6 +28,7 @@ from loqa.tools.style import in_style, legend_below, panels, save
 GAME_LENGTH, DISCOUNT = 50, 0.96  # the paper's
 BATCH, BATCHES = 4096, 32
 ERRORS = tuple(range(-10, 26))
+WAYS = ("as they are", "centred")  # Q-values in the losses
 NOTE = "Minus the gradient by the log-odds of cooperation, in thousandths, where P(cooperate) = 1/2."
 
 
@@ -42,21 +44,23 @@ def exact_q_values() -> np.ndarray:
 def expected_gradients(errors: tuple[float, ...] = ERRORS, batches: int = BATCHES) -> np.ndarray:
     """Where the losses push each state's log-odds of cooperation, in thousandths, where P(cooperate) is 1/2.
 
-    `errors` are E constants that are added to the exact Q-values of both players. Returns [2, E, 2, 5]: means over
-    `batches` of minus the gradients of the actor loss and of the shaping loss, and their standard errors.
+    `errors` are E constants that are added to the exact Q-values of both players. Returns [2, E, 2, 2, 5]: means
+    over `batches` and their standard errors, for each error as it is and centred, of minus the gradients of the
+    actor loss and of the shaping loss.
     """
     q_table = jnp.asarray(exact_q_values(), jnp.float32)
     hp = parse(compose("ipd", []), IPDConfig).hp
-    options = policy_options(hp, 0) | {"stop_grad_advantage": True, "terminal_value": False}
+    options = policy_options(hp, 0) | {"terminal_value": False}
 
     def losses(log_odds: jax.Array, error: jax.Array, played) -> jax.Array:
-        """Actor and shaping loss [2], the means of a batch."""
+        """Actor and shaping loss, as they are and centred, [2, 2]: the means of a batch."""
         logits = jnp.stack([log_odds, jnp.zeros(5)], 1)
         both = lambda table, i: jnp.moveaxis(read_table(table, played.observations[:, i]), -1, 1)  # [T+1, 2, B]
         q = q_table[:, None] + error  # [T+1, 1, 5, 2]
         sides = [Side(both(logits, i), both(q, i), played.actions[:, i], played.rewards[:, i]) for i in (0, 1)]
-        terms = agent_policy_loss(*sides, opponent_reward_baseline=0.0, **options)
-        return jnp.stack([terms.actor.mean(), terms.shaping.mean()])
+        both_ways = [sides, [center_q_values(side, DISCOUNT) for side in sides]]
+        terms = [agent_policy_loss(*sides, opponent_reward_baseline=0.0, **options) for sides in both_ways]
+        return jnp.stack([jnp.stack([each.actor.mean(), each.shaping.mean()]) for each in terms])
 
     @jax.jit
     def of_a_batch(key: jax.Array) -> jax.Array:
@@ -76,10 +80,9 @@ def draw(groups: Groups, path: Path) -> list[str]:
     for run in sum(groups.values(), []):
         if run.settings.get("game_name") != "ipd":
             raise ValueError(f"{run.path} is not a run of the iterated prisoner's dilemma")
-    figure, grid = panels(3 if groups else 2)
-    gradients = expected_gradients()[0]
-    pushes = {"shaping": gradients[:, 1], "actor + shaping": gradients.sum(1)}
-    for axes, (title, push) in zip(grid, pushes.items(), strict=False):
+    figure, grid = panels(3 if groups else 2, sharey=not groups)
+    gradients = expected_gradients()[0].sum(2)  # of both losses
+    for axes, title, push in zip(grid, WAYS, np.moveaxis(gradients, 1, 0), strict=False):
         axes.plot(ERRORS, push, label=STATES)
         axes.grid()
         axes.set(title=title, xlabel="error of all Q-values", ylabel="push to cooperation")
@@ -94,12 +97,13 @@ def draw(groups: Groups, path: Path) -> list[str]:
 def table() -> str:
     """The gradients as a Markdown table, with lines for an error of -5, 0 and 5."""
     lines = []
-    for error, (i, loss) in product((-5, 0, 5), enumerate(("actor", "shaping"))):
-        pairs = expected_gradients()[:, ERRORS.index(error), i].T
+    for (way, title), (i, loss), error in product(enumerate(WAYS), enumerate(("actor", "shaping")), (-5, 0, 5)):
+        pairs = expected_gradients()[:, ERRORS.index(error), way, i].T
         lines.append(
-            [loss, f"{error:+d}", *(f"{mean:+.1f} ± {standard_error:.1f}" for mean, standard_error in pairs)]
+            [title, loss, f"{error:+d}", *(f"{mean:+.1f} ± {deviation:.1f}" for mean, deviation in pairs)]
         )
-    return f"{markdown_table(['loss', 'error of Q', *STATES], lines)}\n\n{NOTE} ±: standard error over episodes."
+    table = markdown_table(["Q-values", "loss", "error of Q", *STATES], lines, (0, 1))
+    return f"{table}\n\n{NOTE} ±: standard error over episodes."
 
 
 def main() -> None:
