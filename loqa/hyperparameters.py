@@ -13,11 +13,20 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from loqa.games.payoffs import PAYOFFS, Payoffs, is_symmetric
 
-# Keys and values of the code published with the paper that this one does without.
-DROPPED = {
+# Keys and values of the code published with the paper, and what they are here.
+PUBLISHED_NAMES = {
     "gnumactions": "the Coin Game always has four moves",
     "reset": "the resets of the published code are not part of this one",
     "loaded-ios": "that method of the published code is not part of this one",
+    "loaded-aa": "use loaded-dice with stop_grad_normalizing_constant=enabled",
+    "IPD": "use ipd",
+    "model": "use network",
+    "activation": "all networks have ReLU",
+    "optimizer": "use hp.actor.train.optimizer and hp.qvalue.train.optimizer",
+    "separate_optimizers": "use actor.train.separate",
+    "lr_loss_agent": "use lr_loss_actor_agent",
+    "lr_loss_opponent": "use lr_loss_actor_opponent",
+    "inf_weight": "use hp.opponent_differentiation_weight",
 }
 
 
@@ -71,7 +80,7 @@ class Section(BaseModel):
                 hint = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(cls.model_fields)}"
                 if "network" in values:
                     hint = f"with network {values['network']}, {hint} (~ in front of a key removes it)"
-                why = DROPPED.get(key, hint)
+                why = PUBLISHED_NAMES.get(key, hint)
                 raise ValueError(f"{key} is {show(values[key])}, but there is no such key: {why}")
         return values
 

@@ -6,6 +6,7 @@ import functools
 import re
 import sys
 
+import jax
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
@@ -49,19 +50,17 @@ def test_every_preset_is_valid_and_has_all_keys_in_yaml(script, preset):
 
 
 def test_presets_differ_in_these_keys_only():
-    assert {name for script, name in PRESETS if script == "ipd"} == {"logits", "logits_published", "mlp", "gru"}
-    ours, published, mlp, gru = (values("ipd", name) for name in ("logits", "logits_published", "mlp", "gru"))
-    assert {key for key in ours if ours[key] != published[key]} == {
-        "actor.train.stop_grad_advantage",
-        "qvalue.td_lambda",
-        "qvalue.terminal",
-        "qvalue.time",
-        "qvalue.output_scale",
-        "qvalue.train.target_ema_gamma",
-    }
-    assert {key.split(".")[0] for key in mlp if mlp[key] != ours.get(key)} == {"actor"}
-    changed = {key.split(".")[0] for key in gru if gru[key] != ours.get(key)}
-    assert changed == {"actor", "qvalue", "agent_replay_buffer", "batch_size"}
+    names = {name for script, name in PRESETS if script == "ipd"}
+    assert names == {"logits", "logits_published", "logits_calibrated", "mlp", "gru"}
+    ours, published, calibrated, mlp, gru = (
+        values("ipd", name) for name in ("logits", "logits_published", "logits_calibrated", "mlp", "gru")
+    )
+    centred = {"actor.train.center_q_values", "differentiable_opponent.center_q_values"}
+    assert {key for key in ours if ours[key] != published[key]} == {*centred, "actor.train.stop_grad_advantage"}
+    critic = {"td_lambda", "terminal", "time", "output_scale", "train.target_ema_gamma"}
+    assert {key for key in ours if ours[key] != calibrated[key]} == {f"qvalue.{key}" for key in critic}
+    for network in (mlp, gru):  # one learning rate for all
+        assert all(network[key] == ours[key] for key in ours if "lr_loss" in key or key in centred)
     assert values("coin", "loqa_calibrated") == values("coin", "loqa_iclr")
 
 
@@ -242,7 +241,7 @@ ipd  hp.actor.train.lr_loss_actor_agent hp.actor.train.lr_loss_actor_opponent hp
 ipd  hp.save_dir wandb.project: '' null 3 | string
 ipd  hp.init_from resume wandb.entity wandb.group wandb.name wandb.dir wandb.wandb_dir: '' 5 | string
 ipd  wandb.tags: ipd | a list
-ipd  hp.just_self_play jax.jax_debug_nans jax.jax_disable_jit: 1 enabled | true or false
+ipd  hp.just_self_play jax.compilation_cache jax.jax_debug_nans jax.jax_disable_jit: 1 enabled | true or false
 ipd  hp.actor.train.stop_grad_advantage hp.differentiable_opponent.differentiable_current_reward: 0 on | true or
 ipd  hp.actor.train.separate hp.qvalue.replay_buffer.mode hp.agent_replay_buffer.mode: on 1 null | enabled or
 ipd  wandb.state: maybe | enabled or
@@ -371,7 +370,12 @@ coin hp.epsilon_greedy=0.2 | is 0.2, but there is no such key
 coin hp.game.gnumactions=4 | is 4, but there is no such key: the Coin Game always has four moves
 ipd  hp.reset.mode=enabled | hp.reset is {'mode': 'enabled'}, but there is no such key: the resets of the published
 ipd  +reset.mode=enabled | reset is {'mode': 'enabled'}, but there is no such key: the resets of the published code
-ipd  hp=nosuch | is 'nosuch', but must be gru or logits or logits_published or mlp
+ipd  hp.game_name=IPD | 'custom' (use ipd)
+ipd  hp.differentiable_opponent.method=loaded-aa | (use loaded-dice with stop_grad_normalizing_constant=enabled)
+ipd  hp.actor.model=gru | is 'gru', but there is no such key: use network
+ipd  hp.optimizer=adam | is 'adam', but there is no such key: use hp.actor.train.optimizer and
+coin hp.actor.train.lr_loss_agent=1 | is 1, but there is no such key: use lr_loss_actor_agent
+ipd  hp=nosuch | is 'nosuch', but must be gru or logits or logits_calibrated or logits_published or mlp
 coin hp=logits | is 'logits', but must be loqa_calibrated or loqa_iclr or loqa_iclr_published
 ipd  experiment=nosuch | is 'nosuch', but must be figure or naive
 ipd  hp=3 | Config group override must be a string or a list. Got int (in hp=3)
@@ -491,14 +495,20 @@ def test_hydras_own_options(run):
     assert code == 0 and "seed: 5" in stdout
 
 
-def test_jax_options():
-    jax = pytest.importorskip("jax")
-    before = JaxConfig(
-        num_devices=1, jax_debug_nans=jax.config.jax_debug_nans, jax_disable_jit=jax.config.jax_disable_jit
-    )
+def test_jax_options(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    flags = ("jax_debug_nans", "jax_disable_jit", "jax_compilation_cache_dir")
+    before = {name: getattr(jax.config, name) for name in flags}
+    jax.config.update("jax_compilation_cache_dir", None)
+    options = {"num_devices": 1, "jax_debug_nans": True, "jax_disable_jit": True}
     try:
-        apply_jax_options(JaxConfig(num_devices=1, jax_debug_nans=True, jax_disable_jit=True))
-        assert jax.config.jax_debug_nans is True
-        assert jax.config.jax_disable_jit is True
+        apply_jax_options(JaxConfig(compilation_cache=False, **options))
+        assert [getattr(jax.config, name) for name in flags] == [True, True, None]
+        apply_jax_options(JaxConfig(compilation_cache=True, **options))
+        assert jax.config.jax_compilation_cache_dir.startswith(str(tmp_path / "loqa"))
+        jax.config.update("jax_compilation_cache_dir", "mine")  # as JAX_COMPILATION_CACHE_DIR does
+        apply_jax_options(JaxConfig(compilation_cache=True, **options))
+        assert jax.config.jax_compilation_cache_dir == "mine"
     finally:
-        apply_jax_options(before)
+        for name, value in before.items():
+            jax.config.update(name, value)

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BeforeValidator, ValidationError
 
 from loqa.hyperparameters import (
-    DROPPED,
+    PUBLISHED_NAMES,
     CoinHyperparameters,
     IPDHyperparameters,
     Section,
@@ -157,5 +157,5 @@ def _validate(tree: Any, section: type[Section], *path: str) -> Any:
         key, value, allowed = f"{key}.network", value["network"], f"must be one of {error['ctx']['expected_tags']}"
     if kind == "value_error" and not allowed.startswith("must"):  # a sentence of the section about a key of it
         raise ConfigError(f"{key}.{allowed}" if key else allowed)
-    reason = f" ({DROPPED[value]})" if isinstance(value, str) and value in DROPPED else ""
+    reason = f" ({PUBLISHED_NAMES[value]})" if isinstance(value, str) and value in PUBLISHED_NAMES else ""
     raise ConfigError(f"{key or 'the configuration'} is {show(value)}, but {allowed}{reason}")
