@@ -143,7 +143,7 @@ class Run:
         wandb_id, commits = self._wandb.run_id, self._commits
         return {"csv": self._metrics.text, "walltime": self._walltime(), "wandb_id": wandb_id, "commits": commits}
 
-    def finish(self, conclude: Callable[[Self], None], reached: str | None = None) -> None:
+    def finish(self, conclude: Callable[[Self], object] = lambda run: None, reached: str | None = None) -> None:
         """Writes summary.json, concludes, and lists the files; `reached`: the threshold that ended it early."""
         position = {"iteration": 0, "walltime": self._walltime(), "env_steps": 0}
         last = position | self._metrics.newest | {"walltime": position["walltime"]}
