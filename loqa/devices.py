@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import PartitionSpec
+from jax.sharding import AxisType, PartitionSpec
 
 AXIS = "devices"
 
@@ -44,6 +44,6 @@ def on_devices(function: Callable, number: int) -> Callable:
     """A function of the same arguments that `number` devices share; all get the whole arguments and results."""
     if number == 1:
         return function
-    mesh = jax.make_mesh((number,), (AXIS,), devices=jax.devices()[:number])
+    mesh = jax.make_mesh((number,), (AXIS,), (AxisType.Auto,), devices=jax.devices()[:number])
     same = PartitionSpec()
     return jax.shard_map(function, mesh=mesh, in_specs=same, out_specs=same, check_vma=False)
