@@ -26,6 +26,8 @@ from loqa.hyperparameters import (
 
 CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
 NETWORKS = ("logits", "mlp", "gru")
+DEFAULTS = {"ipd": "logits", "coin": "loqa_iclr"}  # presets, by script
+PUBLISHED = {"ipd": "logits_published", "coin": "loqa_iclr_published"}
 
 # Where pydantic's own words would be about Python.
 MUST_BE = {
@@ -115,19 +117,28 @@ def parse_hp(script: str, hp: Mapping) -> IPDHyperparameters | CoinHyperparamete
         raise ConfigError(f"the game is {show(script)}, but must be {' or '.join(CONFIGS)}")
     try:
         if isinstance(hp, Mapping):
-            hp = OmegaConf.to_container(OmegaConf.merge(_default_hp(script), hp))
+            hp = OmegaConf.to_container(OmegaConf.merge(_preset(script, DEFAULTS[script]), hp))
     except OmegaConfBaseException as error:
         raise ConfigError(f"hp cannot be read: {str(error).splitlines()[0]}") from None
     return _validate(hp, CONFIGS[script].model_fields["hp"].annotation, "hp")
 
 
 @functools.cache
-def _default_hp(script: str) -> DictConfig:
-    # The preset with all keys; read without Hydra, which may be running.
-    preset = {"ipd": "ipd/hp/logits.yaml", "coin": "coin/hp/loqa_iclr.yaml"}[script]
-    defaults = OmegaConf.merge(*(OmegaConf.load(CONF_DIR / path) for path in ("shared/base_hp.yaml", preset)))
-    del defaults["defaults"]  # Hydra's list of the files
-    return defaults
+def _preset(script: str, name: str) -> DictConfig:
+    """A preset of conf/ with all of its keys; read without Hydra, which may be running."""
+    if name.startswith("/"):  # what the presets of both scripts start from
+        return OmegaConf.load(CONF_DIR / "shared" / "base_hp.yaml")
+    preset = OmegaConf.load(CONF_DIR / script / "hp" / f"{name}.yaml")
+    first, _ = preset.pop("defaults")  # Hydra's list of files, of which the last is this one
+    return OmegaConf.merge(_preset(script, first), preset)
+
+
+def differences_from_published(script: str, hp: IPDHyperparameters | CoinHyperparameters) -> list[str]:
+    """The keys of `hp`'s losses and networks that the published settings have otherwise, with their values."""
+    published = flat(parse_hp(script, _preset(script, PUBLISHED[script])).model_dump())
+    parts = ("actor.", "qvalue.", "differentiable_opponent.")
+    here = {key: value for key, value in flat(hp.model_dump()).items() if key.startswith(parts)}
+    return [f"{key}={show(value)}" for key, value in here.items() if value != published.get(key, value)]
 
 
 def flat(tree: Mapping, prefix: str = "") -> dict[str, Any]:

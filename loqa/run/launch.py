@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from loqa import learner
 from loqa.hyperparameters import Hyperparameters, show
 from loqa.run import checkpoints, provenance, trainer
-from loqa.run.config import CONF_DIR, CONFIGS, ConfigError, JaxConfig, RunError, parse
+from loqa.run.config import CONF_DIR, CONFIGS, DEFAULTS, ConfigError, JaxConfig, RunError, parse
 from loqa.run.run import Run
 from loqa.run.trainer import Experiment
 
@@ -66,6 +66,9 @@ def script(name: str, experiment: Callable[[Any], Experiment]) -> None:
                 raise  # to Hydra, for which this job failed: the others follow
             fail(1 if isinstance(error, RunError) else 2, str(error))
 
+    if {"--help", "-h"} & {*sys.argv}:
+        print(help_text(name))
+        return
     try:
         hydra.main(version_base="1.3", config_path=str(CONF_DIR / name), config_name="config")(job)()
     except (RunError, ConfigError) as error:
@@ -74,6 +77,21 @@ def script(name: str, experiment: Callable[[Any], Experiment]) -> None:
         if began and not isinstance(error, HYDRAS_ERRORS):
             raise
         fail(2, _explain(error, name, sys.argv[1:]))
+
+
+def help_text(name: str) -> str:
+    """The presets of a script, and its keys, each with its line of conf/."""
+    lines = [f"python {sys.argv[0]} KEY=VALUE ...    (options of Hydra: --hydra-help)", ""]
+    for group in ("hp", "experiment", "smoke", "launcher"):
+        folder = CONF_DIR / ("shared" if group == "launcher" else name) / group
+        for path in sorted(folder.glob("*.yaml")):
+            first = next(line for line in path.read_text().splitlines() if not line.startswith("# @package"))
+            lines.append(f"{group + '=' + path.stem:27}{first[2:]}")
+    keys = ("shared/base_config.yaml", f"{name}/hp/{DEFAULTS[name]}.yaml", "shared/base_hp.yaml")
+    files = [
+        (CONF_DIR / path).read_text().split("\nhydra:")[0].removeprefix("# @package _global_\n") for path in keys
+    ]
+    return "\n".join([*lines, "", files[0], "# Below, in front of each key: hp.", *files[1:]])
 
 
 def train(name: str, cfg: DictConfig, experiment: Callable[[Any], Experiment]) -> Path:

@@ -16,7 +16,7 @@ import yaml
 import loqa
 from loqa.hyperparameters import Hyperparameters
 from loqa.run import provenance
-from loqa.run.config import CoinConfig, IPDConfig
+from loqa.run.config import CoinConfig, IPDConfig, differences_from_published
 from loqa.run.directory import RunDirectory, make_directory
 from loqa.run.metrics_file import MetricsFile
 from loqa.run.signals import StopSignals
@@ -86,6 +86,8 @@ class Run:
         where, preset = short_path(self.directory), provenance.choice("hp", "unknown")
         self.log_line(f"LOQA {loqa.__version__}, {script}, preset {preset}, seed {hp.seed}: {where}")
         self.log_line(f"{provenance.command()}\nall settings: {where}/config.yaml")
+        changes = differences_from_published(script, hp)
+        self.log_line(f"unlike the published settings: {', '.join(changes) or 'nothing'}")
         if resumed:
             self.log_line(f"resumed from iteration {metadata.get('iteration', 0)}")
         self.num_devices = num_devices
