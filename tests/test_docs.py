@@ -1,7 +1,10 @@
 """README and docs/: what they show runs."""
 
+import json
 import re
 import shlex
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -48,3 +51,17 @@ def test_links_lead_somewhere():
     for page in PAGES:
         for link in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
             assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_notebook_runs_from_top_to_bottom(monkeypatch):
+    monkeypatch.chdir(ROOT / "docs")
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", types.SimpleNamespace(Image=lambda data: shown.append(data)))
+    monkeypatch.setattr("matplotlib.pyplot.show", lambda: shown.append("figure"))
+    shown, names = [], {"__name__": "notebook"}
+    for cell in json.loads((ROOT / "docs/loqa.ipynb").read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"]  # which are kept
+            code = re.sub(r"iterate\(state, \d+\)", "iterate(state, 1)", "".join(cell["source"]))
+            exec(code.replace('["hp=mlp", ', '["hp=mlp", "hp.batch_size=8", ').replace("256", "8"), names)
+    assert shown[0] == "figure" and shown[1].startswith(b"GIF")
