@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import soak
-from test_scripts import ROOT, TINY, compilation_cache, jax_options, only_run, rows, train  # noqa: F401 (a fixture)
+from test_scripts import ROOT, TINY, jax_options, only_run, rows, train  # noqa: F401 (a fixture)
 
 from loqa.run.agents import load_agent
 from loqa.run.config import RunError

@@ -8,11 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache as jax_cache
 from PIL import Image
 
 import coin_train
@@ -27,26 +25,6 @@ TINY = {
     "ipd.py": ["hp.batch_size=8", "hp.game_length=5", "hp.eval_episodes=4"],
     "coin_train.py": ["hp.batch_size=8", "hp.game.game_length=5", "hp.eval_episodes=4", "hp.actor.hidden_size=8"],
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compilation_cache(tmp_path_factory):
-    """The runs share what they compile, in this process and in others: several of them run the same program."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("jax")),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    with pytest.MonkeyPatch.context() as environment:
-        for name, value in options.items():
-            environment.setenv(name.upper(), str(value))
-            jax.config.update(name, value)
-        jax_cache.reset_cache()
-        yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    jax_cache.reset_cache()
 
 
 def run(script, save_dir, *overrides, check=True):

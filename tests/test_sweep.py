@@ -5,7 +5,7 @@ import json
 
 import pytest
 import setups
-from test_scripts import ROOT, compilation_cache, run  # noqa: F401 (a fixture)
+from test_scripts import ROOT, run
 
 from loqa.run.config import CONFIGS
 
