@@ -34,7 +34,7 @@ def run(script, save_dir, *overrides, check=True):
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     environment |= {"HOME": str(save_dir.parent), "NETRC": os.devnull}  # no account of whoever runs the tests
     result = subprocess.run(
-        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
+        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1800
     )
     if check:
         assert result.returncode == 0, result.stderr
@@ -209,14 +209,3 @@ def test_a_directory_that_vanishes_does_not_end_the_run(tmp_path, monkeypatch, c
     assert "4/4" in out and "metrics.csv: the last rows are LOST" in out
     for name in ("metrics.csv", "agents/agent_0_000004.npz", "curves.png"):
         assert out.count(f"{name} could not be written") == 1
-
-
-def test_a_multirun_keeps_its_seeds_and_their_wandb_runs_apart(tmp_path):
-    out = run("ipd.py", tmp_path, "-m", "hp.seed=1,2", "hp.num_iterations=1", "wandb.state=enabled").stdout
-    names = sorted(path.name.rsplit("_", 1)[0] for path in tmp_path.iterdir() if path.name != "multirun")
-    assert names == ["ipd_seed1", "ipd_seed2"]
-    files = sorted(tmp_path.glob("ipd_seed*/wandb/offline-run-*/*.wandb"))
-    assert len(files) == 2 and len({file.name for file in files}) == 2
-    for file in files:
-        assert file.stat().st_size > 0 and f"wandb sync {file.parent}\n" in out
-    assert out.count("no API key") == 2
