@@ -1,11 +1,32 @@
-"""Test settings: most of the tests' time is compilation, so the compiler optimises less."""
+"""Test settings: most of the tests' time is compilation, so that is cheap and done once.
+
+XLA optimises less, and the workers and the processes that the tests start share what they compile. The directory
+lasts for a session, since what a killed process leaves half written there would stay; JAX_COMPILATION_CACHE_DIR
+names one that is kept.
+"""
 
 import os
-
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+import shutil
+import tempfile
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
+
+ENVIRONMENT = {
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+
+
+def pytest_configure(config):
+    """Before JAX is imported; workers inherit it."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = cache = tempfile.mkdtemp(prefix="loqa-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(cache, ignore_errors=True))
 
 
 @pytest.fixture(autouse=True)

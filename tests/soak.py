@@ -50,11 +50,11 @@ def start(game: str, iterations: int, save_dir: Path, *overrides: str) -> subpro
 
 def popen(words: list[str], save_dir: Path) -> subprocess.Popen:
     """Starts `python` with these words."""
-    environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": str(save_dir.parent / "jax"),  # so that a process starts in seconds
+    environment = {  # so that a process starts in seconds; the tests have a cache already
+        "JAX_COMPILATION_CACHE_DIR": str(save_dir.parent / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
+    } | os.environ
     # A job in the background ignores SIGINT, and so would its children.
     handle = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     options = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "preexec_fn": handle}

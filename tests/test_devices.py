@@ -1,4 +1,4 @@
-"""Two devices learn what one does, up to rounding: in a process that splits the CPU in two."""
+"""Two devices learn what one does, up to rounding: in one process that splits the CPU in two."""
 
 import json
 import os
@@ -17,15 +17,17 @@ import setups
 from ipd import make_iteration
 from loqa import learner
 
-script, *overrides = json.loads(sys.argv[1])
-hp = setups.make_hp(script, *overrides)
-agent = setups.make_agent(script, hp)
-first = lambda: learner.init(agent, hp, jax.random.key(0))
-one, two = (learner.repeat(make_iteration(hp, agent), n)(first(), 3) for n in (1, 2))
-params = lambda state: jax.tree.leaves([(me.params, me.target_params) for me in state.learners])
-difference = max(float(np.abs(np.asarray(x) - np.asarray(y)).max()) for x, y in zip(params(one), params(two)))
-moved = max(float(np.abs(np.asarray(x) - np.asarray(y)).max()) for x, y in zip(params(one), params(first())))
-print(json.dumps([difference, moved]))
+def compare(script, *overrides):
+    hp = setups.make_hp(script, *overrides)
+    agent = setups.make_agent(script, hp)
+    first = lambda: learner.init(agent, hp, jax.random.key(0))
+    one, two = (learner.repeat(make_iteration(hp, agent), n)(first(), 3) for n in (1, 2))
+    params = lambda state: jax.tree.leaves([(me.params, me.target_params) for me in state.learners])
+    distance = lambda x, y: float(np.abs(np.asarray(x) - np.asarray(y)).max())
+    largest = lambda a, b: max(map(distance, a, b))
+    return largest(params(one), params(two)), largest(params(one), params(first()))
+
+print(json.dumps([compare(*words) for words in json.loads(sys.argv[1])]))
 """
 # SGD, since Adam makes a full step of a gradient that is 0 but for rounding.
 SMALL = ["hp.batch_size=8", "hp.num_iterations=3", "hp.actor.train.optimizer=sgd", "hp.qvalue.train.optimizer=sgd"]
@@ -49,11 +51,11 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_two_devices_learn_what_one_does(case):
-    script, *overrides = CASES[case]
-    arguments = json.dumps([script, *SMALL, *overrides])
+@pytest.fixture(scope="module")
+def differences():
+    """Of each case: how far apart the parameters of both are after three iterations, and how far they moved."""
     folder = Path(__file__).parent
+    arguments = json.dumps([[script, *SMALL, *overrides] for script, *overrides in CASES.values()])
     process = subprocess.run(
         [sys.executable, "-c", PROGRAM, arguments],
         cwd=folder.parent,
@@ -62,6 +64,11 @@ def test_two_devices_learn_what_one_does(case):
         text=True,
     )
     assert process.returncode == 0, process.stderr
-    difference, moved = json.loads(process.stdout)
+    return dict(zip(CASES, json.loads(process.stdout), strict=True))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_devices_learn_what_one_does(case, differences):
+    difference, moved = differences[case]
     assert moved > 1e-4
     assert difference < 1e-5

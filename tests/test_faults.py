@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import soak
-from test_scripts import ROOT, TINY, compilation_cache, jax_options, only_run, rows, train  # noqa: F401 (a fixture)
+from test_scripts import ROOT, TINY, jax_options, only_run, rows, train  # noqa: F401 (a fixture)
 
 from loqa.run.agents import load_agent
 from loqa.run.config import RunError
@@ -19,17 +19,14 @@ def states(directory):
 
 def test_a_run_that_is_stopped_and_killed_ends_with_the_bits_of_one_that_was_not(tmp_path):
     """By SIGTERM, after which the command that it prints resumes it, and by SIGKILL."""
-    alone, stopped, settings = (
-        tmp_path / "alone",
-        tmp_path / "stopped",
-        ["hp.eval_every=300", "hp.checkpoint_every=100"],
-    )
-    process = soak.start("ipd", 3000, alone, *settings)
-    assert soak.send_at(process, "3000/3000", None)[0] == 0
+    alone, stopped = tmp_path / "alone", tmp_path / "stopped"
+    settings = ["hp.eval_every=300", "hp.checkpoint_every=100"]
+    process = soak.start("ipd", 1800, alone, *settings)
+    assert soak.send_at(process, "1800/1800", None)[0] == 0
 
-    code, text = soak.send_at(soak.start("ipd", 3000, stopped, *settings), " 300/3000", signal.SIGTERM)
+    code, text = soak.send_at(soak.start("ipd", 1800, stopped, *settings), " 300/1800", signal.SIGTERM)
     (iteration,) = re.findall(r"stopped by SIGTERM. To resume from iteration (\d+):", text)
-    assert code == 128 + signal.SIGTERM and 300 <= int(iteration) < 3000 and "Traceback" not in text
+    assert code == 128 + signal.SIGTERM and 300 <= int(iteration) < 1800 and "Traceback" not in text
     directory = only_run(stopped)
     assert states(directory)[-1] == f"state_{int(iteration):09d}.npz"
     python, *words = text.split("To resume")[1].splitlines()[1].split()
@@ -37,7 +34,7 @@ def test_a_run_that_is_stopped_and_killed_ends_with_the_bits_of_one_that_was_not
 
     code, text = soak.send_at(soak.popen(words, stopped), f"resumed from iteration {iteration}", signal.SIGKILL)
     assert code == -signal.SIGKILL, text
-    assert soak.send_at(soak.popen(words, stopped), "3000/3000", None)[0] == 0
+    assert soak.send_at(soak.popen(words, stopped), "1800/1800", None)[0] == 0
     assert soak.compare(only_run(alone), directory) > 10
 
 
@@ -51,7 +48,7 @@ def test_numbers_that_are_not_finite_end_it(tmp_path):
     assert states(only_run(tmp_path / "runs"))[-1] == f"state_{int(iteration) - 1:09d}.npz"  # the last good one
 
     # Operation by operation, with the name of the one that is to blame, and where in the code it is.
-    overrides += ["jax.jax_debug_nans=true", "jax.jax_disable_jit=true", "hp.game_length=1"]
+    overrides += ["jax.jax_debug_nans=true", "jax.jax_disable_jit=true", "hp.game_length=1", "hp.eval_episodes=8"]
     with pytest.raises(FloatingPointError, match=r"invalid value \(nan\) encountered in") as end:
         train("ipd.py", tmp_path / "slow", *overrides)
     assert [row["iteration"] for row in rows(only_run(tmp_path / "slow"))] == ["0"]
@@ -60,7 +57,8 @@ def test_numbers_that_are_not_finite_end_it(tmp_path):
 
 def test_a_disk_without_room_for_large_files_ends_nothing(tmp_path):
     """A limit of the size of a file, as a full disk, fails in the middle of writing."""
-    command = f"ulimit -f 20; exec {sys.executable} ipd.py {' '.join(TINY['ipd.py'])} hp.save_dir={tmp_path} "
+    words = [sys.executable, "ipd.py", *TINY["ipd.py"], f"hp.save_dir={tmp_path}"]
+    command = f"ulimit -f 20; JAX_ENABLE_COMPILATION_CACHE=0 exec {' '.join(words)} "
     command += "hp.num_iterations=30 hp.eval_every=10 hp.checkpoint_every=10 hp.qvalue.hidden_size=30"
     result = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -75,10 +75,11 @@ def start(hp, params=PARAMS):
 
 
 @cache
-def program(hp):
-    """One compiled iteration with these hyperparameters, of a learner on given episodes."""
+def program(rest):
+    """One compiled iteration on given episodes, a function of the floats among the hyperparameters."""
 
-    def step(me, iteration, episodes):
+    def step(floats, me, iteration, episodes):
+        hp = setups.together(rest, floats)
         state = TrainState(jax.random.key(0), jnp.asarray(iteration), (me,) * hp.num_learners)
         with mock.patch.object(ipd, "play", lambda *args: episodes):
             return ipd.make_iteration(hp, AGENT)(state).learners[0]
@@ -88,7 +89,8 @@ def program(hp):
 
 def iterate(hp, me, iteration=0):
     """The learner after an iteration on the golden episodes."""
-    return program(hp)(me, iteration, EPISODES)
+    rest, floats = setups.apart(hp)
+    return program(rest)(floats, me, iteration, EPISODES)
 
 
 @cache

@@ -8,11 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache as jax_cache
 from PIL import Image
 
 import coin_train
@@ -29,26 +27,6 @@ TINY = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compilation_cache(tmp_path_factory):
-    """The runs share what they compile, in this process and in others: several of them run the same program."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("jax")),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    with pytest.MonkeyPatch.context() as environment:
-        for name, value in options.items():
-            environment.setenv(name.upper(), str(value))
-            jax.config.update(name, value)
-        jax_cache.reset_cache()
-        yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    jax_cache.reset_cache()
-
-
 def run(script, save_dir, *overrides, check=True):
     flags = [word for word in overrides if word.startswith("-")]  # Hydra wants them first
     overrides = [word for word in overrides if word not in flags]
@@ -56,7 +34,7 @@ def run(script, save_dir, *overrides, check=True):
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     environment |= {"HOME": str(save_dir.parent), "NETRC": os.devnull}  # no account of whoever runs the tests
     result = subprocess.run(
-        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
+        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1800
     )
     if check:
         assert result.returncode == 0, result.stderr
@@ -231,14 +209,3 @@ def test_a_directory_that_vanishes_does_not_end_the_run(tmp_path, monkeypatch, c
     assert "4/4" in out and "metrics.csv: the last rows are LOST" in out
     for name in ("metrics.csv", "agents/agent_0_000004.npz", "curves.png"):
         assert out.count(f"{name} could not be written") == 1
-
-
-def test_a_multirun_keeps_its_seeds_and_their_wandb_runs_apart(tmp_path):
-    out = run("ipd.py", tmp_path, "-m", "hp.seed=1,2", "hp.num_iterations=1", "wandb.state=enabled").stdout
-    names = sorted(path.name.rsplit("_", 1)[0] for path in tmp_path.iterdir() if path.name != "multirun")
-    assert names == ["ipd_seed1", "ipd_seed2"]
-    files = sorted(tmp_path.glob("ipd_seed*/wandb/offline-run-*/*.wandb"))
-    assert len(files) == 2 and len({file.name for file in files}) == 2
-    for file in files:
-        assert file.stat().st_size > 0 and f"wandb sync {file.parent}\n" in out
-    assert out.count("no API key") == 2

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import setups
-from test_scripts import ROOT, compilation_cache, run  # noqa: F401 (a fixture)
+from test_scripts import ROOT, run
 
 from loqa.run.config import CONFIGS
 
@@ -39,38 +39,57 @@ def test_presets_are_the_papers_experiments():
     assert (five.game.height, five.game.width) == (5, 5)
 
 
-def test_a_preset_runs_in_small(tmp_path):
-    """The others run in .ci/run: they compile for a long time."""
-    result = run("ipd.py", tmp_path, "experiment=figure", "smoke=on", "hp.num_iterations=2")
-    jobs = table(tmp_path)
-    assert [(job["status"], job["iteration"]) for job in jobs] == [("finished", "2")] * 2
-    assert "2 jobs, 2 finished" in result.stdout
-    (place,) = (tmp_path / "multirun").iterdir()
-    assert {"curves.png", "curves.pdf", "tit_for_tat.png", "tit_for_tat.pdf"} <= {
-        path.name for path in place.iterdir()
-    }
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory):
+    """A preset that ran in small, with two seeds: where, and what it printed. .ci/run runs the others."""
+    save_dir = tmp_path_factory.mktemp("preset")
+    words = ["experiment=figure", "smoke=on", "hp.num_iterations=2", "wandb.state=enabled"]
+    return save_dir, run("ipd.py", save_dir, *words).stdout
+
+
+def test_a_preset_leaves_a_table_and_figures(preset):
+    save_dir, out = preset
+    assert [(job["job"], job["status"], job["iteration"]) for job in table(save_dir)] == [
+        ("hp.seed=42", "finished", "2"),
+        ("hp.seed=43", "finished", "2"),
+    ]
+    assert "2 jobs, 2 finished" in out
+    (place,) = (save_dir / "multirun").iterdir()
+    names = {path.name for path in place.iterdir()}
+    assert {"curves.png", "curves.pdf", "tit_for_tat.png", "tit_for_tat.pdf"} <= names
+
+
+def test_a_multirun_keeps_its_seeds_and_their_wandb_runs_apart(preset):
+    save_dir, out = preset
+    names = sorted(path.name.rsplit("_", 1)[0] for path in save_dir.iterdir() if path.name != "multirun")
+    assert names == ["ipd_seed42", "ipd_seed43"]
+    files = sorted(save_dir.glob("ipd_seed*/wandb/offline-run-*/*.wandb"))
+    assert len(files) == 2 and len({file.name for file in files}) == 2
+    for file in files:
+        assert file.stat().st_size > 0 and f"wandb sync {file.parent}\n" in out
+    assert out.count("no API key") == 2
 
 
 def test_a_sweep_goes_on_where_it_was(tmp_path):
-    """Two jobs of four fail; the others end, and the same sweep again skips them, or goes on with more to do."""
-    sweep = ["-m", "hp.seed=1,2", "hp.qvalue.train.lr_loss_qvalue=0.01,1e38", "hp.checkpoint_every=2"]
+    """The first job fails; the other ends, and the same sweep again skips it, or goes on with more to do."""
+    sweep = ["-m", "hp.seed=1", "hp.qvalue.train.lr_loss_qvalue=1e38,0.01", "hp.checkpoint_every=2"]
     first = run("ipd.py", tmp_path, *sweep, "hp.num_iterations=5", check=False)
     assert first.returncode == 1 and "became infinite or NaN" in first.stderr.splitlines()[-1]
-    assert "4 jobs, 2 finished" in first.stdout
+    assert "2 jobs, 1 finished" in first.stdout
     jobs = table(tmp_path)
-    assert [job["status"][:6] for job in jobs] == ["finish", "failed", "finish", "failed"]
-    assert set(jobs[0]["job"].split()) == {"hp.seed=1", "hp.qvalue.train.lr_loss_qvalue=0.01"}
+    assert [job["status"][:6] for job in jobs] == ["failed", "finish"]
+    assert jobs[1]["job"] == "hp.qvalue.train.lr_loss_qvalue=0.01"  # what the jobs differ in
     (place,) = (tmp_path / "multirun").iterdir()
     notes = [json.loads(path.read_text()) for path in sorted((place / "jobs").iterdir())]
-    finished = [note["directory"] for note in notes if note["status"] == "finished"]
+    (finished,) = [note["directory"] for note in notes if note["status"] == "finished"]
     second = run("ipd.py", tmp_path, *sweep, "hp.num_iterations=5", check=False)
-    assert [f"finished already: {directory}" in second.stdout for directory in finished] == [True, True]
-    more = run("ipd.py", tmp_path, "-m", "hp.seed=1,2", "hp.num_iterations=7", "hp.checkpoint_every=2")
-    assert more.stdout.count("resumed from iteration 5") == 2
-    assert {path.parent for path in tmp_path.glob("ipd_*/summary.json")} == {ROOT / d for d in finished}
+    assert f"finished already: {finished}" in second.stdout
+    more = run("ipd.py", tmp_path, "-m", "hp.seed=1", "hp.num_iterations=7", "hp.checkpoint_every=2")
+    assert more.stdout.count("resumed from iteration 5") == 1
+    assert [path.parent for path in tmp_path.glob("ipd_*/summary.json")] == [ROOT / finished]
 
 
 def test_jobs_side_by_side_share_the_cores(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    run("ipd.py", tmp_path, "experiment=figure", "smoke=on", "launcher=joblib")
+    run("ipd.py", tmp_path, "experiment=figure", "smoke=on", "launcher=joblib", "hp.num_iterations=2")
     assert [job["status"] for job in table(tmp_path)] == ["finished", "finished"]
