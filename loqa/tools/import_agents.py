@@ -1,8 +1,11 @@
-"""Published agents as agents of this project: `python -m loqa.tools.import_agents FILES... --out DIR`.
+"""Published agents as agents of this project: `python -m loqa.tools.import_agents KIND=PATH... --out DIR`.
 
-Reads what the authors published for the Coin Game: their pickled files, or .npz files with the same arrays under
-the same names. LOQA's agents keep their Q-networks, so that training can start from them; POLA's have a policy
-only. Nothing in a pickled file is executed: what it names becomes plain data, or is refused.
+Reads what was published for the Coin Game: pickled files of LOQA, its ablations, Advantage Alignment and POLA,
+PyTorch files (.pth) of M-FOS, or .npz files with the same arrays under the same names. A PATH may be a directory
+of them. KIND says whose they are, since most have LOQA's networks; without it a directory's name is the kind.
+
+LOQA's agents keep their Q-networks, so that training can start from them; the others have a policy only. Nothing
+in a file is executed: what a pickle names becomes plain data, or is refused.
 """
 
 import math
@@ -19,11 +22,8 @@ from omegaconf import OmegaConf
 from loqa.agent import AgentParams
 from loqa.run.agents import check_shapes, read_npz, rebuild, save_agent
 from loqa.run.launch import compose
-from loqa.tools.common import one_line_errors, run_tool, tool_parser
-
-# POLA's actions are right, left, down, up; ours are left, right, up, down.
-POLA_ACTIONS = [1, 0, 3, 2]
-
+from loqa.tools.common import one_line_errors, run_tool, split_label, tool_parser
+from loqa.tools.mfos import ACTIONS, mfos_params
 
 # ---------------------------------------------------------------------------------------------- pickled files
 
@@ -52,11 +52,21 @@ STAND_INS = {
     ),
     "jax._src.array._reconstruct_array": lambda function, args, state, aval: Inert(state=state),
     "_codecs.encode": lambda text, encoding: text.encode("latin1"),  # how protocol 2 writes bytes
+    "torch.FloatStorage": "<f4",
+    # NumPy refuses an offset or strides that leave the storage.
+    "torch._utils._rebuild_tensor_v2": lambda storage, offset, shape, strides, *_: np.ndarray(
+        shape, "<f4", storage, 4 * offset, [4 * stride for stride in strides]
+    ),
 }
 
 
 class InertUnpickler(pickle.Unpickler):
-    """Rebuilds arrays and plain containers; all else that a file names is refused, by name."""
+    """Rebuilds arrays and plain containers; all else that a file names is refused, by name.
+
+    `archive` is the zip file around a pickle of PyTorch, which has the bytes of its arrays beside it.
+    """
+
+    archive: zipfile.ZipFile | None = None
 
     def find_class(self, module, name):
         full_name = f"{module}.{name}".replace("numpy._core.", "numpy.core.")
@@ -64,22 +74,37 @@ class InertUnpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"it names {module}.{name}, which is not data")
         return STAND_INS[full_name]
 
+    def persistent_load(self, pid):
+        _, dtype, key, *_ = pid  # "storage", its type, its name in the archive, ...
+        if self.archive is None or dtype != "<f4":
+            raise pickle.UnpicklingError("it has arrays that are not of 32-bit floats, or are not beside it")
+        folder = next(name for name in self.archive.namelist() if name.endswith("data.pkl"))
+        return self.archive.read(f"{folder.removesuffix('.pkl')}/{key}")
+
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz or a pickled file by their names, `/` between levels. Nothing in it is executed.
+    """The arrays of an .npz, .pth or pickled file by their names, `/` between levels. Nothing is executed.
 
-    Raises OSError where it cannot be read, ValueError where it is neither or names what is not data.
+    Raises OSError where it cannot be read, ValueError where it is none of them or names what is not data.
     """
     with open(path, "rb") as file:
         try:
-            return read_npz(path) if zipfile.is_zipfile(path) else dict(_flatten(InertUnpickler(file).load()))
+            if not zipfile.is_zipfile(path):
+                return dict(_flatten(InertUnpickler(file).load()))
+            with zipfile.ZipFile(file) as archive:
+                pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
+                if not pickles:
+                    return read_npz(path)
+                unpickler = InertUnpickler(archive.open(pickles[0]))
+                unpickler.archive = archive
+                return dict(_flatten(unpickler.load()))
         except Exception as error:  # a damaged pickle can raise anything
             raise ValueError(f"it cannot be read: {error}") from error
 
 
 def _flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    if isinstance(tree, Inert):
-        yield prefix.removesuffix("/"), tree.array()
+    if isinstance(tree, Inert | np.ndarray):
+        yield prefix.removesuffix("/"), tree.array() if isinstance(tree, Inert) else tree
     elif isinstance(tree, dict | list | tuple):
         for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
             yield from _flatten(value, f"{prefix}{key}/")
@@ -102,25 +127,35 @@ def gru_network_params(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[st
     return {"params": params | {"output": dense("linear_end")}}
 
 
-def published_agents(arrays: Mapping[str, np.ndarray]) -> list[AgentParams]:
-    """The agents among arrays by their published names, each once; POLA's have no Q-network.
+def published_agents(arrays: Mapping[str, np.ndarray], second: bool = False) -> list[AgentParams]:
+    """The agents among arrays by their published names, each once; only LOQA's networks have a Q-network.
 
+    Of two POLA agents the first alone, or with `second` both. The second one learned with the planes of its
+    observations exchanged, the other player's before its own: they are put in our order.
     Raises KeyError where an array is missing, ValueError where a policy has not four actions.
     """
+    if "conv_a_0.weight" in arrays:
+        return [AgentParams(mfos_params(arrays), {})]
+    # Neither Q-networks, nor target networks, nor stacks of past agents.
+    ends = {
+        name: array for name, array in arrays.items() if name.endswith("linear_end/kernel") and array.ndim == 2
+    }
+    prefixes = [name[:-17] for name in ends if "qvalue_head" not in name and "target" not in name]
     agents = {}
-    for name, array in arrays.items():
-        prefix = name.removesuffix("linear_end/kernel")
-        # Neither Q-networks, nor target networks, nor stacks of past agents.
-        if prefix == name or "qvalue_head" in name or "target" in name or array.ndim != 2:
-            continue
-        if array.shape[1] != 4:
-            raise ValueError(f"the output of its policy is of the size {array.shape[1]}, not 4")
+    for i, prefix in enumerate(prefixes):
         actor, qvalue = gru_network_params(arrays, prefix), {}
+        output, first = actor["params"]["output"], actor["params"]["dense_0"]
+        if (actions := output["bias"].size) != 4:
+            raise ValueError(f"the output of its policy is of the size {actions}, not 4")
         if "actor_head" in prefix:
             qvalue = gru_network_params(arrays, prefix.replace("actor_head", "qvalue_head"))
+        elif i and not second:
+            continue
         else:
-            output = actor["params"]["output"]
-            output |= {kind: x[..., POLA_ACTIONS] for kind, x in output.items()}
+            output |= {kind: x[..., ACTIONS] for kind, x in output.items()}
+            if i:
+                planes = first["kernel"].reshape(4, -1, first["kernel"].shape[1])
+                first["kernel"] = planes[[1, 0, 3, 2]].reshape(first["kernel"].shape)
         agent = AgentParams(actor, qvalue)
         agents[b"".join(x.tobytes() for x in jax.tree.leaves(agent))] = agent  # a self-play run saves it twice
     return list(agents.values())
@@ -129,38 +164,43 @@ def published_agents(arrays: Mapping[str, np.ndarray]) -> list[AgentParams]:
 def describe(params: AgentParams) -> dict[str, Any]:
     """The description to save with an agent: the published settings, with the sizes of these networks.
 
-    Raises ValueError where the arrays do not fit together, or do not observe a square board.
+    Its kind is what the networks tell. Raises ValueError where the arrays do not fit together, or do not observe
+    a square board.
     """
-    parts = {part: network["params"] for part, network in params._asdict().items() if network}
-    inputs = parts["actor"]["dense_0"]["kernel"].shape[0]
+    if mfos := "conv_0" in params.actor:
+        inputs, networks = params.actor["conv_0"]["kernel"].shape[0] // 6 * 4, {}
+    else:
+        networks = {part: network["params"] for part, network in params._asdict().items() if network}
+        inputs = networks["actor"]["dense_0"]["kernel"].shape[0]
     side = math.isqrt(inputs // 4)
     if 4 * side**2 != inputs:
         raise ValueError(f"its policy has {inputs} inputs, which are not 4 planes of a square board")
     settings = [f"hp.game.height={side}", f"hp.game.width={side}"]
-    for part, network in parts.items():
+    for part, network in networks.items():
         layers = sum(name.startswith("dense_") for name in network)
         hidden_size = network["dense_0"]["kernel"].shape[1]
         settings += [f"hp.{part}.hidden_size={hidden_size}", f"hp.{part}.layers_before_gru={layers}"]
     hp = OmegaConf.to_container(compose("coin", ["hp=loqa_iclr_published", *settings]).hp, resolve=True)
-    _, agent = rebuild({"game": "coin", "hp": hp})
-    networks = jax.eval_shape(agent.init, jax.random.key(0))
-    check_shapes(params, networks if params.qvalue else networks._replace(qvalue={}))
-    kind = {"kind": "published LOQA"} if params.qvalue else {"kind": "published POLA", "policy_only": True}
-    return {"game": "coin", "hp": hp} | kind
+    description = {"game": "coin", "hp": hp, "policy_only": not params.qvalue}
+    if mfos:
+        return description | {"kind": "M-FOS", "network": "mfos"}
+    shapes = jax.eval_shape(rebuild(description)[1].init, jax.random.key(0))
+    check_shapes(params, shapes if params.qvalue else shapes._replace(qvalue={}))
+    return description | {"kind": "LOQA's networks" if params.qvalue else "POLA"}
 
 
-def import_file(path: Path) -> dict[str, tuple[AgentParams, dict[str, Any]]]:
+def import_file(path: Path, kind: str = "", second: bool = False) -> dict[str, tuple[AgentParams, dict[str, Any]]]:
     """The agents of a published file: the parameters and the description of each by its name.
 
     Raises OSError where it cannot be read, ValueError where it has no published agents.
     """
     try:
-        agents = published_agents(read_arrays(path))
+        agents = published_agents(read_arrays(path), second)
         if not agents:
-            raise ValueError("no array is named as in one (linear_end/kernel and others)")
-        names = [f"{path.stem}_{i}" for i in range(len(agents))] if len(agents) > 1 else [path.stem]
-        described = [(agent, describe(agent) | {"source": path.name}) for agent in agents]
-        return dict(zip(names, described, strict=True))
+            raise ValueError("no array is named as in one (linear_end/kernel, conv_a_0.weight and others)")
+        named = {f"{path.stem}_{i}" if len(agents) > 1 else path.stem: agent for i, agent in enumerate(agents)}
+        origin = {"source": path.name} | ({"kind": kind} if kind else {})
+        return {name: (agent, describe(agent) | origin) for name, agent in named.items()}
     except (KeyError, ValueError) as error:
         what = f"it has no {error.args[0]}" if isinstance(error, KeyError) else error
         raise ValueError(f"{path} is not a published agent: {what}") from error
@@ -168,15 +208,19 @@ def import_file(path: Path) -> dict[str, tuple[AgentParams, dict[str, Any]]]:
 
 def main() -> None:
     parser = tool_parser("import_agents", __doc__)
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a published agent, .npz or pickled")
+    parser.add_argument("paths", nargs="+", metavar="KIND=PATH", help="files, or directories of files")
+    parser.add_argument("--second", action="store_true", help="both agents of POLA's files, not the first alone")
     parser.add_argument("--out", type=Path, default="experiments/imported", help="where to write (%(default)s)")
     options = parser.parse_intermixed_args()
-    taken, agents = {path.resolve() for path in options.files}, {}
+    files, agents = {}, {}
     with one_line_errors(parser):
-        for path in options.files:
-            for name, agent in import_file(path).items():
+        for kind, path in map(split_label, options.paths):
+            found = sorted(x for x in path.iterdir() if x.is_file()) if path.is_dir() else [path]
+            files |= dict.fromkeys(found, kind or (path.resolve().name if path.is_dir() else ""))
+        for path, kind in files.items():
+            for name, agent in import_file(path, kind, options.second).items():
                 target = options.out / f"{name}.npz"
-                if target in agents or target.resolve() in taken:
+                if target in agents or target.resolve() in (file.resolve() for file in files):
                     raise ValueError(f"{target} would be overwritten: import into a directory of its own")
                 agents[target] = agent
         options.out.mkdir(parents=True, exist_ok=True)
