@@ -2,13 +2,11 @@
 
 PLAYERS are saved agents (.npz), runs (a run's directory: its newest agents), directories of agents or of runs,
 and scripted players by name; KIND=PATH puts agents under a kind of your own. The other scripted players of the
-game play too.
+game play too. Each pair, a player with itself included, plays once, or in both seats of a game where they differ.
 
-Each pair, a player with itself included, plays once, or in both seats where the game differs between them.
 Written to --out: league.csv (a row for each pair), league.md and league.tex (means by kind), league.png and
-league.pdf (the heat map). A league that was killed goes on from its league.csv: pairs in it are not played again.
-
---against FILE.json holds it against published means (see loqa.tools.against), and exits with 1 if they disagree.
+league.pdf (the heat map). A league that was killed continues: what its league.csv has is not played again.
+--against holds it against published means (see loqa/tools/against.py); the exit code is 1 if they disagree.
 """
 
 import csv
@@ -36,26 +34,26 @@ PAIRS_AT_ONCE = 8  # enough to fill the processor, few enough for its memory
 Row = dict[str, Any]  # of league.csv
 
 
+@partial(jax.jit, static_argnames=("steps", "episodes"))
+def draw_noises(key: jax.Array, pairs: jax.Array, steps: int, episodes: int) -> Noise:
+    """The noise of P pairs, [P, ...], by their numbers [P]; a program of its own, since it is slow to compile."""
+    return jax.vmap(lambda pair: draw_noise(jax.random.fold_in(key, pair), steps, episodes))(pairs)
+
+
 @partial(jax.jit, static_argnames=("game", "seats"))
 def play_pairs(game: Game, seats: tuple[Player, Player], params: tuple[Any, Any], noise: Noise) -> jax.Array:
-    """Plays P pairs of two architectures, each with parameters and noise [P, ...].
+    """Plays P pairs of two architectures, with parameters of both and noise [P, ...].
 
-    Returns each seat's mean reward a step, and its standard deviation over episodes: [2, P, 2].
+    Returns the mean reward a step in each seat, and its standard deviation over episodes: [2, P, 2].
     """
     play = lambda params, noise: rollout(game, seats, params, noise).rewards.mean(0)
     rewards = jax.vmap(play)(params, noise)  # [P, 2, B]
     return jnp.stack([rewards.mean(-1), rewards.std(-1, ddof=1)])
 
 
-@partial(jax.jit, static_argnames=("steps", "episodes"))
-def draw_noises(key: jax.Array, pairs: jax.Array, steps: int, episodes: int) -> Noise:
-    """The noise of P pairs, [P, ...], by their numbers [P]."""
-    return jax.vmap(lambda pair: draw_noise(jax.random.fold_in(key, pair), steps, episodes))(pairs)
-
-
-def pair_number(*of: Any) -> int:
-    """A number of 32 bits for what has these words."""
-    return zlib.crc32("\n".join(map(str, of)).encode())
+def checksum(*parts: Any) -> int:
+    """A number of 32 bits for these parts: words, and pytrees of arrays."""
+    return zlib.crc32(b"\n".join(np.asarray(x).tobytes() for x in jax.tree.leaves(parts)))
 
 
 def play_league(
@@ -65,42 +63,39 @@ def play_league(
 
     What is random in a pair depends on the seed and the two names, not on who else plays. Prints its progress.
     """
-    prints = [
-        zlib.crc32(b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(one.params))) for one in players
-    ]
     saved, blocks = {}, {}
     if path.exists():
         with open(path, encoding="utf-8", newline="") as file:
             saved = {row.get("id"): row for row in csv.DictReader(file)}
+    own = [checksum(*one[:2], one.params) for one in players]
     rows: dict[tuple[int, int], Row] = {}
     for i, j in np.ndindex(len(players), len(players)):
-        if i > j and game == game.from_seat(1):
-            continue  # it was played as j against i
-        row = {"player_0": players[i].name, "player_1": players[j].name}
-        row |= {"kind_0": players[i].kind, "kind_1": players[j].kind}
-        row["id"] = f"{pair_number(game, steps, episodes, seed, *row.values(), prints[i], prints[j]):08x}"
-        rows[i, j] = saved.get(row["id"], row)
-        if rows[i, j] is row:  # pairs of the same two architectures are a block
-            blocks.setdefault((players[i].player, players[j].player), []).append((i, j))
+        if i <= j or game != game.from_seat(1):
+            one, other = players[i], players[j]
+            row = {"player_0": one.name, "player_1": other.name, "kind_0": one.kind, "kind_1": other.kind}
+            row["id"] = f"{checksum(str(game), steps, episodes, seed, own[i], own[j]):08x}"
+            rows[i, j] = saved.get(row["id"], row)
+            if rows[i, j] is row:  # pairs of the same two architectures make a block, which is one program
+                blocks.setdefault((one.player, other.player), []).append((i, j))
     start, played, to_play = time.monotonic(), 0, sum(map(len, blocks.values()))
-    stack = lambda seat, pairs: jax.tree.map(
-        lambda *x: np.stack(x), *(players[pair[seat]].params for pair in pairs)
-    )
     for seats, block in blocks.items():
         for k in range(0, len(block), PAIRS_AT_ONCE):
             pairs = block[k : k + PAIRS_AT_ONCE]
-            filled = (pairs * PAIRS_AT_ONCE)[:PAIRS_AT_ONCE]  # always as many: one program for the block
-            numbers = np.array([pair_number(players[i].name, players[j].name) for i, j in filled], np.uint32)
-            noise = draw_noises(jax.random.key(seed), numbers, steps, episodes)
-            means, deviations = np.asarray(play_pairs(game, seats, (stack(0, filled), stack(1, filled)), noise))
+            filled = (pairs * PAIRS_AT_ONCE)[:PAIRS_AT_ONCE]  # always as many
+            numbers = np.array([zlib.crc32(f"{players[i].name}\n{players[j].name}".encode()) for i, j in filled])
+            noise = draw_noises(jax.random.key(seed), numbers.astype(np.uint32), steps, episodes)
+            sides = [[players[pair[seat]].params for pair in filled] for seat in (0, 1)]
+            params = tuple(jax.tree.map(lambda *x: np.stack(x), *side) for side in sides)
+            means, deviations = np.asarray(play_pairs(game, seats, params, noise))
             for n, pair in enumerate(pairs):
-                for seat in (0, 1):
-                    rows[pair] |= {f"mean_reward_{seat}": means[n, seat], f"sd_{seat}": deviations[n, seat]}
+                for i in (0, 1):
+                    rows[pair] |= {f"mean_reward_{i}": means[n, i], f"sd_{i}": deviations[n, i]}
             write_csv(path.with_suffix(".part"), [row for row in rows.values() if "sd_1" in row])
-            path.with_suffix(".part").replace(path)  # whole, whenever it is killed
+            path.with_suffix(".part").replace(path)  # it is whole whenever the league is killed
             played, seconds = played + len(pairs), time.monotonic() - start
-            left = seconds * (to_play / played - 1)
-            line = f"{played:5}/{to_play} pairs to play  {seconds:6.0f} s, about {left:.0f} s to go "
+            line = (
+                f"{played:5}/{to_play} pairs, {seconds:.0f} s, {seconds * (to_play / played - 1):.0f} s to go   "
+            )
             print(line, end="\r" if played < to_play else "\n", flush=True)
     return list(rows.values())
 
@@ -108,15 +103,11 @@ def play_league(
 def kind_table(rewards: np.ndarray, kinds: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """What players of a kind earn with those of another and leave them, of means [N, N]: its head, its lines."""
     kind, itself = np.array(kinds), np.eye(len(kinds), dtype=bool)
-    same = kind[:, None] == kind
-    others = {"itself": itself, "others of its kind": same & ~itself}
-    others |= {other: (kind == other) & ~same for other in dict.fromkeys(kinds)}
+    same, order = kind[:, None] == kind, dict.fromkeys(kinds)
+    others = {"itself": itself, "others of its kind": same & ~itself} | {x: (kind == x) & ~same for x in order}
     means = lambda x: f"{decimal(rewards[x].mean())} / {decimal(rewards.T[x].mean())}" if x.any() else ""
-    lines = [
-        [f"{one} ({kinds.count(one)})", *(means((kind == one)[:, None] & against) for against in others.values())]
-        for one in dict.fromkeys(kinds)
-    ]
-    return ["against", *others], lines
+    cells = lambda one: [means((kind == one)[:, None] & against) for against in others.values()]
+    return ["against", *others], [[f"{one} ({kinds.count(one)})", *cells(one)] for one in order]
 
 
 def latex(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
