@@ -1,6 +1,8 @@
 """The league: who plays, what is measured, and the tables; scripted players against the published numbers."""
 
 import csv
+import itertools
+import json
 import math
 import sys
 import zlib
@@ -17,13 +19,15 @@ from PIL import Image
 from loqa.agent import AgentParams
 from loqa.games.coin import CoinGame
 from loqa.games.ipd import MatrixGame
+from loqa.games.payoffs import PAYOFFS
 from loqa.rollout import draw_noise, rollout
 from loqa.run.agents import save_agent
 from loqa.run.config import CONFIGS, parse
 from loqa.run.launch import compose
 from loqa.tools import league
-from loqa.tools.league import mean_interval, play_league, table_lines
-from loqa.tools.players import LeaguePlayer, choose_players, scripted
+from loqa.tools.against import compare
+from loqa.tools.league import kind_table, play_league
+from loqa.tools.players import choose_players, scripted
 
 IPD = MatrixGame()
 SMALL = ["hp.actor.hidden_size=4", "hp.qvalue.hidden_size=3"]
@@ -129,38 +133,66 @@ PUBLISHED = {
 }
 
 
-def test_scripted_coin_players_earn_what_was_published():
-    """Their means are of 32 episodes, ours of 512: within four standard deviations of the difference."""
-    entered = list(scripted(CoinGame()).values())
-    names = [one.name for one in entered]
-    played = play_league(CoinGame(), entered, 50, 512, 0)
-    reward, own_coins, other_coins = (played[name] for name in ("mean_reward", "own_coins", "other_coins"))
-    assert reward.shape == (3, 3, 2, 512)
-    for (first, second), published in PUBLISHED.items():
-        rewards = reward[names.index(first), names.index(second)]
-        tolerance = 4 * rewards.std(-1, ddof=1) * math.sqrt(1 / 32 + 1 / 512)
-        assert (np.abs(rewards.mean(-1) - published) < tolerance).all(), (first, second)
-        swapped = reward[names.index(second), names.index(first)][::-1]
-        tolerance = 4 * rewards.std(-1, ddof=1) * math.sqrt(2 / 512)
-        assert (np.abs(rewards.mean(-1) - swapped.mean(-1)) < tolerance).all(), (first, second)
-    # A coin of one's own is +1, the other's is +1 for oneself and -2 for the other.
-    np.testing.assert_allclose(reward, own_coins + other_coins - 2 * other_coins[:, :, ::-1], atol=1e-5, rtol=0)
+def play(game, entered, steps, episodes, tmp_path, seed=0):
+    """Rows of a league by the names of the two players."""
+    rows = play_league(game, entered, steps, episodes, seed, tmp_path / "league.csv")
+    return {(row["player_0"], row["player_1"]): row for row in rows}
 
 
-def test_scripted_ipd_players_do_as_they_are_named():
+def test_scripted_coin_players_earn_what_was_published(tmp_path, capsys):
+    """Their means are of 32 episodes, ours of 512. A league with wrong numbers, or none to compare, is found out."""
+    play(CoinGame(), list(scripted(CoinGame()).values()), 50, 512, tmp_path)
+    with open(tmp_path / "league.csv", newline="") as file:
+        ours = list(csv.DictReader(file))
+    assert len(ours) == 6  # each pair once
+    rows = [[*names, *rewards] for names, rewards in PUBLISHED.items()]
+    rows += [[b, a, y, x] for a, b, x, y in rows] + [["somebody", "random", 0.0, 0.0]]
+    path = tmp_path / "published.json"
+    held = lambda steps=50: compare(path, ours, steps, 512, tmp_path)
+    path.write_text(json.dumps({"note": "32 episodes", "scripted": {"steps": 50, "rows": rows}}))
+    assert held()
+    assert "| scripted | 13 | 12 | 100.00% |" in capsys.readouterr().out and (tmp_path / "against.png").exists()
+    with pytest.raises(ValueError, match=r"--steps is 16, but must be one of \[50\]"):
+        held(16)
+    path.write_text(json.dumps({"scripted": {"steps": 50, "rows": [[*rows[0][:2], 0.9, 0.3475], *rows[1:]]}}))
+    assert not held()
+    assert "always-cooperate with always-cooperate: 0.900, 0.3" in (tmp_path / "against.md").read_text()
+    for text in ("[", "[1]", '{"a": {"rows": 3}}', '{"a": {"steps": 50, "rows": [["x", "y", 1]]}}'):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="is not a published league"):
+            held()
+    path.write_text(json.dumps({"scripted": {"steps": 50, "rows": rows[-1:]}}))
+    with pytest.raises(ValueError, match="no pair of these players"):
+        held()
+
+
+def test_the_tolerance_is_four_standard_errors(tmp_path, capsys):
+    """Ours of 96 episodes with a deviation of 0.6: the standard error to theirs is 0.6 sqrt(1/32 + 1/96)."""
+    row = {"player_0": "a", "player_1": "b", "mean_reward_0": 0.5, "mean_reward_1": 0.5, "sd_0": 0.6, "sd_1": 0.6}
+    error = 0.6 * math.sqrt(1 / 32 + 1 / 96)
+    for away, agree in ((1.15, True), (1.25, False)):
+        rows = [["b", "a", 0.5 + away * error, 0.5 - away * error]]
+        (tmp_path / "x.json").write_text(json.dumps({"x": {"steps": 3, "rows": rows}}))
+        assert compare(tmp_path / "x.json", [row], 3, 96, tmp_path) == agree
+        assert f"100.00% | {away:.2f}" in capsys.readouterr().out.replace("1.15", f"{away:.2f}")
+
+
+def test_scripted_ipd_players_do_as_they_are_named(tmp_path):
     known = scripted(IPD)
     names = ["always-cooperate", "always-defect", "tit-for-tat", "grim-trigger", "win-stay-lose-shift"]
-    played = play_league(IPD, [known[name] for name in names], 4, 2, 0)
-    total = lambda first, second: tuple(
-        (4 * played["mean_reward"][names.index(first), names.index(second), :, 0]).tolist()
-    )
+    played = play(IPD, [known[name] for name in names], 4, 2, tmp_path)
+
+    def total(first, second):
+        a, b = (first, second) if (first, second) in played else (second, first)
+        earned = [4 * float(played[a, b][f"mean_reward_{i}"]) for i in (0, 1)]
+        return tuple(earned if a == first else earned[::-1])
+
     for name in names:
         assert total(name, name) == ((-8, -8) if name == "always-defect" else (-4, -4))
     assert total("always-defect", "always-cooperate") == (0, -12)
     assert total("always-defect", "tit-for-tat") == (-6, -9)
     assert total("grim-trigger", "always-defect") == (-9, -6)
     assert total("win-stay-lose-shift", "always-defect") == (-10, -4)  # C D C D: -3 -2 -3 -2
-    assert played.keys() == {"mean_reward"}
 
 
 def test_players_tell_their_rules_apart():
@@ -176,72 +208,88 @@ def test_players_tell_their_rules_apart():
             np.testing.assert_allclose(jax.nn.softmax(logits), probabilities)
 
 
-def test_a_pair_plays_as_it_would_alone(tmp_path, monkeypatch, capsys):
-    """Batched over pairs and architectures, chunk by chunk, whoever else plays."""
+def test_a_pair_plays_as_it_would_alone_and_once(tmp_path, monkeypatch, capsys):
+    """Batched over pairs of two architectures, whoever else plays; a league that was killed continues."""
     for i in range(3):
         save(tmp_path / f"{i}.npz", "ipd", seed=i)
     game, entered = choose_players([str(tmp_path), "grim-trigger"])
     monkeypatch.setattr(league, "PAIRS_AT_ONCE", 2)
-    reward = play_league(game, entered, 6, 8, 3)["mean_reward"]
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["4/16", "8/16", "12/16", "16/16"]
-    for i, j in ((2, 0), (1, 3)):
+    rows = play(game, entered, 6, 8, tmp_path, seed=3)
+    assert len(rows) == 10 and "10/10 pairs" in capsys.readouterr().out
+    for i, j in ((0, 2), (1, 3)):
         first, second = entered[i], entered[j]
         name = zlib.crc32(f"{first.name}\n{second.name}".encode())
         noise = draw_noise(jax.random.fold_in(jax.random.key(3), jnp.uint32(name)), 6, 8)
         alone = jax.jit(partial(rollout, game, (first.player, second.player)))
-        alone = alone((first.params, second.params), noise)
-        np.testing.assert_allclose(reward[i, j], alone.rewards.mean(0), atol=1e-6)
-    assert np.abs(reward[0, 1] - reward[0, 2]).max() > 0
+        rewards = alone((first.params, second.params), noise).rewards.mean(0)  # [2, B]
+        row = rows[first.name, second.name]
+        for seat in (0, 1):
+            assert row[f"mean_reward_{seat}"] == pytest.approx(float(rewards[seat].mean()), abs=1e-5)
+            assert row[f"sd_{seat}"] == pytest.approx(float(rewards[seat].std(ddof=1)), abs=1e-5)
+
+    text = (tmp_path / "league.csv").read_text()
+    lines = text.splitlines(keepends=True)
+    (tmp_path / "league.csv").write_text("".join(lines[:6]) + lines[6][:20])  # killed: five rows and a half
+    play(game, entered, 6, 8, tmp_path, seed=3)
+    assert "5/5 pairs" in capsys.readouterr().out and (tmp_path / "league.csv").read_text() == text
+    monkeypatch.setattr(league, "play_pairs", None)  # nothing is left to play
+    assert play(game, entered, 6, 8, tmp_path, seed=3).keys() == rows.keys()
+    for one in (
+        entered[0]._replace(name="x"),
+        entered[0]._replace(params=jax.tree.map(lambda x: -x, entered[0].params)),
+    ):
+        with pytest.raises(TypeError):  # somebody else has to play
+            play(game, [one, *entered[1:]], 6, 8, tmp_path, seed=3)
+
+
+def test_seats_that_differ_are_both_played(tmp_path):
+    """Battle of the sexes: together they have 2 and 1, or 1 and 2."""
+    known, game = scripted(IPD), MatrixGame(payoffs=PAYOFFS["battle_of_the_sexes"])
+    rows = play(game, [known["always-cooperate"], known["tit-for-tat"]], 3, 2, tmp_path)
+    assert {names: (row["mean_reward_0"], row["mean_reward_1"]) for names, row in rows.items()} == dict.fromkeys(
+        itertools.product(("always-cooperate", "tit-for-tat"), repeat=2), (2, 1)
+    )
 
 
 # ------------------------------------------------------------------------------------------------- the report
 
 
-def test_the_bootstrap_interval_is_that_of_a_mean():
-    samples = np.random.default_rng(0).normal(5.0, 2.0, (3, 400))
-    low, high = mean_interval(samples)
-    expected = samples.mean(-1) + 1.96 * np.outer((-1, 1), samples.std(-1) / 20)
-    np.testing.assert_allclose((low, high), expected, atol=0.03)
-    np.testing.assert_array_equal(mean_interval(samples), (low, high))
-
-
-def test_groups_take_each_side_from_its_seat():
-    """LeaguePlayer i earns 10 i + j against j in seat 0, and 100 more in seat 1."""
-    entered = [LeaguePlayer(name, kind, None, ()) for name, kind in (("a", "x"), ("b", "y"), ("c", "x"))]
+def test_the_table_has_kinds_once():
+    """Two of x and one of y: i earns 10 i + j against j."""
     i, j = np.mgrid[:3, :3]
-    rewards = np.stack([10 * i + j, 100 + 10 * j + i], -1)[..., None] + np.zeros(4)
-    lines = table_lines(entered, {"mean_reward": rewards, "own_coins": -rewards, "other_coins": rewards})
-    assert [(line["player"], line["opponent"], line["group"], line["pairs"]) for line in lines] == [
-        ("x", "x", "self", "2"),
-        ("y", "y", "self", "1"),
-        ("x", "x", "within a kind", "2"),
-        ("x", "y", "between kinds", "4"),
+    head, lines = kind_table(10.0 * i + j, ["x", "x", "y"])
+    assert head == ["against", "itself", "others of its kind", "x", "y"]
+    assert lines == [
+        ["x (2)", "5.500 / 5.500", "5.500 / 5.500", "", "7.000 / 20.500"],
+        ["y (1)", "22.000 / 22.000", "", "20.500 / 7.000", ""],
     ]
-    heads = ["reward", "opponent's reward", "own coins"]
-    means = [[line[head].split()[0] for head in heads] for line in lines]
-    assert means == [["11.000", "111.000", "-11.000"]] * 3 + [["61.000", "61.000", "-61.000"]]
-    deviations = [line["sd"] for line in lines]
-    assert deviations[1] == "" and deviations[3] == f"{np.std([1, 21, 101, 121], ddof=1):.3f}"
 
 
 def test_everything_is_written(folder, tmp_path, monkeypatch, capsys):
-    first, second = folder / "runs" / "first", f"a_kind={folder / 'runs' / 'second'}"
-    run_league(monkeypatch, "--no-scripted", "--out", tmp_path, first, "--episodes", "8", "--steps", "5", second)
+    words = [folder / "runs" / "first", f"a_kind={folder / 'runs' / 'second'}", "--episodes", "8", "--steps", "5"]
+    run_league(monkeypatch, "--no-scripted", "--out", tmp_path, *words, "random")  # in any order
     printed = capsys.readouterr().out
     with open(tmp_path / "league.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 3**2 and "9/9 pairs" in printed
-    for row in rows:
-        for seat in "01":
-            low, mean, high = (float(row[f"mean_reward_{seat}{x}"]) for x in ("_low", "", "_high"))
-            assert low <= mean + 1e-6 and mean <= high + 1e-6
-            earned = float(row[f"own_coins_{seat}"]) + float(row[f"other_coins_{seat}"])
-            assert mean <= earned + 1e-6
-    assert [row["group"] for row in rows].count("self") == 3
+    assert len(rows) == 10 and "10/10 pairs" in printed
+    assert {row["kind_0"] for row in rows} == {"loqa", "naive", "a_kind", "random"}
     text = (tmp_path / "league.md").read_text()
-    assert text in printed and "8 episodes of 5 steps" in text
+    assert text in printed and "8 episodes of 5 steps" in text and "| a_kind (1) |" in text
     tex = (tmp_path / "league.tex").read_text()
-    assert r"a\_kind" in tex and {line.count("&") for line in tex.splitlines() if "&" in line} == {9}
+    assert r"a\_kind" in tex and {line.count("&") for line in tex.splitlines() if "&" in line} == {6}
     with Image.open(tmp_path / "league.png") as image:
-        assert min(image.size) > 500
+        assert min(image.size) > 400
     assert (tmp_path / "league.pdf").read_bytes().startswith(b"%PDF")
+    (tmp_path / "published.json").write_text('{"x": {"steps": 5, "rows": [["random", "random", 9, 9]]}}')
+    with pytest.raises(SystemExit, match="1"):
+        run_league(
+            monkeypatch,
+            "--no-scripted",
+            "--out",
+            tmp_path,
+            *words,
+            "random",
+            "--against",
+            tmp_path / "published.json",
+        )
+    assert "disagree" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import csv
 import textwrap
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import reduce
 from itertools import groupby, product
@@ -118,28 +119,41 @@ def read_league(path: Path) -> tuple[np.ndarray, list[str], list[str]]:
     """Of a league.csv: rewards [N, N], the mean over both seats; names; kinds. Raises ValueError if it is none."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            rows = {(row["player_0"], row["player_1"]): row for row in csv.DictReader(file)}
-        kinds = {first: row["kind_0"] for (first, _), row in rows.items()}
-        seat = [[[float(rows[a, b][f"mean_reward_{i}"]) for b in kinds] for a in kinds] for i in (0, 1)]
+            rows = list(csv.DictReader(file))
+        kinds = {row["player_0"]: row["kind_0"] for row in rows}
+        seen = defaultdict(list)  # by who earns it, and against whom
+        for row, seat in product(rows, (0, 1)):
+            seen[row[f"player_{seat}"], row[f"player_{1 - seat}"]].append(float(row[f"mean_reward_{seat}"]))
+        rewards = np.array([[np.mean(dict(seen)[a, b]) for b in kinds] for a in kinds])
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise ValueError(f"{path} is not a whole league.csv, it lacks {error}") from error
-    return (np.array(seat[0]) + np.transpose(seat[1])) / 2, list(kinds), list(kinds.values())
+    return rewards, list(kinds), list(kinds.values())
 
 
 @in_style
 def heat_map(rewards: np.ndarray, names: Sequence[str], kinds: Sequence[str], path: Path) -> list[str]:
-    """Draws what each row's player earns a step against each column's, [N, N], with lines between the kinds."""
-    side = 1.5 + max(0.31 * len(names), 1.8)
+    """Draws what each row's player earns a step against each column's, [N, N], and the means by kind.
+
+    Players stand by kind; one of a kind of few takes more room, so that the kind's name has its place.
+    """
+    del names
+    sizes = {kind: len(list(group)) for kind, group in groupby(kinds)}
+    edges = np.concatenate([[0], np.cumsum([max(1, 4 / sizes[kind]) for kind in kinds])])
+    ends = np.cumsum([0, *sizes.values()])
+    side = 1.6 + max(0.075 * edges[-1], 1.2)
     figure, (axes,) = panels(1, (side + 0.7, side))
-    image = axes.imshow(rewards, cmap="cividis")
-    for (i, j), reward in np.ndenumerate(rewards):
-        color = "black" if image.norm(reward) > 0.5 else "white"
-        axes.text(j, i, f"{reward:z.2f}", ha="center", va="center", fontsize=5.5, color=color)
-    for end in np.cumsum([len(list(group)) for _, group in groupby(kinds)])[:-1] - 0.5:
+    image = axes.pcolormesh(edges, edges, rewards, cmap="cividis")
+    middles = (edges[ends[1:]] + edges[ends[:-1]]) / 2
+    for (i, j), _ in np.ndenumerate(np.zeros((len(sizes),) * 2)):
+        mean = rewards[ends[i] : ends[i + 1], ends[j] : ends[j + 1]].mean()
+        color = "black" if image.norm(mean) > 0.5 else "white"
+        axes.text(middles[j], middles[i], f"{mean:z.2f}", ha="center", va="center", fontsize=5.5, color=color)
+    for end in edges[ends[1:-1]]:
         axes.axhline(end, color="black", linewidth=0.6)
         axes.axvline(end, color="black", linewidth=0.6)
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="against", ylabel="player")
+    axes.set_xticks(middles, sizes, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(middles, sizes)
+    axes.set(xlabel="against", ylabel="player", ylim=(edges[-1], 0))
+    axes.tick_params(length=0)
     figure.colorbar(image, shrink=0.8, pad=0.02, label="mean reward a step of the row's player")
     return save(figure, path)

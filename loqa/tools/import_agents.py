@@ -1,8 +1,10 @@
-"""Published agents as agents of this project: `python -m loqa.tools.import_agents FILES... --out DIR`.
+"""Published agents as agents of this project: `python -m loqa.tools.import_agents KIND=PATH... --out DIR`.
 
-Reads what the authors published for the Coin Game: their pickled files, or .npz files with the same arrays under
-the same names. LOQA's agents keep their Q-networks, so that training can start from them; POLA's have a policy
-only. Nothing in a pickled file is executed: what it names becomes plain data, or is refused.
+Reads what was published for the Coin Game: pickles of LOQA, its ablations, Advantage Alignment and POLA, PyTorch's
+files (.pth) of M-FOS, or .npz files with the same arrays under the same names; a PATH may be a directory of them.
+KIND says whose they are, since most have LOQA's networks; without it the name of a directory does. LOQA's networks
+come with the Q-network, so that training can start from them. Nothing in a file is executed: what a pickle names
+becomes plain data, or is refused.
 """
 
 import math
@@ -19,17 +21,12 @@ from omegaconf import OmegaConf
 from loqa.agent import AgentParams
 from loqa.run.agents import check_shapes, read_npz, rebuild, save_agent
 from loqa.run.launch import compose
-from loqa.tools.common import one_line_errors, run_tool, tool_parser
-
-# POLA's actions are right, left, down, up; ours are left, right, up, down.
-POLA_ACTIONS = [1, 0, 3, 2]
-
-
-# ---------------------------------------------------------------------------------------------- pickled files
+from loqa.tools.common import one_line_errors, run_tool, split_label, tool_parser
+from loqa.tools.mfos import ACTIONS, mfos_params
 
 
 class Inert:
-    """In place of an array or its dtype: keeps what it is given, and does nothing."""
+    """In place of an array of NumPy or its dtype: keeps what it is given, and does nothing."""
 
     def __init__(self, *args: Any, state: Any = None):
         self.args, self.state = args, state
@@ -44,19 +41,31 @@ class Inert:
         return np.frombuffer(data, kind).reshape(shape, order="F" if fortran else "C")
 
 
+def numpy_buffer(data: Any, dtype: Any, shape: Any, order: str) -> Inert:
+    """How protocol 5 writes an array of NumPy."""
+    return Inert(state=(1, shape, dtype, order == "F", data))
+
+
+def torch_tensor(storage: bytes, offset: int, shape: tuple, strides: tuple, *_: Any) -> np.ndarray:
+    """A tensor of PyTorch on the bytes of its storage; NumPy refuses a shape that does not lie within them."""
+    return np.ndarray(shape, "<f4", storage, 4 * offset, [4 * stride for stride in strides])
+
+
 STAND_INS = {
     **dict.fromkeys(("numpy.core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype"), Inert),
     **dict.fromkeys(("collections.OrderedDict", "flax.core.frozen_dict.FrozenDict"), dict),
-    "numpy.core.numeric._frombuffer": lambda data, kind, shape, order: Inert(
-        state=(1, shape, kind, order == "F", data)
-    ),
+    "numpy.core.numeric._frombuffer": numpy_buffer,
     "jax._src.array._reconstruct_array": lambda function, args, state, aval: Inert(state=state),
     "_codecs.encode": lambda text, encoding: text.encode("latin1"),  # how protocol 2 writes bytes
+    "torch._utils._rebuild_tensor_v2": torch_tensor,
+    "torch.FloatStorage": "<f4",
 }
 
 
 class InertUnpickler(pickle.Unpickler):
     """Rebuilds arrays and plain containers; all else that a file names is refused, by name."""
+
+    storages: Mapping[str, bytes] = {}  # the bytes of PyTorch's tensors, which are files beside the pickle
 
     def find_class(self, module, name):
         full_name = f"{module}.{name}".replace("numpy._core.", "numpy.core.")
@@ -64,28 +73,36 @@ class InertUnpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"it names {module}.{name}, which is not data")
         return STAND_INS[full_name]
 
+    def persistent_load(self, pid):
+        return self.storages[pid[2]]  # "storage", its type, its name, ...
+
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz or a pickled file by their names, `/` between levels. Nothing in it is executed.
+    """The arrays of an .npz, .pth or pickled file by their names, `/` between levels. Nothing is executed.
 
-    Raises OSError where it cannot be read, ValueError where it is neither or names what is not data.
+    Raises OSError where it cannot be read, ValueError where it is none of them or names what is not data.
     """
     with open(path, "rb") as file:
         try:
-            return read_npz(path) if zipfile.is_zipfile(path) else dict(_flatten(InertUnpickler(file).load()))
+            if not zipfile.is_zipfile(path):
+                return dict(_flatten(InertUnpickler(file).load()))
+            archive = zipfile.ZipFile(file)
+            pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+            if not pickles:
+                return read_npz(path)
+            unpickler = InertUnpickler(archive.open(pickles[0]))
+            unpickler.storages = {Path(x).name: archive.read(x) for x in archive.namelist() if "/data/" in x}
+            return dict(_flatten(unpickler.load()))
         except Exception as error:  # a damaged pickle can raise anything
             raise ValueError(f"it cannot be read: {error}") from error
 
 
 def _flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    if isinstance(tree, Inert):
-        yield prefix.removesuffix("/"), tree.array()
+    if isinstance(tree, Inert | np.ndarray):
+        yield prefix.removesuffix("/"), tree.array() if isinstance(tree, Inert) else tree
     elif isinstance(tree, dict | list | tuple):
         for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
             yield from _flatten(value, f"{prefix}{key}/")
-
-
-# ------------------------------------------------------------------------------------------- published agents
 
 
 def gru_network_params(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, Any]:
@@ -102,12 +119,16 @@ def gru_network_params(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[st
     return {"params": params | {"output": dense("linear_end")}}
 
 
-def published_agents(arrays: Mapping[str, np.ndarray]) -> list[AgentParams]:
-    """The agents among arrays by their published names, each once; POLA's have no Q-network.
+def published_agents(arrays: Mapping[str, np.ndarray], second: bool = False) -> list[AgentParams]:
+    """The agents among arrays by their published names, each once; only LOQA's networks have a Q-network.
 
-    Raises KeyError where an array is missing, ValueError where a policy has not four actions.
+    Of two POLA agents the first alone, or with `second` both: the second one learned with the planes of its
+    observations exchanged, the other player's in front of its own, and gets them so.
+    Raises KeyError where an array is missing, TypeError or ValueError where they do not fit together.
     """
-    agents = {}
+    if "conv_a_0.weight" in arrays:
+        return [AgentParams(mfos_params(arrays), {})]
+    agents: dict[bytes, AgentParams] = {}
     for name, array in arrays.items():
         prefix = name.removesuffix("linear_end/kernel")
         # Neither Q-networks, nor target networks, nor stacks of past agents.
@@ -119,8 +140,13 @@ def published_agents(arrays: Mapping[str, np.ndarray]) -> list[AgentParams]:
         if "actor_head" in prefix:
             qvalue = gru_network_params(arrays, prefix.replace("actor_head", "qvalue_head"))
         else:
-            output = actor["params"]["output"]
-            output |= {kind: x[..., POLA_ACTIONS] for kind, x in output.items()}
+            output, inputs = actor["params"]["output"], actor["params"]["dense_0"]
+            output |= {kind: x[..., ACTIONS] for kind, x in output.items()}
+            if agents and not second:
+                break
+            if agents:
+                planes = np.split(inputs["kernel"], 4)
+                inputs["kernel"] = np.concatenate([planes[i] for i in (1, 0, 3, 2)])
         agent = AgentParams(actor, qvalue)
         agents[b"".join(x.tobytes() for x in jax.tree.leaves(agent))] = agent  # a self-play run saves it twice
     return list(agents.values())
@@ -129,61 +155,69 @@ def published_agents(arrays: Mapping[str, np.ndarray]) -> list[AgentParams]:
 def describe(params: AgentParams) -> dict[str, Any]:
     """The description to save with an agent: the published settings, with the sizes of these networks.
 
-    Raises ValueError where the arrays do not fit together, or do not observe a square board.
+    Its kind is what they tell. Raises ValueError where they do not fit together, or observe no square board.
     """
-    parts = {part: network["params"] for part, network in params._asdict().items() if network}
-    inputs = parts["actor"]["dense_0"]["kernel"].shape[0]
+    is_mfos = "conv_0" in params.actor
+    networks = (
+        {} if is_mfos else {part: network["params"] for part, network in params._asdict().items() if network}
+    )
+    inputs = (
+        len(params.actor["conv_0"]["kernel"]) // 6 * 4 if is_mfos else len(networks["actor"]["dense_0"]["kernel"])
+    )
     side = math.isqrt(inputs // 4)
     if 4 * side**2 != inputs:
         raise ValueError(f"its policy has {inputs} inputs, which are not 4 planes of a square board")
     settings = [f"hp.game.height={side}", f"hp.game.width={side}"]
-    for part, network in parts.items():
-        layers = sum(name.startswith("dense_") for name in network)
-        hidden_size = network["dense_0"]["kernel"].shape[1]
-        settings += [f"hp.{part}.hidden_size={hidden_size}", f"hp.{part}.layers_before_gru={layers}"]
+    for part, network in networks.items():
+        settings.append(f"hp.{part}.layers_before_gru={sum(name.startswith('dense_') for name in network)}")
+        settings.append(f"hp.{part}.hidden_size={network['dense_0']['kernel'].shape[1]}")
     hp = OmegaConf.to_container(compose("coin", ["hp=loqa_iclr_published", *settings]).hp, resolve=True)
-    _, agent = rebuild({"game": "coin", "hp": hp})
-    networks = jax.eval_shape(agent.init, jax.random.key(0))
-    check_shapes(params, networks if params.qvalue else networks._replace(qvalue={}))
-    kind = {"kind": "published LOQA"} if params.qvalue else {"kind": "published POLA", "policy_only": True}
-    return {"game": "coin", "hp": hp} | kind
+    description = {"game": "coin", "hp": hp, "policy_only": not params.qvalue}
+    if is_mfos:
+        return description | {"kind": "M-FOS", "network": "mfos"}
+    expected = jax.eval_shape(rebuild(description)[1].init, jax.random.key(0))
+    check_shapes(params, expected if params.qvalue else expected._replace(qvalue={}))
+    return description | {"kind": "LOQA's networks" if params.qvalue else "POLA"}
 
 
-def import_file(path: Path) -> dict[str, tuple[AgentParams, dict[str, Any]]]:
+def import_file(path: Path, kind: str = "", second: bool = False) -> dict[str, tuple[AgentParams, dict[str, Any]]]:
     """The agents of a published file: the parameters and the description of each by its name.
 
     Raises OSError where it cannot be read, ValueError where it has no published agents.
     """
     try:
-        agents = published_agents(read_arrays(path))
+        agents = published_agents(read_arrays(path), second)
         if not agents:
-            raise ValueError("no array is named as in one (linear_end/kernel and others)")
+            raise ValueError("no array is named as in one (linear_end/kernel, conv_a_0.weight and others)")
         names = [f"{path.stem}_{i}" for i in range(len(agents))] if len(agents) > 1 else [path.stem]
-        described = [(agent, describe(agent) | {"source": path.name}) for agent in agents]
-        return dict(zip(names, described, strict=True))
-    except (KeyError, ValueError) as error:
+        origin = {"source": path.name} | ({"kind": kind} if kind else {})
+        return {name: (agent, describe(agent) | origin) for name, agent in zip(names, agents, strict=True)}
+    except (KeyError, TypeError, ValueError) as error:
         what = f"it has no {error.args[0]}" if isinstance(error, KeyError) else error
         raise ValueError(f"{path} is not a published agent: {what}") from error
 
 
 def main() -> None:
     parser = tool_parser("import_agents", __doc__)
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a published agent, .npz or pickled")
+    parser.add_argument("paths", nargs="+", metavar="KIND=PATH", help="files, or directories of files")
+    parser.add_argument("--second", action="store_true", help="both agents of POLA's pickles, not the first alone")
     parser.add_argument("--out", type=Path, default="experiments/imported", help="where to write (%(default)s)")
     options = parser.parse_intermixed_args()
-    taken, agents = {path.resolve() for path in options.files}, {}
+    files, agents = {}, {}
     with one_line_errors(parser):
-        for path in options.files:
-            for name, agent in import_file(path).items():
+        for kind, path in map(split_label, options.paths):
+            found = sorted(x for x in path.iterdir() if x.is_file()) if path.is_dir() else [path]
+            files |= dict.fromkeys(found, kind or (path.resolve().name if path.is_dir() else ""))
+        for path, kind in files.items():
+            for name, agent in import_file(path, kind, options.second).items():
                 target = options.out / f"{name}.npz"
-                if target in agents or target.resolve() in taken:
+                if target in agents or target.resolve() in [file.resolve() for file in files]:
                     raise ValueError(f"{target} would be overwritten: import into a directory of its own")
                 agents[target] = agent
         options.out.mkdir(parents=True, exist_ok=True)
         for target, (params, description) in agents.items():
             save_agent(target, params, description)
-            board = description["hp"]["game"]
-            print(f"{target}: {description['kind']}, {board['height']}x{board['width']}")
+            print(f"{target}: {description['kind']}, {'{height}x{width}'.format(**description['hp']['game'])}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from loqa.agent import AgentParams
 from loqa.games.coin import CoinGame
@@ -15,6 +16,7 @@ from loqa.games.ipd import MatrixGame
 from loqa.rollout import Player
 from loqa.run.agents import GAMES, check_shapes, load_agent, rebuild
 from loqa.tools.common import split_label
+from loqa.tools.mfos import MFOSPlayer
 
 Game = CoinGame | MatrixGame
 
@@ -49,7 +51,11 @@ def load_player(path: Path) -> tuple[Game, LeaguePlayer]:
     try:
         params, description = load_agent(path)
         game, agent = rebuild(description)
-        check_shapes(params.actor, jax.eval_shape(agent.init, jax.random.key(0)).actor)
+        if mfos := description.get("network") == "mfos":
+            player = MFOSPlayer(params.actor["bias_hidden"].size, game.height * game.width)
+            jax.eval_shape(player.act, params.actor, player.initial_hidden(), jnp.zeros(game.observation_size))
+        else:
+            check_shapes(params.actor, jax.eval_shape(agent.init, jax.random.key(0)).actor)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} cannot play: {error} (published agents: loqa.tools.import_agents)") from error
     hp = description["hp"]
@@ -57,6 +63,8 @@ def load_player(path: Path) -> tuple[Game, LeaguePlayer]:
     if trained := TRAINED.fullmatch(path.name):
         which = "" if hp["just_self_play"] else f" agent {trained[1]}"
         name, kind = f"seed {hp['seed']}{which} @{int(trained[2])}", hp[f"agent_{trained[1]}"]
+    if mfos:
+        return game, LeaguePlayer(name, kind, player, params.actor)
     # Without the Q-network and what belongs to it: agents with equal policies can be batched.
     policy = dataclasses.replace(agent, qvalue=None, game_length=0, normalize_time=False, output_scale=1.0)
     return game, LeaguePlayer(name, kind, policy, AgentParams(params.actor, {}))

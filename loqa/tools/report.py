@@ -31,6 +31,7 @@ from loqa.tools import critic_error
 from loqa.tools.aggregate import threshold_table
 from loqa.tools.common import decimal, markdown_table, one_line_errors, run_tool, tool_parser
 from loqa.tools.figures import group_bars, heat_map, read_league, seed_curves, threshold_figure
+from loqa.tools.league import kind_table
 from loqa.tools.players import agent_files
 from loqa.tools.saved_runs import TITLES, Groups, SavedRun, group_runs, read_runs, shown_columns
 
@@ -145,17 +146,8 @@ def _league(path: Path, figure: Path) -> str:
     """What players of each kind earn with those of another, and leave them, a step; in both seats."""
     rewards, names, kinds = read_league(path)
     heat_map(rewards, names, kinds, figure)
-    kind, itself = np.array(kinds), np.eye(len(names), dtype=bool)
-    same = kind[:, None] == kind
-    others = {"itself": itself, "others of its kind": same & ~itself}
-    others |= {other: (kind == other) & ~same for other in dict.fromkeys(kinds)}
-    means = lambda x: f"{decimal(rewards[x].mean())} / {decimal(rewards.T[x].mean())}" if x.any() else ""
-    lines = []
-    for player in dict.fromkeys(kinds):
-        cells = [means((kind == player)[:, None] & against) for against in others.values()]
-        lines.append([f"{player} ({kinds.count(player)})", *cells])
     note = "Mean reward a step of the row's player / of its opponent, means over all pairs and both seats."
-    return f"{markdown_table(['against', *others], lines)}\n\n{note}\n\n![Heat map]({figure.name})"
+    return f"{markdown_table(*kind_table(rewards, kinds))}\n\n{note}\n\n![Heat map]({figure.name})"
 
 
 def _origins(runs: Sequence[SavedRun]) -> str:
