@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from loqa import devices, learner
 from loqa.agent import Agent, AgentParams, Experience
+from loqa.baselines import pola
 from loqa.games.ipd import STATES, MatrixGame
 from loqa.hyperparameters import Hyperparameters, IPDHyperparameters
 from loqa.learner import LearnerState, TrainState
@@ -60,6 +61,8 @@ def critic_loss(
 
 def make_iteration(hp: Hyperparameters, agent: Agent) -> Callable[[TrainState], TrainState]:
     """One iteration of LOQA (Algorithm 1), a pure function of the state."""
+    if hp.lookahead is not None:
+        return pola.make_iteration(hp, agent)  # hp=pola, hp=lola: other learners, to compare with
 
     def iteration(state: TrainState) -> TrainState:
         key = jax.random.fold_in(state.key, state.iteration)

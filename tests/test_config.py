@@ -49,7 +49,8 @@ def test_every_preset_is_valid_and_has_all_keys_in_yaml(script, preset):
 
 
 def test_presets_differ_in_these_keys_only():
-    assert {name for script, name in PRESETS if script == "ipd"} == {"logits", "logits_published", "mlp", "gru"}
+    presets = {"logits", "logits_published", "mlp", "gru", "lola", "pola"}
+    assert {name for script, name in PRESETS if script == "ipd"} == presets
     ours, published, mlp, gru = (values("ipd", name) for name in ("logits", "logits_published", "mlp", "gru"))
     assert {key for key in ours if ours[key] != published[key]} == {
         "actor.train.stop_grad_advantage",
@@ -248,7 +249,7 @@ ipd  hp.actor.train.separate hp.qvalue.replay_buffer.mode hp.agent_replay_buffer
 ipd  wandb.state: maybe | enabled or
 ipd  hp.differentiable_opponent.stop_grad_normalizing_constant: 1 | enabled or disabled
 ipd  hp.game_name: chess null | 'chicken', 'stag_hunt', 'battle_of_the_sexes', 'matching_pennies' or 'custom'
-ipd  hp.agent_0 hp.agent_1: dqn | 'loqa' or 'naive'
+ipd  hp.agent_0 hp.agent_1: dqn | 'loqa', 'naive', 'lola' or 'pola'
 coin hp.stop_at: best | 'weak', 'medium' or 'strong'
 ipd  hp.differentiable_opponent.method: dice loaded-ios | 'loaded-dice' or 'n_step'
 ipd  hp.differentiable_opponent.method: loaded-ios | published code

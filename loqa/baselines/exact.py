@@ -4,9 +4,9 @@ A policy remembers the last step: sigmoid(theta) [5] is its P(C) in START, CC, C
 The values of two such policies have a closed form, so nothing is sampled. LOLA: Foerster et al. 2018, arXiv
 1709.04326. Outer POLA and all default settings: Zhao et al. 2022, arXiv 2210.10125, for the game `pola`.
 
-A repeat counts as tit-for-tat when both agents do two things. They cooperate: earn with each other at least DD + 0.9
-(CC - DD), where CC and DD are the rewards of these outcomes. They retaliate: always-defect earns at most half way from
-DD to CC against them. Rewards are discounted means a step, (1 - discount) V.
+A repeat counts as tit-for-tat when both agents do two things. They cooperate: with each other they earn at least
+DD + 0.9 (CC - DD), where CC and DD are the rewards of these outcomes. They retaliate: against them always-defect
+earns at most DD + 0.5 (CC - DD). Rewards are discounted means a step, (1 - discount) V.
 
 Written to --out: exact.csv (a row for each agent), exact.md (the table), exact.png and exact.pdf (agent 0's P(C)).
 """
@@ -76,11 +76,11 @@ def kl_divergence(old: jax.Array, new: jax.Array) -> jax.Array:
     return (jnp.exp(log(old)) * (log(old) - log(new))).sum(0).mean()
 
 
-Value = Callable[[jax.Array, jax.Array], jax.Array]  # of a player, by its own policy and the other's: [5], [5] -> []
+Value = Callable[[jax.Array, jax.Array], jax.Array]  # a player's, by its policy and the other's: [5], [5] -> []
 
 
 def look_ahead(theta: jax.Array, other: jax.Array, value: Value, other_value: Value, lr_inner: float) -> jax.Array:
-    """V_i(theta, other + lr_inner grad V_j(other, theta)): after the other's step, itself a function of theta; []."""
+    """V_i(theta, other + lr_inner grad V_j(other, theta)), after the other's step, which theta can change: []."""
     return value(theta, other + lr_inner * jax.grad(other_value)(other, theta))
 
 
@@ -90,7 +90,7 @@ def naive_or_lola(theta: jax.Array, other: jax.Array, value: Value, other_value:
 
 
 def pola(theta: jax.Array, other: jax.Array, value: Value, other_value: Value, s: Settings) -> jax.Array:
-    """One proximal update, outer POLA: descends -look_ahead + beta KL(theta || new) until it stands. [5] -> [5]."""
+    """One update of outer POLA: descends beta KL(theta || new) - look_ahead(new) until it stands. [5] -> [5]."""
 
     def loss(new):
         return s.beta * kl_divergence(theta, new) - look_ahead(new, other, value, other_value, s.lr_inner)
@@ -110,7 +110,7 @@ LEARNERS = {"naive": naive_or_lola, "lola": naive_or_lola, "pola": pola}
 
 
 @partial(jax.jit, static_argnames=("learner", "payoffs", "settings", "repeats"))
-def train(key: jax.Array, learner: str, payoffs: Payoffs, settings: Settings, repeats: int) -> dict[str, jax.Array]:
+def train(key: jax.Array, learner: str, payoffs: Payoffs, settings: Settings, repeats: int) -> dict[str, Any]:
     """Trains `repeats` pairs of agents from theta ~ N(0, 0.1^2); both learn from one snapshot of the pair.
 
     Returns arrays [repeats, 2, ...], the second axis the agent: `p_cooperate` [..., 5], `mean_reward`,
@@ -139,15 +139,15 @@ def train(key: jax.Array, learner: str, payoffs: Payoffs, settings: Settings, re
     return jax.vmap(lambda pair: measure(jax.lax.fori_loop(0, settings.steps, update, pair)))(pairs)
 
 
-def write(out: Path, game: str, results: dict[str, dict[str, np.ndarray]], settings: dict[str, Settings]) -> str:
-    """Writes exact.csv, exact.md and the figure of results by learner to `out`; returns the table."""
+def write(out: Path, game: str, results: dict[str, dict[str, Any]], settings: dict[str, Settings]) -> str:
+    """Writes exact.csv, exact.md and the figure to `out`, of what `train` gave by learner; returns the table."""
     rows, lines, groups = [], [], {}
     for learner, result in results.items():
         p, reward, tit_for_tat = result["p_cooperate"], result["mean_reward"], result["tit_for_tat"]
         for repeat, agent in np.ndindex(reward.shape):
             row = {"learner": learner, "game": game, "repeat": repeat, "agent": agent}
             row |= {f"p_{state}_C": x for state, x in zip(STATES, p[repeat, agent], strict=True)}
-            rows.append(row | {name: result[name][repeat, agent] for name in list(result)[1:]})
+            rows.append(row | {name: result[name][repeat, agent] for name in result if name != "p_cooperate"})
         count = f"{tit_for_tat.all(1).sum()} of {len(p)}"
         rewards = [decimal(reward[:, i].mean()) for i in (0, 1)]
         lines.append([learner, game, count, *(f"{x:.2f}" for x in p.mean((0, 1))), *rewards])
@@ -178,8 +178,10 @@ def number(low: float, below: float = math.inf) -> Callable[[str], float]:
 
 def choose_payoffs(game: str, numbers: Sequence[float] | None) -> Payoffs:
     """The payoffs of a game; `numbers` are of `custom`: four of both players, or four each. Raises ValueError."""
-    if (game == "custom") != (numbers is not None):
-        raise ValueError(f"--game is {game} and --payoffs {numbers}, but custom takes payoffs and no other game does")
+    if game == "custom" and numbers is None:
+        raise ValueError("--payoffs is missing, which --game custom takes: CC CD DC DD, or these of each player")
+    if game != "custom" and numbers is not None:
+        raise ValueError(f"--payoffs is {numbers}, but only --game custom takes them, and --game is {game}")
     if numbers is None:
         return GAMES[game]
     if len(numbers) not in (4, 8) or not np.isfinite(numbers).all():
@@ -210,7 +212,7 @@ def main() -> None:
     if "naive" in settings:  # it never looks ahead
         settings["naive"] = settings["naive"]._replace(lr_inner=0.0)
     key, repeats = jax.random.key(options.seed), options.repeats
-    results = {learner: jax.device_get(train(key, learner, payoffs, s, repeats)) for learner, s in settings.items()}
+    results = {name: jax.device_get(train(key, name, payoffs, s, repeats)) for name, s in settings.items()}
     with one_line_errors(parser):
         print(write(options.out, options.game, results, settings))
     print(f"\n{options.out}/exact.csv .md .png .pdf")
