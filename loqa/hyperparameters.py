@@ -242,7 +242,7 @@ class Hyperparameters(Section):
             if (name in ("lola", "pola")) != (self.lookahead is not None):
                 yield (
                     f"agent_{seat}",
-                    "lola or pola where hp.lookahead is given (hp=lola, hp=pola), and only there",
+                    "lola or pola with the presets of these names, and only with them",
                 )
         if self.lookahead is not None:
             for key in ("just_self_play", "agent_replay_buffer.mode", "qvalue.replay_buffer.mode"):

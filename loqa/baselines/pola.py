@@ -1,10 +1,10 @@
-"""LOLA-DiCE and POLA-DiCE, sampled, in place of LOQA's iteration: `python ipd.py hp=pola`, `hp=lola`; coin_train.py too.
+"""LOLA-DiCE and POLA-DiCE, sampled: `python ipd.py hp=pola`, `python coin_train.py hp=lola`.
 
-A learner looks ahead: it plays what the opponent's next gradient steps would be, with episodes of their own, and
-differentiates its own return after them through these steps. POLA takes many such steps an update, close to where
-it was by a KL divergence; LOLA takes one. LOLA: Foerster et al. 2018, arXiv 1709.04326. DiCE: arXiv 1802.05098. POLA:
-Zhao et al. 2022, arXiv 2210.10125, Algorithm 2 and appendix. The agent is LOQA's, with two networks: the baseline is
-V(s) = sum_a pi(a|s) Q(s,a), where POLA's value network has one output and does not see the time.
+A learner looks ahead: it computes what the opponent's next gradient steps would be, on episodes of their own, and
+differentiates its own return after them through these steps. LOLA takes one step so an update; POLA takes many,
+and a KL divergence keeps its policy close to what it was. DiCE and LOLA-DiCE: Foerster et al. 2018, arXiv
+1802.05098. POLA-DiCE: Zhao et al. 2022, arXiv 2210.10125. The agent is LOQA's, with V(s) = sum_a pi(a|s) Q(s,a);
+the value network of POLA's authors has one output, and does not see the time.
 """
 
 from collections.abc import Callable
@@ -28,8 +28,8 @@ def dice_losses(
 ) -> tuple[jax.Array, jax.Array]:
     """The losses of one player's policy and value on one episode, for gradients by either policy, to every order.
 
-    With G_t = sum_{k>=t} discount^(k-t) r_k + discount^(T-t) V_T, A_t = G_t - V_t a constant (GAE with lambda 1) and
-    c_t = l_0 + .. + l_t: policy -sum_t discount^t A_t (box(c_t) - box(c_{t-1})), value sum_t (G_t - V_t)^2.
+    With G_t = sum_{k>=t} discount^(k-t) r_k + discount^(T-t) V_T, A_t = G_t - V_t (GAE with lambda 1), a constant,
+    and c_t = l_0 + .. + l_t: policy -sum_t discount^t A_t (box(c_t) - box(c_{t-1})), value sum_t (G_t - V_t)^2.
     Up to a constant the first is minus DiCE's objective, sum_t discount^t box(c_t) r_t, with a baseline.
 
     Args:
@@ -85,10 +85,10 @@ def player_loss(
     Returns:
       [].
     """
-    mine_log_probs = log_probs(agent, params, mine.observations)
+    side = agent.side(params, mine)
+    mine_log_probs = jax.nn.log_softmax(side.logits[:-1], axis=1)
     log_prob = select(mine_log_probs, mine.actions)
     log_prob += select(log_probs(agent, other, theirs.observations), theirs.actions)
-    side = agent.side(params, mine)
     values = state_values(jax.lax.stop_gradient(side.logits), side.q_values)
     policy, value = dice_losses(log_prob, mine.rewards, values, discount)
     loss = policy.mean() + value.mean()
