@@ -49,7 +49,7 @@ def test_every_preset_is_valid_and_has_all_keys_in_yaml(script, preset):
 
 
 def test_presets_differ_in_these_keys_only():
-    presets = {"logits", "logits_published", "mlp", "gru", "lola", "pola"}
+    presets = {"logits", "logits_published", "mlp", "gru", "lola", "pola", "advantage_alignment"}
     assert {name for script, name in PRESETS if script == "ipd"} == presets
     ours, published, mlp, gru = (values("ipd", name) for name in ("logits", "logits_published", "mlp", "gru"))
     assert {key for key in ours if ours[key] != published[key]} == {

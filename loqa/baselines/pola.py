@@ -103,49 +103,55 @@ def descend(params: AgentParams, direction: AgentParams, rates: AgentParams) -> 
     return AgentParams(*map(step, rates, params, direction))
 
 
-def make_update(hp: Hyperparameters, agent: Agent) -> Callable[..., AgentParams]:
-    """One update of one learner: (game from its seat, its params, the opponent's, key) -> its new params."""
+def make_objective(hp: Hyperparameters, agent: Agent) -> Callable[..., jax.Array]:
+    """What a learner descends: (theta, me, opponent, game, key) -> its loss after the opponent's next steps.
+
+    It is differentiable in theta, the learner's parameters, of which these steps are a function, too; `me` and
+    `opponent` are what both are before the update, and the learner is player 0 of `game`.
+    """
     look = hp.lookahead
-    lr_outer, lr_value = hp.actor.train.lr_loss_actor, hp.qvalue.train.lr_loss_qvalue
-    adam = optax.scale_by_adam()
+    inner_rates = AgentParams(look.lr_inner, hp.qvalue.train.lr_loss_qvalue)
 
     def loss(*args: Any, beta: float) -> jax.Array:
         return player_loss(*args, agent=agent, discount=hp.reward_discount, beta=beta)
 
     def play(game: Game, pair: tuple[AgentParams, AgentParams], key: jax.Array) -> list[Experience]:
-        """Both players' sides of a new batch of episodes. What is differentiable is not how they were played."""
+        """Both players' sides of a new batch of episodes: data, with no gradient of its own."""
         noise = draw_noise(key, hp.game_length, hp.batch_size)
         both = rollout(game, (agent, agent), jax.lax.stop_gradient(pair), noise)
         return [Experience(both.observations[:, i], both.actions[:, i], both.rewards[:, i]) for i in (0, 1)]
 
-    def objective(theta: AgentParams, me: AgentParams, opponent: AgentParams, game: Game, key: jax.Array):
-        """My loss after the opponent's next steps, which are a function of theta."""
-
-        @jax.checkpoint  # else the episodes and hidden states of all inner steps are kept for the gradient
+    def objective(
+        theta: AgentParams, me: AgentParams, opponent: AgentParams, game: Game, key: jax.Array
+    ) -> jax.Array:
+        @jax.checkpoint  # else the gradient keeps the episodes and hidden states of all inner steps
         def inner_step(phi: AgentParams, key: jax.Array) -> tuple[AgentParams, None]:
             mine, theirs = play(game, (theta, phi), key)
             gradient = jax.grad(loss)(phi, theta, opponent, theirs, mine, beta=look.inner_beta)
-            return descend(phi, gradient, AgentParams(look.lr_inner, lr_value)), None
+            return descend(phi, gradient, inner_rates), None
 
         key_inner, key_outer = jax.random.split(key)
         phi, _ = jax.lax.scan(inner_step, opponent, jax.random.split(key_inner, look.inner_steps))
         return loss(theta, phi, me, *play(game, (theta, phi), key_outer), beta=look.outer_beta)
 
-    def update(game: Game, me: AgentParams, opponent: AgentParams, key: jax.Array) -> AgentParams:
-        def outer_step(carry, key):
-            theta, moments = carry
-            direction, moments = adam.update(jax.grad(objective)(theta, me, opponent, game, key), moments)
-            return (descend(theta, direction, AgentParams(lr_outer, lr_value)), moments), None
-
-        keys = jax.random.split(key, look.outer_steps)
-        return jax.lax.scan(outer_step, (me, adam.init(me)), keys)[0][0]
-
-    return update
+    return objective
 
 
 def make_iteration(hp: Hyperparameters, agent: Agent) -> Callable[[TrainState], TrainState]:
     """One update of both learners, from the same snapshot of each other; a pure function of the state."""
-    update = make_update(hp, agent)
+    gradient, adam = jax.grad(make_objective(hp, agent)), optax.scale_by_adam()
+    rates = AgentParams(hp.actor.train.lr_loss_actor, hp.qvalue.train.lr_loss_qvalue)
+
+    def update(game: Game, me: AgentParams, opponent: AgentParams, key: jax.Array) -> AgentParams:
+        """The outer steps of one learner, with an Adam of their own."""
+
+        def outer_step(carry, key):
+            theta, moments = carry
+            direction, moments = adam.update(gradient(theta, me, opponent, game, key), moments)
+            return (descend(theta, direction, rates), moments), None
+
+        keys = jax.random.split(key, hp.lookahead.outer_steps)
+        return jax.lax.scan(outer_step, (me, adam.init(me)), keys)[0][0]
 
     def iteration(state: TrainState) -> TrainState:
         keys = jax.random.split(jax.random.fold_in(state.key, state.iteration))
