@@ -11,6 +11,7 @@ import numpy as np
 
 from ipd import make_evaluation, make_iteration
 from loqa.agent import Agent
+from loqa.baselines import pola
 from loqa.games.coin import CoinGame
 from loqa.hyperparameters import CoinHyperparameters
 from loqa.metrics import coin_metrics
@@ -34,6 +35,7 @@ COLUMNS = {
 def experiment(hp: CoinHyperparameters) -> Experiment:
     """The Coin Game, for the loop in loqa/run/trainer.py."""
     agent = Agent.from_hp(CoinGame.from_hp(hp), hp)
+    learning_rule = pola.make_iteration if hp.lookahead else make_iteration  # hp=lola and hp=pola, to compare with
 
     def reached(metrics: dict[str, np.ndarray]) -> str | None:
         held = hp.stop_at is not None and threshold_held(metrics, hp.game.height, hp.stop_at)
@@ -46,7 +48,7 @@ def experiment(hp: CoinHyperparameters) -> Experiment:
 
     return Experiment(
         agent=agent,
-        iteration=make_iteration(hp, agent),
+        iteration=learning_rule(hp, agent),
         evaluation=make_evaluation(hp, agent, coin_metrics),
         columns=COLUMNS,
         progress_every=5,

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from loqa import devices, learner
 from loqa.agent import Agent, AgentParams, Experience
+from loqa.baselines import pola
 from loqa.games.ipd import STATES, MatrixGame
 from loqa.hyperparameters import Hyperparameters, IPDHyperparameters
 from loqa.learner import LearnerState, TrainState
@@ -130,6 +131,7 @@ def make_evaluation(
 def experiment(hp: IPDHyperparameters) -> Experiment:
     """The iterated prisoner's dilemma, or another matrix game, for the loop in loqa/run/trainer.py."""
     agent = Agent.from_hp(MatrixGame.from_hp(hp), hp)
+    learning_rule = pola.make_iteration if hp.lookahead else make_iteration  # hp=lola and hp=pola, to compare with
 
     def conclude(run: Run) -> None:
         from loqa.tools.conclusion import conclude_ipd  # here, because matplotlib is slow to import
@@ -138,7 +140,7 @@ def experiment(hp: IPDHyperparameters) -> Experiment:
 
     return Experiment(
         agent=agent,
-        iteration=make_iteration(hp, agent),
+        iteration=learning_rule(hp, agent),
         evaluation=make_evaluation(hp, agent, matrix_game_metrics),
         columns=COLUMNS,
         progress_every=100,

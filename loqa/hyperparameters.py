@@ -176,6 +176,14 @@ class AgentReplayBuffer(ReplayBuffer):
             yield "opponents_per_batch", f"null {without}"
 
 
+class Lookahead(Section):
+    inner_steps: Count
+    outer_steps: Count
+    lr_inner: NonNegative
+    inner_beta: NonNegative
+    outer_beta: NonNegative
+
+
 class Board(Section):
     height: Count
     width: Count
@@ -197,8 +205,8 @@ class Hyperparameters(Section):
     max_env_steps: Count | None
     batch_size: Count
     reward_discount: Fraction
-    agent_0: Literal["loqa", "naive"]
-    agent_1: Literal["loqa", "naive"]
+    agent_0: Literal["loqa", "naive", "lola", "pola"]
+    agent_1: Literal["loqa", "naive", "lola", "pola"]
     just_self_play: bool
     op_softmax_temp: Positive
     opponent_differentiation_weight: NonNegative
@@ -210,6 +218,7 @@ class Hyperparameters(Section):
     init_from: Text | None
     differentiable_opponent: DifferentiableOpponent
     agent_replay_buffer: AgentReplayBuffer
+    lookahead: Lookahead | None
 
     @property
     def num_learners(self) -> int:
@@ -223,7 +232,9 @@ class Hyperparameters(Section):
     @property
     def env_steps_per_iteration(self) -> int:
         """Steps of the environment in one iteration; each learner plays episodes of its own."""
-        return self.num_learners * self.batch_size * self.game_length
+        look = self.lookahead
+        batches = look.outer_steps * (1 + look.inner_steps) if look else 1
+        return self.num_learners * batches * self.batch_size * self.game_length
 
     @property
     def total_iterations(self) -> int:
@@ -236,6 +247,18 @@ class Hyperparameters(Section):
         opponent, replay, past = self.differentiable_opponent, self.qvalue.replay_buffer, self.agent_replay_buffer
         if self.total_iterations == 0:
             yield "max_env_steps", f"at least {self.env_steps_per_iteration}, the steps of one iteration"
+        for seat, name in enumerate((self.agent_0, self.agent_1)):
+            if (name in ("lola", "pola")) != (self.lookahead is not None):
+                yield (
+                    f"agent_{seat}",
+                    "lola or pola with the presets of these names, and only with them",
+                )
+        if self.lookahead is not None:
+            for key in ("just_self_play", "agent_replay_buffer.mode", "qvalue.replay_buffer.mode"):
+                if reduce(getattr, key.split("."), self):
+                    yield key, "false for LOLA and POLA: two learners, against each other as they are"
+            if self.epsilon_greedy:
+                yield "epsilon_greedy", "0 for LOLA and POLA, whose policies play as they are"
         for seat in (0, 1):
             if self.just_self_play and self.is_naive(seat):
                 yield f"agent_{seat}", "loqa where hp.just_self_play is true: a naive learner needs two learners"

@@ -51,7 +51,8 @@ def test_every_preset_is_valid_and_has_all_keys_in_yaml(script, preset):
 
 def test_presets_differ_in_these_keys_only():
     names = {name for script, name in PRESETS if script == "ipd"}
-    assert names == {"logits", "logits_published", "logits_calibrated", "mlp", "gru"}
+    others = {"lola", "pola", "advantage_alignment"}
+    assert names == {"logits", "logits_published", "logits_calibrated", "mlp", "gru"} | others
     ours, published, calibrated, mlp, gru = (
         values("ipd", name) for name in ("logits", "logits_published", "logits_calibrated", "mlp", "gru")
     )
@@ -253,7 +254,7 @@ ipd  hp.actor.train.separate hp.qvalue.replay_buffer.mode hp.agent_replay_buffer
 ipd  wandb.state: maybe | enabled or
 ipd  hp.differentiable_opponent.stop_grad_normalizing_constant: 1 | enabled or disabled
 ipd  hp.game_name: chess null | 'chicken', 'stag_hunt', 'battle_of_the_sexes', 'matching_pennies' or 'custom'
-ipd  hp.agent_0 hp.agent_1: dqn | 'loqa' or 'naive'
+ipd  hp.agent_0 hp.agent_1: dqn | 'loqa', 'naive', 'lola' or 'pola'
 coin hp.stop_at: best | 'weak', 'medium' or 'strong'
 ipd  hp.differentiable_opponent.method: dice loaded-ios | 'loaded-dice' or 'n_step'
 ipd  hp.differentiable_opponent.method: loaded-ios | published code
@@ -381,7 +382,7 @@ ipd  hp.differentiable_opponent.method=loaded-aa | (use loaded-dice with stop_gr
 ipd  hp.actor.model=gru | is 'gru', but there is no such key: use network
 ipd  hp.optimizer=adam | is 'adam', but there is no such key: use hp.actor.train.optimizer and
 coin hp.actor.train.lr_loss_agent=1 | is 1, but there is no such key: use lr_loss_actor_agent
-ipd  hp=nosuch | is 'nosuch', but must be gru or logits or logits_calibrated or logits_published or mlp
+ipd  hp=nosuch | is 'nosuch', but must be advantage_alignment or gru or logits
 coin hp=logits | is 'logits', but must be loqa_calibrated or loqa_iclr or loqa_iclr_published
 ipd  experiment=nosuch | is 'nosuch', but must be figure or naive
 ipd  hp=3 | Config group override must be a string or a list. Got int (in hp=3)

@@ -350,3 +350,28 @@ def test_what_does_not_exist_is_refused(options):
         policy_terms(x, x["logits"], x["q"], **options)
     with pytest.raises(ValueError, match="must be 'mean' or 'argmax'"):
         targets(x, mode="max")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_without_its_normaliser_the_shaping_gradient_is_advantage_alignment(case):
+    """-mean_t log pi(a_t|s_t) A'_t gamma sum_{k<t} (gamma lam)^(t-1-k) A_k (Duque et al. 2025, arXiv 2406.14662)."""
+    x = inputs(case)
+    mine, opponent = Side(x["logits"], x["q"], x["actions"][:, 0], x["rewards"][:, 0]), opponent_side(x)
+    options = PUBLISHED_POLICY | {"stop_grad_normalizing_constant": True, "stop_grad_advantage": True}
+    options |= {"terminal_value": False, "opponent_reward_baseline": 0.0}
+    shaping = jax.grad(lambda y: agent_policy_loss(mine._replace(logits=y), opponent, **options).shaping)
+
+    steps = len(mine.rewards)
+    values, opponent_values = (np.array(state_values(side.logits, side.q_values)) for side in (mine, opponent))
+    values[-1] = 0.0
+    ours = mine.rewards + GAMMA * values[1:] - values[:-1]
+    theirs = [sum(GAMMA ** (k - t) * opponent.rewards[k] for k in range(t, steps)) for t in range(steps)]
+    theirs = np.array(theirs) - opponent_values[:-1]
+    past = [sum((GAMMA * LAM) ** (t - 1 - k) * ours[k] for k in range(t)) for t in range(steps)]
+    weights = GAMMA * np.array(past) * theirs
+
+    def product(logits):
+        return -(select(jax.nn.log_softmax(logits, axis=1)[:-1], mine.actions) * weights).mean()
+
+    expected = jax.grad(product)(x["logits"])
+    np.testing.assert_allclose(shaping(x["logits"]), expected, atol=1e-5 * float(np.abs(expected).max()))

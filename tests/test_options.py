@@ -209,7 +209,7 @@ def test_agent_1_can_be_naive():
 ELSEWHERE = {
     "hp.num_iterations", "hp.max_env_steps", "hp.eval_every", "hp.eval_episodes", "hp.save_every", "hp.save_dir",
     "hp.checkpoint_every", "hp.init_from", "hp.agent_1", "hp.actor.network", "hp.qvalue.network",
-    "hp.game.game_length", "hp.stop_at",
+    "hp.game.game_length", "hp.stop_at", "hp.lookahead",
 }  # fmt: skip
 
 

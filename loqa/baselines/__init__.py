@@ -1,0 +1,1 @@
+"""Learners to compare LOQA with, on the same games: naive, LOLA and POLA."""

@@ -1,0 +1,222 @@
+"""Naive, LOLA and POLA learners with exact gradients in matrix games: `python -m loqa.baselines.exact`.
+
+A policy remembers the last step: sigmoid(theta) [5] is its P(C) in START, CC, CD, DC and DD, its own action first.
+The values of two such policies have a closed form, so nothing is sampled. LOLA: Foerster et al. 2018, arXiv
+1709.04326. Outer POLA and all default settings: Zhao et al. 2022, arXiv 2210.10125, for the game `pola`.
+
+A repeat counts as tit-for-tat when both agents do two things. They cooperate: with each other they earn at least
+DD + 0.9 (CC - DD), where CC and DD are the rewards of these outcomes. They retaliate: against them always-defect
+earns at most DD + 0.5 (CC - DD). Rewards are discounted means a step, (1 - discount) V.
+
+Written to --out: exact.csv (a row for each agent), exact.md (the table), exact.png and exact.pdf (agent 0's P(C)).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from loqa.games.ipd import STATES
+from loqa.games.payoffs import PAYOFFS, TITLES, Payoffs
+from loqa.tools.common import decimal, markdown_table, one_line_errors, run_tool, tool_parser, whole, write_csv
+from loqa.tools.figures import group_bars
+from loqa.tools.saved_runs import SavedRun
+
+# The rewards of POLA's prisoner's dilemma, whose factor of contribution is 1.33.
+GAMES = PAYOFFS | {"pola": ((0.33, -0.335, 0.665, 0.0),) * 2}
+SEEN_BY_OTHER = np.array([0, 1, 3, 2, 4])  # which of STATES the other player sees
+ALWAYS_DEFECT = jnp.full(5, -jnp.inf)
+
+
+class Settings(NamedTuple):
+    """What a learner is given; rates are of gradient ascent on the values V."""
+
+    steps: int  # updates of both agents; of POLA: proximal updates
+    lr_inner: float  # of the opponent's step that is looked ahead
+    lr_outer: float
+    beta: float  # weight of POLA's KL divergence
+    discount: float = 0.96
+
+
+PUBLISHED = {
+    "naive": Settings(steps=30, lr_inner=0.0, lr_outer=25.0, beta=0.0),  # LOLA's, without looking ahead
+    "lola": Settings(steps=30, lr_inner=3.0, lr_outer=25.0, beta=0.0),
+    "pola": Settings(steps=2, lr_inner=5.0, lr_outer=0.3, beta=0.1),
+}
+KL_TOLERANCE, MAX_PROXIMAL_STEPS = 1e-8, 5000  # a proximal update of POLA ends at either
+
+
+def exact_values(theta: jax.Array, other: jax.Array, payoffs: Any, discount: float) -> jax.Array:
+    """V_i = p0^T (I - discount P)^-1 r_i of two memory-one policies in an endless game.
+
+    Args:
+      theta: [5], player 0's log-odds of C in each of STATES, as it sees them.
+      other: [5], player 1's, as that sees them.
+      payoffs: [2, 4], each player's rewards in CC, CD, DC, DD, its own action first.
+      discount: gamma, below 1.
+
+    Returns:
+      [2], the discounted sums of rewards of both players.
+    """
+    mine, theirs = jax.nn.sigmoid(theta), jax.nn.sigmoid(other)[SEEN_BY_OTHER]
+    joint = jnp.stack([mine * theirs, mine * (1 - theirs), (1 - mine) * theirs, (1 - mine) * (1 - theirs)], axis=1)
+    payoffs = jnp.asarray(payoffs)
+    rewards = jnp.stack([payoffs[0], payoffs[1][jnp.array([0, 2, 1, 3])]], axis=1)
+    return joint[0] @ jnp.linalg.solve(jnp.eye(4) - discount * joint[1:], rewards)
+
+
+def kl_divergence(old: jax.Array, new: jax.Array) -> jax.Array:
+    """KL(old || new) of policies with log-odds [5], the mean over the states: []."""
+    log = lambda x: jnp.stack([jax.nn.log_sigmoid(x), jax.nn.log_sigmoid(-x)])
+    return (jnp.exp(log(old)) * (log(old) - log(new))).sum(0).mean()
+
+
+Value = Callable[[jax.Array, jax.Array], jax.Array]  # a player's, by its policy and the other's: [5], [5] -> []
+
+
+def look_ahead(theta: jax.Array, other: jax.Array, value: Value, other_value: Value, lr_inner: float) -> jax.Array:
+    """V_i(theta, other + lr_inner grad V_j(other, theta)), after the other's step, which theta can change: []."""
+    return value(theta, other + lr_inner * jax.grad(other_value)(other, theta))
+
+
+def naive_or_lola(theta: jax.Array, other: jax.Array, value: Value, other_value: Value, s: Settings) -> jax.Array:
+    """One update of LOLA, theta + lr_outer grad look_ahead; naive where lr_inner is 0. [5] -> [5]."""
+    return theta + s.lr_outer * jax.grad(look_ahead)(theta, other, value, other_value, s.lr_inner)
+
+
+def pola(theta: jax.Array, other: jax.Array, value: Value, other_value: Value, s: Settings) -> jax.Array:
+    """One update of outer POLA: descends beta KL(theta || new) - look_ahead(new) until it stands. [5] -> [5]."""
+
+    def loss(new):
+        return s.beta * kl_divergence(theta, new) - look_ahead(new, other, value, other_value, s.lr_inner)
+
+    def keep_going(carry):
+        number, before, new = carry
+        return (number == 0) | ((number < MAX_PROXIMAL_STEPS) & (kl_divergence(before, new) > KL_TOLERANCE))
+
+    def step(carry):
+        number, _, new = carry
+        return number + 1, new, new - s.lr_outer * jax.grad(loss)(new)
+
+    return jax.lax.while_loop(keep_going, step, (0, theta, theta))[-1]
+
+
+LEARNERS = {"naive": naive_or_lola, "lola": naive_or_lola, "pola": pola}
+
+
+@partial(jax.jit, static_argnames=("learner", "payoffs", "settings", "repeats"))
+def train(key: jax.Array, learner: str, payoffs: Payoffs, settings: Settings, repeats: int) -> dict[str, Any]:
+    """Trains `repeats` pairs of agents from theta ~ N(0, 0.1^2); both learn from one snapshot of the pair.
+
+    Returns arrays [repeats, 2, ...], the second axis the agent: `p_cooperate` [..., 5], `mean_reward`,
+    `always_defect_reward`, what always-defect earns against it, and `tit_for_tat`, bool.
+    """
+    table = jnp.asarray(payoffs)
+
+    def value(seat, theta, other):
+        return exact_values(theta, other, table if seat == 0 else table[::-1], settings.discount)[0]
+
+    values = partial(value, 0), partial(value, 1)
+
+    def update(_, pair):
+        new = [LEARNERS[learner](pair[i], pair[1 - i], values[i], values[1 - i], settings) for i in (0, 1)]
+        return jnp.stack(new)
+
+    def measure(pair):
+        earned = jnp.stack([values[i](pair[i], pair[1 - i]) for i in (0, 1)]) * (1 - settings.discount)
+        defector = [values[1 - i](ALWAYS_DEFECT, pair[i]) * (1 - settings.discount) for i in (0, 1)]
+        defector, cc, dd = jnp.stack(defector), table[:, 0], table[:, 3]
+        reciprocal = (earned >= dd + 0.9 * (cc - dd)) & (defector <= (dd + 0.5 * (cc - dd))[::-1]) & (cc > dd)
+        names = ("p_cooperate", "mean_reward", "always_defect_reward", "tit_for_tat")
+        return dict(zip(names, (jax.nn.sigmoid(pair), earned, defector, reciprocal), strict=True))
+
+    pairs = 0.1 * jax.random.normal(key, (repeats, 2, 5))
+    return jax.vmap(lambda pair: measure(jax.lax.fori_loop(0, settings.steps, update, pair)))(pairs)
+
+
+def write(out: Path, game: str, results: dict[str, dict[str, Any]], settings: dict[str, Settings]) -> str:
+    """Writes exact.csv, exact.md and the figure to `out`, of what `train` gave by learner; returns the table."""
+    rows, lines, groups = [], [], {}
+    for learner, result in results.items():
+        p, reward, tit_for_tat = result["p_cooperate"], result["mean_reward"], result["tit_for_tat"]
+        for repeat, agent in np.ndindex(reward.shape):
+            row = {"learner": learner, "game": game, "repeat": repeat, "agent": agent}
+            row |= {f"p_{state}_C": x for state, x in zip(STATES, p[repeat, agent], strict=True)}
+            rows.append(row | {name: result[name][repeat, agent] for name in result if name != "p_cooperate"})
+        count = f"{tit_for_tat.all(1).sum()} of {len(p)}"
+        rewards = [decimal(reward[:, i].mean()) for i in (0, 1)]
+        lines.append([learner, game, count, *(f"{x:.2f}" for x in p.mean((0, 1))), *rewards])
+        ends = {f"p_0_{state}_C": p[:, 0, i] for i, state in enumerate(STATES)}
+        ends["iteration"] = np.full(len(p), settings[learner].steps)
+        runs = [SavedRun(out, learner, {}, {name: x[[i]] for name, x in ends.items()}) for i in range(len(p))]
+        groups[f"{learner}, {TITLES.get(game, 'IPD of POLA')}"] = runs
+    head = ["learner", "game", "tit-for-tat", *(f"P(C) {state}" for state in STATES), "reward 0", "reward 1"]
+    table = markdown_table(head, lines, text_columns=(0, 1))
+    write_csv(out / "exact.csv", rows)
+    (out / "exact.md").write_text(f"{table}\n")
+    group_bars(groups, out / "exact")
+    return table
+
+
+def number(low: float, below: float = math.inf) -> Callable[[str], float]:
+    """For argparse: reads a number of at least `low` and below another."""
+
+    def read(text: str) -> float:
+        value = float(text)
+        if not low <= value < below:
+            raise ValueError
+        return value
+
+    read.__name__ = f"number (at least {low}, below {below})"  # argparse: "invalid number (...) value: '-1'"
+    return read
+
+
+def choose_payoffs(game: str, numbers: Sequence[float] | None) -> Payoffs:
+    """The payoffs of a game; `numbers` are of `custom`: four of both players, or four each. Raises ValueError."""
+    if game == "custom" and numbers is None:
+        raise ValueError("--payoffs is missing, which --game custom takes: CC CD DC DD, or these of each player")
+    if game != "custom" and numbers is not None:
+        raise ValueError(f"--payoffs is {numbers}, but only --game custom takes them, and --game is {game}")
+    if numbers is None:
+        return GAMES[game]
+    if len(numbers) not in (4, 8) or not np.isfinite(numbers).all():
+        raise ValueError(f"--payoffs is {numbers}, but must be 4 or 8 numbers: CC CD DC DD of each player")
+    return tuple(numbers[:4]), tuple(numbers[-4:])
+
+
+def main() -> None:
+    parser = tool_parser("exact", __doc__)
+    parser.prog, add = "python -m loqa.baselines.exact", parser.add_argument
+    add("--learners", nargs="+", choices=LEARNERS, default=list(LEARNERS), help="which (all)")
+    add("--game", choices=[*GAMES, "custom"], default="pola", help="the payoffs (%(default)s)")
+    add("--payoffs", nargs="+", type=float, metavar="R", help="of custom: CC CD DC DD, own action first")
+    add("--repeats", type=whole(1), default=20, help="pairs of agents (%(default)s)")
+    add("--seed", type=whole(0), default=0, help="of their first parameters (%(default)s)")
+    add("--steps", type=whole(1), help="updates (LOLA and naive: 30, POLA: 2)")
+    add("--lr-inner", type=number(0), help="rate of the opponent's step (LOLA: 3, POLA: 5)")
+    add("--lr-outer", type=number(0), help="rate of the agent's step (LOLA and naive: 25, POLA: 0.3)")
+    add("--beta", type=number(0), help="weight of POLA's KL divergence (0.1)")
+    add("--discount", type=number(0, 1), default=0.96, help="gamma (%(default)s)")
+    add("--out", type=Path, default="experiments/exact", help="where to write (%(default)s)")
+    options = parser.parse_args()
+    with one_line_errors(parser):
+        payoffs = choose_payoffs(options.game, options.payoffs)
+        options.out.mkdir(parents=True, exist_ok=True)
+    given = {name: getattr(options, name) for name in Settings._fields if getattr(options, name) is not None}
+    settings = {learner: PUBLISHED[learner]._replace(**given) for learner in options.learners}
+    if "naive" in settings:  # it never looks ahead
+        settings["naive"] = settings["naive"]._replace(lr_inner=0.0)
+    key, repeats = jax.random.key(options.seed), options.repeats
+    results = {name: jax.device_get(train(key, name, payoffs, s, repeats)) for name, s in settings.items()}
+    with one_line_errors(parser):
+        print(write(options.out, options.game, results, settings))
+    print(f"\n{options.out}/exact.csv .md .png .pdf")
+
+
+if __name__ == "__main__":
+    run_tool(main)
