@@ -383,7 +383,7 @@ ipd  hp.actor.model=gru | is 'gru', but there is no such key: use network
 ipd  hp.optimizer=adam | is 'adam', but there is no such key: use hp.actor.train.optimizer and
 coin hp.actor.train.lr_loss_agent=1 | is 1, but there is no such key: use lr_loss_actor_agent
 ipd  hp=nosuch | is 'nosuch', but must be advantage_alignment or gru or logits
-coin hp=logits | is 'logits', but must be loqa_calibrated or loqa_iclr or loqa_iclr_published
+coin hp=logits | is 'logits', but must be advantage_alignment or lola or loqa_calibrated
 ipd  experiment=nosuch | is 'nosuch', but must be figure or naive
 ipd  hp=3 | Config group override must be a string or a list. Got int (in hp=3)
 ipd  +hp.seed=3 | An item is already at
