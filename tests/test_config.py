@@ -372,7 +372,7 @@ coin hp.epsilon_greedy=0.2 | is 0.2, but there is no such key
 coin hp.game.gnumactions=4 | is 4, but there is no such key: the Coin Game always has four moves
 ipd  hp.reset.mode=enabled | hp.reset is {'mode': 'enabled'}, but there is no such key: the resets of the published
 ipd  +reset.mode=enabled | reset is {'mode': 'enabled'}, but there is no such key: the resets of the published code
-ipd  hp=nosuch | is 'nosuch', but must be gru or logits or logits_published or mlp
+ipd  hp=nosuch | but must be advantage_alignment or gru or logits or logits_published or lola or mlp or pola
 coin hp=logits | is 'logits', but must be loqa_calibrated or loqa_iclr or loqa_iclr_published
 ipd  experiment=nosuch | is 'nosuch', but must be figure or naive
 ipd  hp=3 | Config group override must be a string or a list. Got int (in hp=3)
