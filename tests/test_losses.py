@@ -354,7 +354,7 @@ def test_what_does_not_exist_is_refused(options):
 
 @pytest.mark.parametrize("case", CASES)
 def test_without_its_normaliser_the_shaping_gradient_is_advantage_alignment(case):
-    """-mean_t log pi(a_t|s_t) A'_t gamma sum_{k<t} (gamma lam)^(t-1-k) A_k (Duque et al. 2025, arXiv 2406.14662)."""
+    """-mean_t log pi(a_t|s_t) A'_t gamma sum_{k<t} (gamma lam)^(t-1-k) A_k (Duque et al. 2025, ICLR)."""
     x = inputs(case)
     mine, opponent = Side(x["logits"], x["q"], x["actions"][:, 0], x["rewards"][:, 0]), opponent_side(x)
     options = PUBLISHED_POLICY | {"stop_grad_normalizing_constant": True, "stop_grad_advantage": True}
