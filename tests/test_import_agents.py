@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+import zipfile
 from collections import OrderedDict
 from functools import partial
 
@@ -12,10 +13,12 @@ import pytest
 from flax.core import FrozenDict
 from flax.traverse_util import unflatten_dict
 
+from loqa.rollout import draw_noise, rollout
 from loqa.run.agents import load_agent, load_params, rebuild
 from loqa.run.config import ConfigError
 from loqa.tools import import_agents
 from loqa.tools.import_agents import read_arrays
+from loqa.tools.players import choose_players
 
 RANDOM = np.random.default_rng(0)
 OBSERVATIONS = RANDOM.integers(0, 2, (4, 36)).astype(np.float32)
@@ -98,6 +101,124 @@ def test_a_pola_agent_plays_with_its_actions_in_our_order(imported):
     assert params.qvalue == {}
 
 
+def test_the_second_pola_agent_is_imported_if_asked_for_with_its_planes_in_our_order(tmp_path, monkeypatch):
+    (tmp_path / "theirs.pkl").write_bytes(pickle.dumps([tree(POLA), tree(POLA_TOO)]))
+    run_import(monkeypatch, tmp_path / "theirs.pkl", "--second", "--out", tmp_path / "out")
+    params, description = load_agent(tmp_path / "out" / "theirs_1.npz")
+    assert description["kind"] == "POLA"
+    theirs = OBSERVATIONS.reshape(-1, 4, 9)[:, [1, 0, 3, 2]].reshape(-1, 36)  # the other, me, its coin, mine
+    right, left, down, up = by_hand(POLA_TOO, theirs).T
+    logits = jax.jit(rebuild(description)[1].logits)(params, OBSERVATIONS)
+    np.testing.assert_allclose(logits, np.stack([left, right, up, down], -1), atol=1e-4)
+
+
+def test_kinds_are_named_and_not_guessed(tmp_path, monkeypatch):
+    kinds = {}
+    for kind in ("ablation", "published"):
+        (tmp_path / kind).mkdir()
+        np.savez(tmp_path / kind / f"{kind}_1.npz", **LOQA)
+    np.savez(tmp_path / "pola.npz", **POLA)
+    words = [tmp_path / "ablation", f"LOQA={tmp_path / 'published'}", tmp_path / "pola.npz"]
+    run_import(monkeypatch, *words, "--out", tmp_path / "out")
+    run_import(monkeypatch, tmp_path / "ablation" / "ablation_1.npz", "--out", tmp_path / "out" / "alone")
+    for file in (tmp_path / "out").rglob("*.npz"):
+        kinds[file.relative_to(tmp_path / "out").with_suffix("").as_posix()] = load_agent(file)[1]["kind"]
+    told = {"ablation_1": "ablation", "published_1": "LOQA", "pola": "POLA", "alone/ablation_1": "LOQA's networks"}
+    assert kinds == told
+
+
+# ------------------------------------------------------------------------------------------------------ M-FOS
+
+SIDE, FILTERS, HIDDEN = 3, 2, 3
+
+
+def mfos_arrays():
+    """A small M-FOS actor's arrays by PyTorch's names."""
+    shapes = {"conv_a_0.weight": (FILTERS, 7, 3, 3), "conv_a_1.weight": (FILTERS, FILTERS, 3, 3)}
+    shapes |= {"linear_a_0.weight": (HIDDEN, FILTERS * SIDE**2), "linear_a.weight": (4, HIDDEN)}
+    shapes |= {f"{name.split('.')[0]}.bias": shape[:1] for name, shape in shapes.items()}
+    shapes |= {f"GRU_a.weight_{x}_l0": (3 * HIDDEN, HIDDEN) for x in ("ih", "hh")}
+    shapes |= {f"GRU_a.bias_{x}_l0": (3 * HIDDEN,) for x in ("ih", "hh")}
+    return {name: RANDOM.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+MFOS = mfos_arrays()
+
+
+def mfos_by_hand(arrays, boards, rewards):
+    """PyTorch's network in NumPy, with loops: boards [T, 4, H, W], rewards [T, 2], mine first -> [T, 4]."""
+
+    def conv(name, planes):
+        weight, bias = arrays[f"{name}.weight"], arrays[f"{name}.bias"]
+        padded = np.pad(planes, ((0, 0), (1, 1), (1, 1)), mode="wrap")
+        out = np.zeros((len(bias), SIDE, SIDE))
+        for o, row, column in np.ndindex(out.shape):
+            out[o, row, column] = bias[o] + (weight[o] * padded[:, row : row + 3, column : column + 3]).sum()
+        return np.maximum(out, 0)
+
+    linear = lambda name, x: arrays[f"{name}.weight"] @ x + arrays[f"{name}.bias"]
+    sigmoid = lambda x: 1 / (1 + np.exp(-x))
+    h, outputs = np.zeros(HIDDEN), []
+    for board, (mine, theirs) in zip(boards, rewards, strict=True):
+        constant = [np.full((1, SIDE, SIDE), x) for x in (mine, theirs, 0)]
+        x = conv("conv_a_1", conv("conv_a_0", np.concatenate([board, *constant])))
+        x = np.maximum(linear("linear_a_0", x.ravel()), 0)
+        gi = np.split(arrays["GRU_a.weight_ih_l0"] @ x + arrays["GRU_a.bias_ih_l0"], 3)
+        gh = np.split(arrays["GRU_a.weight_hh_l0"] @ h + arrays["GRU_a.bias_hh_l0"], 3)
+        r, z = sigmoid(gi[0] + gh[0]), sigmoid(gi[1] + gh[1])
+        h = (1 - z) * np.tanh(gi[2] + r * gh[2]) + z * h
+        outputs.append(linear("linear_a", np.maximum(h, 0)))
+    return np.array(outputs)
+
+
+def torch_file(path, arrays, call=b"ctorch._utils\n_rebuild_tensor_v2\n", strides=None):
+    """Writes what `torch.save` writes of a state dictionary, opcode by opcode, without PyTorch."""
+    number = lambda x: b"J" + int(x).to_bytes(4, "little", signed=True)
+    text = lambda x: b"X" + len(x).to_bytes(4, "little") + x.encode()
+    values = lambda numbers: b"(" + b"".join(map(number, numbers)) + b"t"
+    items = b""
+    with zipfile.ZipFile(path, "w") as archive:
+        for i, (name, array) in enumerate(arrays.items()):
+            storage = text("storage") + b"ctorch\nFloatStorage\n" + text(str(i)) + text("cpu") + number(array.size)
+            steps = strides or [x // 4 for x in array.strides]
+            tensor = b"(" + storage + b"tQ" + number(0) + values(array.shape) + values(steps)
+            empty = b"ccollections\nOrderedDict\n)R"
+            items += text(name) + call + b"(" + tensor + b"\x89" + empty + b"tR"
+            archive.writestr(f"theirs/data/{i}", array.tobytes())
+        archive.writestr("theirs/data.pkl", b"\x80\x02}(" + items + b"u.")
+        archive.writestr("theirs/version", "3")
+
+
+def test_an_mfos_agent_plays_as_by_hand(tmp_path, monkeypatch):
+    """From arrays and from PyTorch's file, over an episode in which both players earn something."""
+    np.savez(tmp_path / "arrays.npz", **MFOS)
+    torch_file(tmp_path / "theirs.pth", MFOS | {"conv_v_0.weight": np.ones((1, 7, 3, 3), np.float32)})
+    run_import(monkeypatch, tmp_path / "arrays.npz", tmp_path / "theirs.pth", "--out", tmp_path / "out")
+    game, (one, same) = choose_players([str(tmp_path / "out")])
+    assert one.kind == "M-FOS" and one.player == same.player
+    jax.tree.map(np.testing.assert_array_equal, one.params, same.params)
+    noise = draw_noise(jax.random.key(0), 40, 1)
+    episode = jax.jit(partial(rollout, game, (one.player, same.player)))((one.params, same.params), noise)
+    for seat in (0, 1):
+        rewards = np.concatenate([np.zeros((1, 2)), episode.rewards[:, [seat, 1 - seat], 0]])
+        boards = np.reshape(episode.observations[:, seat, 0], (-1, 4, SIDE, SIDE))
+        right, left, down, up = mfos_by_hand(MFOS, boards, rewards).T
+        np.testing.assert_allclose(
+            episode.logits[:, seat, 0], np.stack([left, right, up, down], -1), atol=1e-3, rtol=1e-3
+        )
+        assert set(np.unique(rewards)) >= {-2.0, 1.0}
+
+
+def test_a_file_of_pytorch_executes_nothing_and_stays_within_its_storage(tmp_path):
+    torch_file(tmp_path / "bad.pth", MFOS, call=b"cos\nsystem\n")
+    with pytest.raises(ValueError, match=r"os\.system"):
+        read_arrays(tmp_path / "bad.pth")
+    for strides in ([100, 1], [-1, -1]):
+        torch_file(tmp_path / "bad.pth", {"x": np.ones((2, 2), np.float32)}, strides=strides)
+        with pytest.raises(ValueError, match="cannot be read"):
+            read_arrays(tmp_path / "bad.pth")
+
+
 def test_training_can_start_from_a_loqa_agent_only(imported, tmp_path):
     params, description = imported(LOQA)
     _, agent = rebuild(description)
@@ -130,7 +251,7 @@ PICKLED = {
         [LOQA],
     ),
     "an ordered dictionary": (4, OrderedDict(tree(LOQA)), [LOQA]),
-    "two POLA agents": (4, [FrozenDict(tree(POLA)), FrozenDict(tree(POLA_TOO))], [POLA, POLA_TOO]),
+    "two POLA agents": (4, [FrozenDict(tree(POLA)), FrozenDict(tree(POLA_TOO))], [POLA]),  # see below
 }
 
 
@@ -187,6 +308,8 @@ FOREIGN = {
     "half an agent": (pickle.dumps(tree({k: x for k, x in LOQA.items() if "hn" not in k})), "hn/kernel"),
     "no Q-network": (pickle.dumps(tree({k: x for k, x in LOQA.items() if "actor" in k})), "qvalue_head"),
     "wrong shape": (pickle.dumps(tree(POLA | {"GRUCell/hn/bias": np.ones(3)})), "bias_hidden"),
+    "half of M-FOS": (pickle.dumps({k: x for k, x in MFOS.items() if "GRU" not in k}), "GRU_a.bias_hh_l0"),
+    "M-FOS of other shapes": (pickle.dumps(MFOS | {"linear_a.weight": np.ones((4, 5))}), "not a published agent"),
     "not square": (pickle.dumps(tree(loqa_arrays(inputs=4 * 2 * 5))), "40 inputs"),
     "five actions": (pickle.dumps(tree(network(36, 4, 1, outputs=5))), "output"),
 }

@@ -140,7 +140,7 @@ def play(game, entered, steps, episodes, tmp_path, seed=0):
 
 
 def test_scripted_coin_players_earn_what_was_published(tmp_path, capsys):
-    """Their means are of 32 episodes, ours of 512. A league with wrong numbers, or none to compare, is found out."""
+    """Their means are of 32 episodes, ours of 512. Wrong numbers, or none to compare, are found out."""
     play(CoinGame(), list(scripted(CoinGame()).values()), 50, 512, tmp_path)
     with open(tmp_path / "league.csv", newline="") as file:
         ours = list(csv.DictReader(file))
