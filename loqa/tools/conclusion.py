@@ -5,27 +5,24 @@ from functools import partial
 from loqa.games.ipd import STATES, MatrixGame
 from loqa.games.payoffs import PAYOFFS
 from loqa.hyperparameters import IPDHyperparameters
+from loqa.run.config import flat
 from loqa.run.run import Run
 from loqa.run.terminal import short
 from loqa.thresholds import is_tit_for_tat
 from loqa.tools.figures import group_bars, seed_curves
-from loqa.tools.saved_runs import SavedRun, shown_columns, with_self_play
+from loqa.tools.saved_runs import PUBLISHED_3X3, SavedRun, shown_columns, with_self_play
 
-# The paper's agents on 3x3 at iteration 6000, means of ten seeds: rewards a step.
-PUBLISHED_3X3 = {"self": 0.316, "vs AC": 0.352, "AC's": 0.318, "vs AD": -0.054, "AD's": 0.123}
-COIN_COLUMNS = {"self": "mean_rewards_0"}
-COIN_COLUMNS |= {"vs AC": "always_cooperate_0_mean_rewards_a", "AC's": "always_cooperate_0_mean_rewards_d"}
-COIN_COLUMNS |= {"vs AD": "always_defect_0_mean_rewards_a", "AD's": "always_defect_0_mean_rewards_d"}
+COLUMNS = dict(zip(("self", "vs AC", "AC's", "vs AD", "AD's"), PUBLISHED_3X3, strict=True))
 LEARNING = ["qvalue_0_bias", "qvalue_0_mean"]
 
 
 def conclude_coin(run: Run) -> None:
     """Prints the rewards beside the paper's, and draws curves.png."""
-    saved = SavedRun(run.directory, "", {}, with_self_play(run.metrics()))
-    rewards = {title: saved.metrics[column][-1] for title, column in COIN_COLUMNS.items()}
-    for name, row in {"": None, "this run": rewards, "paper, 3x3": PUBLISHED_3X3}.items():
-        cells = (title if row is None else short(row[title]) for title in COIN_COLUMNS)
-        run.log_line(f"{name:12}" + "".join(f"{cell:>8}" for cell in cells))
+    saved = SavedRun(run.directory, "", flat(run.settings["hp"]), with_self_play(run.metrics()))
+    last = {column: values[-1] for column, values in saved.metrics.items()}
+    run.log_line(" " * 12 + "".join(f"{title:>8}" for title in COLUMNS))
+    for name, rewards in {"this run": last, "paper, 3x3": PUBLISHED_3X3}.items():
+        run.log_line(f"{name:12}" + "".join(f"{short(rewards[column]):>8}" for column in COLUMNS.values()))
     run.write("curves.png", partial(seed_curves, {"": [saved]}, columns=[*shown_columns([saved]), *LEARNING]))
 
 

@@ -16,10 +16,11 @@ from loqa.games.ipd import STATES
 from loqa.thresholds import THRESHOLDS
 from loqa.tools import aggregate
 from loqa.tools.aggregate import UNITS, bootstrap_interval, interquartile_mean
-from loqa.tools.saved_runs import TITLES, Groups, SavedRun, shown_columns
+from loqa.tools.saved_runs import PUBLISHED_3X3, TITLES, Groups, SavedRun, shown_columns
 from loqa.tools.style import COLORS, PANEL, in_style, legend_below, panels, save
 
 CURVES_NOTE = "Thick: interquartile mean over n seeds; shaded: its 95 % bootstrap interval; thin: the seeds."
+FEW_NOTE = "Thick: mean over n seeds; shaded: their range; thin: the seeds."  # which these are of two or three
 SUMMARY_NOTE = """\
 Large: interquartile mean over seeds and its 95 % bootstrap interval; small: seeds; nothing: not reached.
 Published: read off the paper's figure, means of three seeds on one A100."""
@@ -37,10 +38,14 @@ def seed_curves(groups: Groups, path: Path, columns: Sequence[str] = (), x_axis:
     for axes, column in zip(grid, columns, strict=True):
         draw_seed_curves(axes, groups, column, x_axis)
         axes.set_title(TITLES.get(column, textwrap.fill(column, 30)))
+        if column in PUBLISHED_3X3 and {run.board for run in runs} == {"3x3"}:
+            axes.axhline(
+                PUBLISHED_3X3[column], color="gray", linestyle=":", linewidth=0.8, label="the paper's agents"
+            )
         if column.startswith("p_"):
             axes.set_ylim(-0.04, 1.04)
     if len(runs) > 1:
-        legend_below(figure, grid[0], CURVES_NOTE)
+        legend_below(figure, grid[0], CURVES_NOTE if max(map(len, groups.values())) > 3 else FEW_NOTE)
     return save(figure, path)
 
 
@@ -86,7 +91,7 @@ def group_bars(groups: Groups, path: Path, agent: int = 0) -> list[str]:
         axes.set_xticks(places, [f"{state}\n{mean:.2f}" for state, mean in zip(STATES, last.mean(0), strict=True)])
         ends = sorted({f"{run.metrics['iteration'][-1]:.0f}" for run in runs})
         title = [*textwrap.wrap(label, 26), *textwrap.wrap(f"iteration {', '.join(ends)}, n = {len(runs)}", 34)]
-        axes.set(title="\n".join(title), ylabel="P(cooperate | state)", ylim=(0, 1))
+        axes.set(title="\n".join(title), ylabel="P(C | state)", ylim=(0, 1))
         axes.set_xlabel("state: my last action, theirs")
         axes.spines[["top", "right"]].set_visible(False)
     return save(figure, path)
