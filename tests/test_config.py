@@ -14,7 +14,16 @@ from pydantic import ValidationError
 
 from loqa.run import launch
 from loqa.run.agents import load_agent
-from loqa.run.config import CONF_DIR, CONFIGS, ConfigError, JaxConfig, flat, parse, parse_hp
+from loqa.run.config import (
+    CONF_DIR,
+    CONFIGS,
+    ConfigError,
+    JaxConfig,
+    differences_from_published,
+    flat,
+    parse,
+    parse_hp,
+)
 from loqa.run.launch import apply_jax_options, compose
 
 PRESETS = [(script, path.stem) for script in CONFIGS for path in sorted((CONF_DIR / script / "hp").glob("*.yaml"))]
@@ -495,6 +504,25 @@ def test_a_broken_file_is_named(run, tmp_path):
     code, _, stderr = run("--config-dir", "mine", "hp=broken")
     assert (code, stderr.count("\n")) == (2, 1)
     assert "not valid YAML" in stderr and "broken.yaml" in stderr
+
+
+def test_help_shows_presets_and_keys(run):
+    code, stdout, _ = run("--help")
+    assert code == 0 and "hp=gru " in stdout and "experiment=figure " in stdout
+    assert re.search(r"batch_size: 2048\n", stdout) and re.search(r"td_lambda: .*# lambda of", stdout)
+
+
+def test_a_launcher_has_jobs_to_launch(run):
+    code, _, stderr = run("launcher=joblib", "hp.num_iterations=1")
+    assert (code, stderr.count("\n")) == (2, 1)
+    assert "launcher is 'joblib', but must be null without -m" in stderr
+
+
+def test_what_a_preset_changes_in_the_published_settings():
+    changes = lambda *overrides: differences_from_published("ipd", load("ipd", *overrides).hp)
+    assert changes("hp=logits_published", "hp.seed=7") == []
+    assert changes("hp=logits_published", "hp.qvalue.mode=argmax") == ["qvalue.mode='argmax'"]
+    assert len(changes("hp=logits")) == 3
 
 
 def test_hydras_own_options(run):
