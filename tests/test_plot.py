@@ -9,8 +9,8 @@ import yaml
 from PIL import Image
 
 from loqa.games.ipd import STATES, MatrixGame
-from loqa.thresholds import threshold_held
-from loqa.tools import figures, plot, run_figures
+from loqa.thresholds import is_tit_for_tat, threshold_held
+from loqa.tools import conclusion, figures, plot
 from loqa.tools.aggregate import (
     PUBLISHED_SECONDS,
     PUBLISHED_SIZES,
@@ -35,7 +35,8 @@ class FakeRun:
     """A finished run as the figures see it: metrics, and files that it writes."""
 
     def __init__(self, directory, rows=4, learners=1):
-        self.directory = directory
+        self.directory, self.settings, self.lines = directory, {"hp": {"game": {"height": 3, "width": 3}}}, []
+        self.log_line = self.lines.append
         names = [
             "mean_rewards_0",
             "mean_rewards_1",
@@ -45,7 +46,7 @@ class FakeRun:
             "other_coins_0",
         ]
         names += [f"p_{i}_{state}_C" for i in range(learners) for state in STATES]
-        names += [f"always_{x}_mean_rewards_{y}" for x in ("defect_0", "cooperate_0") for y in "ad"]
+        names += [f"always_{x}_mean_rewards_{y}" for x in ("defect_0", "defect_1", "cooperate_0") for y in "ad"]
         iteration = 100.0 * np.arange(rows)
         self._metrics = {"iteration": iteration}
         self._metrics |= {name: np.exp(-iteration / 200) for name in names}
@@ -63,14 +64,24 @@ def test_the_figures_of_a_finished_run(tmp_path, monkeypatch, rows):
     drawn = []
     curves = figures.draw_seed_curves
     monkeypatch.setattr(figures, "draw_seed_curves", lambda *args: drawn.append(args[2]) or curves(*args))
-    run_figures.coin_figures(FakeRun(tmp_path, rows))
-    assert {"own_coins_0", "always_defect_0_mean_rewards_a", "mean_rewards_1", "qvalue_0_bias"} <= set(drawn)
+    run = FakeRun(tmp_path, rows)
+    conclusion.conclude_coin(run)
+    assert {"own_coins_0", "always_defect_0_mean_rewards_a", "self_play", "qvalue_0_bias"} <= set(drawn)
     image_size(tmp_path / "curves.png")
+    assert run.lines[-1].split()[:3] == ["paper,", "3x3", "0.316"] and "this run" in run.lines[-2]
     drawn.clear()
-    run_figures.ipd_figures(FakeRun(tmp_path, rows, learners=2), MatrixGame(), SimpleNamespace(num_learners=2))
-    states = [f"p_{i}_{state}_C" for i in (0, 1) for state in STATES]
-    assert drawn == [*states, "mean_rewards_0", "mean_rewards_1", "qvalue_0_bias", "qvalue_0_mean"]
-    assert all(image_size(tmp_path / name) for name in ("curves.png", "tit_for_tat_0.png", "tit_for_tat_1.png"))
+    run = FakeRun(tmp_path, rows, learners=2)
+    conclusion.conclude_ipd(run, MatrixGame(), SimpleNamespace(num_learners=2))
+    assert {f"p_{i}_{state}_C" for i in (0, 1) for state in STATES} < set(drawn)
+    assert all(image_size(tmp_path / name) for name in ("curves.png", "cooperation_0.png", "cooperation_1.png"))
+    assert run.lines[1] == run.lines[3] == f"tit-for-tat: {'yes' if rows == 1 else 'no'}"  # P(C) and rewards decay
+
+
+def test_tit_for_tat_cooperates_and_gives_always_defect_little():
+    names = ("p_0_CC_C", "mean_rewards_0", "always_defect_0_mean_rewards_a")
+    rows = [(0.95, -1.01, -2.05), (0.85, -1.01, -2.05), (0.95, -1.1, -2.05), (0.95, -1.01, -2.2)]
+    metrics = dict(zip(names, np.array(rows).T, strict=True))
+    assert is_tit_for_tat(metrics).tolist() == [True, False, False, False]
 
 
 # ------------------------------------------------------------------------------------------------- aggregates
