@@ -18,6 +18,4 @@ def test_matrix_products_are_counted_in_loops_and_batches():
 def test_an_iteration_has_the_products_of_its_networks():
     flops = iteration_flops(f"{SETTINGS['Coin 3x3, batch 512']} hp.batch_size=8 hp.actor.hidden_size=128")
     forward = 2 * (36 * 128 + 128 * 128 + 2 * 128 * 384 + 128 * 4)  # of the actor, a step
-    assert (
-        5 * forward < flops / (8 * 51) < 10 * forward
-    )  # rollouts, losses and critics
+    assert 5 * forward < flops / (8 * 51) < 10 * forward  # rollouts, losses and critics

@@ -63,7 +63,7 @@ def test_a_disk_without_room_for_large_files_ends_nothing(tmp_path):
     result = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     directory = only_run(tmp_path)
-    for name in ("checkpoints/state_000000010.npz", "curves.png", "tit_for_tat_0.png"):
+    for name in ("checkpoints/state_000000010.npz", "curves.png", "cooperation_0.png"):
         assert result.stdout.count(f"{name} could not be written (File too large); the run continues") == 1
     assert "checkpoints/state_000000020.npz" not in result.stdout  # logged once
     assert [row["iteration"] for row in rows(directory)] == ["0", "10", "20", "30"]

@@ -31,7 +31,8 @@ def make_run(save_dir, seed=1, resumed=None, wandb_state=False, **wandb_options)
         state=wandb_state, mode="online", project="p", tags=["a"]
     )
     config = SimpleNamespace(
-        hp=SimpleNamespace(**hp, env_steps_per_iteration=1000), wandb=WandbConfig(**wandb | wandb_options)
+        hp=SimpleNamespace(**hp, env_steps_per_iteration=1000, model_dump=dict),
+        wandb=WandbConfig(**wandb | wandb_options),
     )
     return Run("ipd", config, CONFIG_YAML, resumed)
 
@@ -212,7 +213,7 @@ def test_a_resumed_run_continues_its_table_and_its_clock(tmp_path):
 def test_summary(tmp_path, capsys):
     with make_run(tmp_path) as run:
         run.log({"iteration": 700, "env_steps": 700_000, "reward": 0.5, "nothing": math.nan}, {})
-        run.finish(reached="weak")
+        run.finish(lambda run: run.log_line("as wanted"), reached="weak")
     summary = json.loads((run.directory / "summary.json").read_text())
     assert (summary["reward"], summary["nothing"], summary["reached"]) == (0.5, None, "weak")
     assert (summary["iteration"], summary["env_steps"]) == (700, 700_000)
@@ -220,7 +221,7 @@ def test_summary(tmp_path, capsys):
     assert summary["versions"].keys() >= {"loqa", "jax", "flax", "optax", "numpy", "python"}
     assert summary["machine"]["cores"] >= 1 and summary["machine"]["device"]
     out = capsys.readouterr().out
-    assert "config.yaml, metrics.csv, summary.json" in out and "  reward     0.500" in out
+    assert "config.yaml, metrics.csv, summary.json" in out and "as wanted\n" in out
 
 
 def test_the_commit_of_a_checkout_and_of_none(tmp_path, monkeypatch):
@@ -245,7 +246,8 @@ def test_the_commit_of_a_checkout_and_of_none(tmp_path, monkeypatch):
 
 def test_the_first_lines_name_the_run_and_its_settings(tmp_path, capsys):
     run = make_run(tmp_path)
-    first, command, settings = capsys.readouterr().out.splitlines()
+    first, command, settings, changes = capsys.readouterr().out.splitlines()
+    assert changes == "unlike the published settings: nothing"
     assert first.endswith(f"ipd, preset unknown, seed 1: {run.directory}")  # composed without Hydra's command line
     assert command.startswith("python ") and settings == f"all settings: {run.directory}/config.yaml"
 
@@ -258,7 +260,7 @@ def test_the_table_is_aligned_and_repeats_its_header(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 27 and len({len(line) for line in lines}) == 1
     assert [i for i, line in enumerate(lines) if "steps/s" in line] == [0, 21]
-    assert lines[1].split()[:5] == ["0/700", "0", "-", "0:00", "-"]
+    assert lines[1].split()[:4] == ["0/700", "-", "0:00", "-"]
     assert "-" not in lines[2].split()
 
 
@@ -289,7 +291,7 @@ def test_numbers_for_people():
             5e9: "5.00G",
         },
         terminal.clock: {0: "0:00", 59.9: "0:59", 61: "1:01", 3723: "1:02:03"},
-        terminal.short: {1.0: "1.000", -0.5: "-0.500", 1e-7: "1.00e-07", math.nan: "nan", "text": "text", 7: "7"},
+        terminal.short: {1.0: "1.000", -0.5: "-0.500", -1e-7: "0.000", math.nan: "nan", 123456.0: "1.23e+05"},
     }.items():
         assert {value: function(value) for value in cases} == cases
 

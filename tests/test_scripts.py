@@ -138,7 +138,7 @@ def test_a_short_run_leaves_everything(name, tmp_path, capsys):
     summary = json.loads((directory / "summary.json").read_text())
     assert summary["iteration"] == last
     assert np.float32(summary["mean_rewards_0"]) == np.float32(numbers["mean_rewards_0"][-1])
-    pictures = ["curves.png"] + [f"tit_for_tat_{i}.png" for i in range(learners) if script == "ipd.py"]
+    pictures = ["curves.png"] + [f"cooperation_{i}.png" for i in range(learners) if script == "ipd.py"]
     for picture in pictures:
         with Image.open(directory / picture) as image:
             assert min(image.size) > 300

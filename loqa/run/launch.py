@@ -60,6 +60,9 @@ def script(name: str, experiment: Callable[[Any], Experiment]) -> None:
         nonlocal began
         began = True
         try:
+            launcher = provenance.choice("hydra/launcher", "basic")
+            if launcher != "basic" and not provenance.multirun_name():
+                raise ConfigError(f"launcher is {show(launcher)}, but must be null without -m, which makes jobs")
             return train(name, cfg, experiment)
         except (RunError, ConfigError) as error:
             if provenance.multirun_name():
@@ -100,9 +103,6 @@ def train(name: str, cfg: DictConfig, experiment: Callable[[Any], Experiment]) -
     Raises ConfigError if the configuration cannot be used, and RunError if the run cannot continue.
     """
     config = parse(cfg, CONFIGS[name])
-    launcher = provenance.choice("hydra/launcher", "basic")
-    if launcher != "basic" and not provenance.multirun_name():
-        raise ConfigError(f"launcher is {show(launcher)}, but must be null without -m, which makes jobs to launch")
     apply_jax_options(config.jax)
     parts = experiment(config.hp)
     new_state = partial(learner.init, parts.agent, config.hp, jax.random.key(0))
