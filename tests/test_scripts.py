@@ -45,7 +45,9 @@ def run(script, save_dir, *overrides, check=True):
 def jax_options():
     """Those of a run in this process end with the test."""
     yield
-    launch.apply_jax_options(JaxConfig(num_devices=1, jax_debug_nans=False, jax_disable_jit=False))
+    launch.apply_jax_options(
+        JaxConfig(num_devices=1, compilation_cache=False, jax_debug_nans=False, jax_disable_jit=False)
+    )
 
 
 def train(script, save_dir, *overrides):
