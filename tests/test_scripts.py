@@ -73,6 +73,7 @@ RUNS = {
     "ipd two gru learners": (
         "ipd.py",
         ["hp=gru", "hp.num_iterations=9", "hp.max_env_steps=160", "hp.just_self_play=false", "hp.agent_1=naive"]
+        + ["hp.agent_replay_buffer.opponents_per_batch=2"]
         + ["hp.actor.train.separate=enabled", "hp.differentiable_opponent.method=n_step"]
         + ["hp.actor.train.advantage=MC", "hp.qvalue.replay_buffer.mode=enabled", "hp.qvalue.mode=argmax"]
         + ["hp.agent_replay_buffer.cur_agent_frac=0.5", "hp.differentiable_opponent.exclude_after_step=1"]
@@ -178,7 +179,7 @@ def test_a_coin_run_stops_at_its_threshold_and_goes_on_without_it(tmp_path):
     parts = {
         "iteration": lambda state: state._replace(iteration=state.iteration + 1),
         "evaluation": lambda key, state: dict.fromkeys(sorted(names), jnp.ones(())),
-        "draw": lambda run: None,
+        "conclude": lambda run: None,
     }
 
     def trained(*overrides):
