@@ -55,7 +55,7 @@ def test_links_lead_somewhere():
 
 def test_the_notebook_runs_from_top_to_bottom(monkeypatch):
     monkeypatch.chdir(ROOT / "docs")
-    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(version_info=(9,)))
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(version_info=(9,), get_ipython=lambda: None))
     monkeypatch.setitem(
         sys.modules, "IPython.display", types.SimpleNamespace(Image=lambda data: shown.append(data))
     )

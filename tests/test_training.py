@@ -166,7 +166,7 @@ def test_what_is_no_agent_with_these_networks_is_refused(saved, tmp_path):
     with pytest.raises(ConfigError, match=r"qvalue/params/Dense_0/bias is \(16,\) there and \(8,\) here"):
         start_from(path, "hp.qvalue.hidden_size=8")
     with pytest.raises(ConfigError, match=r"actor/params/bias_hidden is None there and \(32,\) here"):
-        start_from(path, "hp=gru")
+        start_from(path, "hp=gru", "hp.agent_replay_buffer.opponents_per_batch=null")
     (tmp_path / "text.npz").write_text("nothing")
     for name in ("text.npz", "nowhere.npz"):
         with pytest.raises(ConfigError, match="hp.init_from is '.*', but must be a saved agent"):
