@@ -191,10 +191,7 @@ class Board(Section):
 
     def contradictions(self):
         if self.height * self.width < 3:
-            yield (
-                "width",
-                f"larger where height is {self.height}: a board needs 3 cells, for two players and a coin",
-            )
+            yield ("width", f"larger where height is {self.height}: a board needs 3 cells, for two players and a coin")
 
 
 class Hyperparameters(Section):
@@ -249,10 +246,7 @@ class Hyperparameters(Section):
             yield "max_env_steps", f"at least {self.env_steps_per_iteration}, the steps of one iteration"
         for seat, name in enumerate((self.agent_0, self.agent_1)):
             if (name in ("lola", "pola")) != (self.lookahead is not None):
-                yield (
-                    f"agent_{seat}",
-                    "lola or pola with the presets of these names, and only with them",
-                )
+                yield (f"agent_{seat}", "lola or pola with the presets of these names, and only with them")
         if self.lookahead is not None:
             for key in ("just_self_play", "agent_replay_buffer.mode", "qvalue.replay_buffer.mode"):
                 if reduce(getattr, key.split("."), self):

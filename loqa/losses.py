@@ -180,9 +180,7 @@ def agent_policy_loss(
     return PolicyLoss(actor_loss, shaping_loss, negative_entropy)
 
 
-def q_value_targets(
-    target: Side, *, discount: float, mode: str, td_lambda: float, terminal_value: bool
-) -> jax.Array:
+def q_value_targets(target: Side, *, discount: float, mode: str, td_lambda: float, terminal_value: bool) -> jax.Array:
     """TD(lambda) targets of the Q-values of the actions taken, for one episode.
 
     G_t = r_t + discount ((1 - td_lambda) N_{t+1} + td_lambda G_{t+1}), where N_t is the target network's

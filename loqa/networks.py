@@ -44,9 +44,7 @@ class GRUNetwork(nn.Module):
         self.dense = [nn.Dense(size) for _ in range(self.layers_before_gru)]
         self.kernel_in = self.param("kernel_in", per_gate(nn.initializers.lecun_normal(), 3), (size, 3 * size))
         self.bias_in = self.param("bias_in", nn.initializers.zeros, (3 * size,))
-        self.kernel_hidden = self.param(
-            "kernel_hidden", per_gate(nn.initializers.orthogonal(), 3), (size, 3 * size)
-        )
+        self.kernel_hidden = self.param("kernel_hidden", per_gate(nn.initializers.orthogonal(), 3), (size, 3 * size))
         self.bias_hidden = self.param("bias_hidden", nn.initializers.zeros, (size,))
         self.output = nn.Dense(self.num_outputs)
 

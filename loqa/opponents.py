@@ -36,9 +36,7 @@ class Opponents(NamedTuple):
         return jax.tree.map(pick, self.past, self.current)
 
 
-def draw_opponents(
-    key: jax.Array, current: AgentParams, past: buffers.Ring | None, hp: Hyperparameters
-) -> Opponents:
+def draw_opponents(key: jax.Array, current: AgentParams, past: buffers.Ring | None, hp: Hyperparameters) -> Opponents:
     """The opponents of an iteration: an agent as it is now, or with `past` its past versions.
 
     These are drawn uniformly with replacement, one for each episode (or `opponents_per_batch`, each for an

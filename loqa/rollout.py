@@ -172,14 +172,7 @@ def opponents_in_block(num_opponents: int) -> int:
     return 1 if jax.default_backend() == "cpu" else num_opponents
 
 
-def play(
-    game: Game,
-    agent: Agent,
-    params: AgentParams,
-    opponents: Opponents,
-    noise: Noise,
-    epsilon: float,
-) -> Episodes:
+def play(game: Game, agent: Agent, params: AgentParams, opponents: Opponents, noise: Noise, epsilon: float) -> Episodes:
     """Plays B episodes of an agent against its opponents, which play the agent's networks too.
 
     On several devices each plays its share of the episodes, against its share of the opponents.

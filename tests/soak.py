@@ -30,10 +30,7 @@ COMMON = (
     "hp.qvalue.replay_buffer.mode=enabled hp.qvalue.replay_buffer.capacity=100 hp.batch_size=16 hp.eval_episodes=8"
 )
 SETTINGS = {
-    "ipd": (
-        "ipd.py",
-        COMMON + " hp.game_length=10 hp.just_self_play=false hp.eval_every=2500 hp.checkpoint_every=300",
-    ),
+    "ipd": ("ipd.py", COMMON + " hp.game_length=10 hp.just_self_play=false hp.eval_every=2500 hp.checkpoint_every=300"),
     "coin": (
         "coin_train.py",
         COMMON + " hp.game.game_length=10 hp.actor.hidden_size=16 hp.qvalue.hidden_size=8 hp.eval_every=200 "

@@ -19,9 +19,7 @@ from loqa.run.launch import compose
 
 KEY = jax.random.key(0)
 PARAMS = AgentParams(
-    actor={
-        "params": {"dense_0": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3) / 7}, "bias": np.ones(3)}
-    },
+    actor={"params": {"dense_0": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3) / 7}, "bias": np.ones(3)}},
     qvalue={"params": {"table": np.array([[1, -2]], np.int32), "scalar": np.float32(0.1)}},
 )
 DESCRIPTION = {"game": "coin", "iteration": 30, "hp": {"game": {"height": 3}, "save_dir": "é", "capacity": None}}
@@ -179,7 +177,5 @@ def test_networks_are_rebuilt_from_the_description(tmp_path, script):
     assert rebuilt == agent
     observations = random.integers(0, 2, (4, 2, agent.game.observation_size)).astype(np.float32)
     for function in ("logits", "q_values"):
-        run = lambda which, params, function=function: jax.jit(partial(getattr(which, function), params))(
-            observations
-        )
+        run = lambda which, params, function=function: jax.jit(partial(getattr(which, function), params))(observations)
         np.testing.assert_array_equal(run(rebuilt, loaded), run(agent, params))

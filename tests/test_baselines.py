@@ -108,9 +108,7 @@ def test_exact_learners_end_as_published(tmp_path):
     """On POLA's payoffs LOLA and POLA find tit-for-tat, and naive learners defect; the files of the tool."""
     payoffs, key = exact.GAMES["pola"], jax.random.key(0)
     results = {name: exact.train(key, name, payoffs, s, 3) for name, s in exact.PUBLISHED.items()}
-    assert {name: int(x["tit_for_tat"].all(1).sum()) for name, x in results.items()} == dict(
-        naive=0, lola=3, pola=3
-    )
+    assert {name: int(x["tit_for_tat"].all(1).sum()) for name, x in results.items()} == dict(naive=0, lola=3, pola=3)
     assert results["naive"]["p_cooperate"].max() < 0.05
     table = exact.write(tmp_path, "pola", jax.device_get(results), exact.PUBLISHED)
     assert "| lola | pola | 3 of 3 | 1.00 |" in table

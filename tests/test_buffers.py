@@ -33,9 +33,7 @@ def make_batch(numbers):
 def numbers_in(items):
     """Which items these are [...], checking that each is whole."""
     (numbers,) = items["rest"]
-    np.testing.assert_array_equal(
-        items["matrix"], np.broadcast_to(numbers[..., None, None], items["matrix"].shape)
-    )
+    np.testing.assert_array_equal(items["matrix"], np.broadcast_to(numbers[..., None, None], items["matrix"].shape))
     return np.asarray(numbers)
 
 
@@ -64,8 +62,7 @@ def test_a_ring_without_room_is_refused(capacity):
 
 
 @pytest.mark.parametrize(
-    "number, slots",
-    [(0, [0, 0, 0]), (1, [1, 0, 0]), (3, [1, 2, 3]), (4, [4, 2, 3]), (7, [7, 5, 6])],
+    "number, slots", [(0, [0, 0, 0]), (1, [1, 0, 0]), (3, [1, 2, 3]), (4, [4, 2, 3]), (7, [7, 5, 6])]
 )
 def test_the_newest_item_replaces_the_oldest_of_a_full_ring(number, slots):
     ring = ring_of(3, number)
@@ -197,9 +194,7 @@ def test_there_are_only_the_rings_that_are_asked_for():
 @pytest.mark.parametrize("capacity, slots", [(10, [0, 3, 6, 9]), (3, [9, 3, 6]), (1, [9])])
 def test_the_agent_is_remembered_at_iteration_0_and_every_update_freq(capacity, slots):
     (me,), hp = init_learners(
-        "hp.agent_replay_buffer.update_freq=3",
-        f"hp.agent_replay_buffer.capacity={capacity}",
-        "hp.num_iterations=10",
+        "hp.agent_replay_buffer.update_freq=3", f"hp.agent_replay_buffer.capacity={capacity}", "hp.num_iterations=10"
     )
     remember = jax.jit(partial(learner.remember_agent, hp=hp))
     for i in range(10):
@@ -218,14 +213,7 @@ def past_agents(number, capacity):
 
 @pytest.mark.parametrize(
     "batch_size, opponents, frac, episodes_against_current",
-    [
-        (16, None, 0.0, 0),
-        (16, None, 0.3, 4),
-        (16, None, 1.0, 16),
-        (16, 8, 0.5, 8),
-        (16, 1, 0.0, 0),
-        (16, 16, 0.1, 1),
-    ],
+    [(16, None, 0.0, 0), (16, None, 0.3, 4), (16, None, 1.0, 16), (16, 8, 0.5, 8), (16, 1, 0.0, 0), (16, 16, 0.1, 1)],
 )
 def test_exactly_the_last_episodes_meet_the_current_agent(batch_size, opponents, frac, episodes_against_current):
     hp = make_hp(
@@ -267,9 +255,7 @@ def make_episodes(numbers):
     """Episodes of three steps, time first, whose every entry says which episode and which step it is of."""
     number, step = np.array(numbers), np.arange(4)[:, None]
     entries = (10 * number + step).astype(np.int32)
-    return Experience(
-        np.stack([entries] * 4, -1).astype(np.float32), entries[:-1], entries[:-1].astype(np.float32)
-    )
+    return Experience(np.stack([entries] * 4, -1).astype(np.float32), entries[:-1], entries[:-1].astype(np.float32))
 
 
 def numbers_of_episodes(episodes):

@@ -14,16 +14,7 @@ from pydantic import ValidationError
 
 from loqa.run import launch
 from loqa.run.agents import load_agent
-from loqa.run.config import (
-    CONF_DIR,
-    CONFIGS,
-    ConfigError,
-    JaxConfig,
-    differences_from_published,
-    flat,
-    parse,
-    parse_hp,
-)
+from loqa.run.config import CONF_DIR, CONFIGS, ConfigError, JaxConfig, differences_from_published, flat, parse, parse_hp
 from loqa.run.launch import apply_jax_options, compose
 
 PRESETS = [(script, path.stem) for script in CONFIGS for path in sorted((CONF_DIR / script / "hp").glob("*.yaml"))]
@@ -401,11 +392,7 @@ ipd  hp.seed=range(1,3) | requires --multirun
 ipd  hp.seed=[1 | the override 'hp.seed=[1' cannot be read, but must be key=value
 ipd  hydra.foo=3 | Could not override
 """
-SHORT = {
-    "@n_step": "hp.differentiable_opponent.method=n_step",
-    "@custom": CUSTOM,
-    "@past": "hp.agent_replay_buffer",
-}
+SHORT = {"@n_step": "hp.differentiable_opponent.method=n_step", "@custom": CUSTOM, "@past": "hp.agent_replay_buffer"}
 
 
 @pytest.mark.parametrize("line", REFUSED.strip().splitlines())

@@ -56,9 +56,7 @@ def test_links_lead_somewhere():
 def test_the_notebook_runs_from_top_to_bottom(monkeypatch):
     monkeypatch.chdir(ROOT / "docs")
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(version_info=(9,), get_ipython=lambda: None))
-    monkeypatch.setitem(
-        sys.modules, "IPython.display", types.SimpleNamespace(Image=lambda data: shown.append(data))
-    )
+    monkeypatch.setitem(sys.modules, "IPython.display", types.SimpleNamespace(Image=lambda data: shown.append(data)))
     monkeypatch.setattr("matplotlib.pyplot.show", lambda: shown.append("figure"))
     shown, names = [], {"__name__": "notebook"}
     for cell in json.loads((ROOT / "docs/loqa.ipynb").read_text(encoding="utf-8"))["cells"]:

@@ -281,9 +281,7 @@ def test_coin_refuses_a_board_without_room(height, width):
 
 def test_the_draw_says_where_a_coin_reappears():
     state, actions, _ = TAKES["both, of player 0"]
-    places = {
-        tuple(np.array(step_3x3(draw, state, jnp.array(actions))[0].coin)) for draw in (0.0, 0.3, 0.6, 0.999)
-    }
+    places = {tuple(np.array(step_3x3(draw, state, jnp.array(actions))[0].coin)) for draw in (0.0, 0.3, 0.6, 0.999)}
     assert len(places) == 4
 
 

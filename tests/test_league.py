@@ -283,13 +283,6 @@ def test_everything_is_written(folder, tmp_path, monkeypatch, capsys):
     (tmp_path / "published.json").write_text('{"x": {"steps": 5, "rows": [["random", "random", 9, 9]]}}')
     with pytest.raises(SystemExit, match="1"):
         run_league(
-            monkeypatch,
-            "--no-scripted",
-            "--out",
-            tmp_path,
-            *words,
-            "random",
-            "--against",
-            tmp_path / "published.json",
+            monkeypatch, "--no-scripted", "--out", tmp_path, *words, "random", "--against", tmp_path / "published.json"
         )
     assert "disagree" in capsys.readouterr().out

@@ -30,11 +30,7 @@ PUBLISHED = ["hp=loqa_iclr_published", f"hp.batch_size={BATCH}", f"hp.game.game_
 PUBLISHED += ["hp.actor.hidden_size=12", "hp.qvalue.hidden_size=8", "hp.actor.train.clip_grad.max_norm=0.1"]
 PUBLISHED += ["hp.agent_replay_buffer.mode=disabled"]
 # A step of SGD at rate 1 is minus the gradient, and a critic at rate 0 leaves it to be seen.
-GRADIENT = [
-    "hp.actor.train.optimizer=sgd",
-    "hp.actor.train.lr_loss_actor=1",
-    "hp.actor.train.lr_loss_actor_agent=1",
-]
+GRADIENT = ["hp.actor.train.optimizer=sgd", "hp.actor.train.lr_loss_actor=1", "hp.actor.train.lr_loss_actor_agent=1"]
 GRADIENT += ["hp.actor.train.lr_loss_actor_opponent=1", "hp.actor.train.clip_grad.mode=disabled"]
 NO_CRITIC = ["hp.qvalue.train.optimizer=sgd", "hp.qvalue.train.lr_loss_qvalue=0"]
 NAIVE = ["hp.just_self_play=false", "hp.agent_0=naive"]
@@ -245,9 +241,7 @@ def test_a_stopped_advantage_leaves_the_q_network_to_its_own_optimizer():
 
 def test_the_q_network_learns_from_the_replayed_episodes():
     hp = make_hp("hp.qvalue.replay_buffer.mode=enabled", "hp.qvalue.replay_buffer.capacity=1000")
-    stored = jax.tree.map(
-        lambda x: jnp.moveaxis(x, 1, 0), EPISODES.mine._replace(rewards=EPISODES.mine.rewards + 1)
-    )
+    stored = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), EPISODES.mine._replace(rewards=EPISODES.mine.rewards + 1))
     me = start(hp)
     ring = me.replay
     for _ in range(20):

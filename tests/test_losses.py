@@ -9,15 +9,7 @@ import numpy as np
 import pytest
 
 from loqa.dice import discounted_sum, loaded_dice_returns, magic_box, n_step_returns
-from loqa.losses import (
-    Side,
-    agent_policy_loss,
-    center_q_values,
-    q_value_loss,
-    q_value_targets,
-    select,
-    state_values,
-)
+from loqa.losses import Side, agent_policy_loss, center_q_values, q_value_loss, q_value_targets, select, state_values
 
 # Inputs and outputs of the published code, computed in float32 on a CPU.
 GOLDEN = np.load(Path(__file__).parent / "golden" / "losses.npz")

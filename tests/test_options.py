@@ -130,13 +130,7 @@ FIRST = [f"{key}={first}" for key, (_, first, _) in FLOATS.items()]
 CASES += [("ipd", part, f"{key}={other}", CLIP, SGD, *FIRST) for key, (part, _, other) in FLOATS.items()]
 CASES += [
     ("ipd", "actor", "hp.game_name=chicken"),
-    (
-        "ipd",
-        "actor",
-        "hp.payoffs=[[1,0,2,-1],[1,0,2,-1]]",
-        "hp.game_name=custom",
-        "hp.payoffs=[[1,2,3,4],[1,2,3,4]]",
-    ),
+    ("ipd", "actor", "hp.payoffs=[[1,0,2,-1],[1,0,2,-1]]", "hp.game_name=custom", "hp.payoffs=[[1,2,3,4],[1,2,3,4]]"),
     ("ipd", "actor", "hp.game_length=5"),
     ("ipd", "qvalue", "hp.qvalue.td_lambda=0.1"),
     ("ipd", "qvalue", "hp.qvalue.terminal=bootstrap"),

@@ -37,14 +37,7 @@ class FakeRun:
     def __init__(self, directory, rows=4, learners=1):
         self.directory, self.settings, self.lines = directory, {"hp": {"game": {"height": 3, "width": 3}}}, []
         self.log_line = self.lines.append
-        names = [
-            "mean_rewards_0",
-            "mean_rewards_1",
-            "qvalue_0_bias",
-            "qvalue_0_mean",
-            "own_coins_0",
-            "other_coins_0",
-        ]
+        names = ["mean_rewards_0", "mean_rewards_1", "qvalue_0_bias", "qvalue_0_mean", "own_coins_0", "other_coins_0"]
         names += [f"p_{i}_{state}_C" for i in range(learners) for state in STATES]
         names += [f"always_{x}_mean_rewards_{y}" for x in ("defect_0", "defect_1", "cooperate_0") for y in "ad"]
         iteration = 100.0 * np.arange(rows)
@@ -170,9 +163,7 @@ def test_seeds_that_never_pass_are_not_left_out():
 
 
 def test_the_table_of_thresholds():
-    text = threshold_table(
-        {"mine": passing_at(2, 4, 6), "": passing_at(None), "of four": passing_at(2, None, 6, 3)}
-    )
+    text = threshold_table({"mine": passing_at(2, 4, 6), "": passing_at(None), "of four": passing_at(2, None, 6, 3)})
     assert "| mine | weak | 3x3 | 3 of 3 | 11 [9, 13] | 4,000 [2,000, 6,000] | 40 [20, 60] |" in text
     assert "| this code | strong | 3x3 | 0 of 1 | > 15 | > 8,000 | > 80 |" in text
     assert "| of four | weak | 3x3 | 3 of 4 | 12 [" in text and ", never] |" in text
@@ -274,9 +265,7 @@ def test_curves_are_drawn_against_each_axis(sweep, monkeypatch, capsys, x_axis, 
     assert out.with_suffix(".pdf").read_bytes().startswith(b"%PDF") and f"{out}.png" in capsys.readouterr().out
     # Two groups in each of the panels.
     assert [len(values) for _, values in drawn] == [2, 1] * (len(drawn) // 2)
-    assert [x[-1] for x, _ in drawn] == pytest.approx(
-        [last + (x_axis == "walltime") * 0.005, last] * (len(drawn) // 2)
-    )
+    assert [x[-1] for x, _ in drawn] == pytest.approx([last + (x_axis == "walltime") * 0.005, last] * (len(drawn) // 2))
     drawn.clear()
     run_plot(monkeypatch, "curves", words[0], "--metrics", "own_coins_0", "--out", out)
     assert len(drawn) == 1
@@ -310,10 +299,7 @@ REFUSED = {
     "an empty file": (["curves", "{}/nothing.csv"], "nothing.csv is not a run's metrics"),
     "foreign": (["curves", "{}/foreign.csv"], "no column env_steps, iteration, mean_rewards_0"),
     "no text": (["curves", "{}/image.csv"], "image.csv is not a run's metrics"),
-    "no settings": (
-        ["curves", "{}/bad_config"],
-        "bad_config/metrics.csv is not a run's metrics, with its config.yaml",
-    ),
+    "no settings": (["curves", "{}/bad_config"], "bad_config/metrics.csv is not a run's metrics, with its config.yaml"),
     "a seed twice": (["curves", "{}/ipd_seed7.csv", "{}/ipd_seed7.csv"], "both seed 7"),
     "no such column": (["curves", "{}/ipd_seed7.csv", "--metrics", "x"], "no column 'x'"),
     "bars of coins": (["bars", "{}/sweep"], "not a run of the IPD"),

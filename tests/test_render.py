@@ -75,9 +75,7 @@ def test_pictures_show_players_coins_and_takes():
     players = [((0, 0), (1, 2)), ((0, 1), (1, 1)), ((0, 0), (0, 0)), ((1, 0), (0, 1))]
     coins = [((0, 1), orange), ((0, 0), blue), ((1, 2), orange), ((1, 2), orange)]
     where_taken = [None, (0, 1), (0, 0), None]
-    for scene, (a, b), (coin, color), take in zip(
-        coin_scenes(GAME, EPISODE), players, coins, where_taken, strict=True
-    ):
+    for scene, (a, b), (coin, color), take in zip(coin_scenes(GAME, EPISODE), players, coins, where_taken, strict=True):
         image = draw_scene(GAME, scene, ["A", "B"])
 
         def near(cell, color, image=image):
@@ -114,9 +112,7 @@ def run_render(monkeypatch, *words):
 
 
 def test_both_games_write_a_picture_and_print(tmp_path, monkeypatch, capsys):
-    run_render(
-        monkeypatch, "random", "random", "--grid", "2x3", "--steps", "3", "--out", tmp_path / "new" / "x.gif"
-    )
+    run_render(monkeypatch, "random", "random", "--grid", "2x3", "--steps", "3", "--out", tmp_path / "new" / "x.gif")
     assert "B  random (2): " in capsys.readouterr().out
     with Image.open(tmp_path / "new" / "x.gif") as film:
         assert film.n_frames == 4 and film.size[0] == 400

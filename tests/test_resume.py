@@ -217,10 +217,7 @@ DAMAGED = {
         replace(**{LOGITS: np.zeros((5, 3), np.float32)}),
         f"{LOGITS} is float32[5, 3], but must be float32[5, 2]",
     ),
-    "a wrong type": (
-        replace(**{LOGITS: np.zeros((5, 2))}),
-        f"{LOGITS} is float64[5, 2], but must be float32[5, 2]",
-    ),
+    "a wrong type": (replace(**{LOGITS: np.zeros((5, 2))}), f"{LOGITS} is float64[5, 2], but must be float32[5, 2]"),
     "pickled objects": (replace(**{LOGITS: np.array([print], object)}), "has Python objects in it"),
     "no past agents": (lambda path: (path.parent / SEGMENT).unlink(), "No such file"),
     "damaged past agents": (lambda path: flip(path.parent / SEGMENT, 0.3), f"{SEGMENT} is damaged"),

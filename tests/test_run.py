@@ -27,9 +27,7 @@ needs_dev_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="nee
 
 def make_run(save_dir, seed=1, resumed=None, wandb_state=False, **wandb_options):
     hp = dict(seed=seed, run_name=f"ipd_seed{seed}", save_dir=str(save_dir), total_iterations=700)
-    wandb = dict.fromkeys(WandbConfig.model_fields) | dict(
-        state=wandb_state, mode="online", project="p", tags=["a"]
-    )
+    wandb = dict.fromkeys(WandbConfig.model_fields) | dict(state=wandb_state, mode="online", project="p", tags=["a"])
     config = SimpleNamespace(
         hp=SimpleNamespace(**hp, env_steps_per_iteration=1000, model_dump=dict),
         wandb=WandbConfig(**wandb | wandb_options),

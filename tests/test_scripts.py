@@ -153,9 +153,7 @@ def test_a_short_run_leaves_everything(name, tmp_path, capsys):
 def test_saving_and_evaluating_change_no_bit(tmp_path):
     often, seldom = tmp_path / "often", tmp_path / "seldom"
     directories = [
-        train(
-            "ipd.py", often, "hp.num_iterations=4", "hp.eval_every=1", "hp.save_every=1", "hp.checkpoint_every=1"
-        ),
+        train("ipd.py", often, "hp.num_iterations=4", "hp.eval_every=1", "hp.save_every=1", "hp.checkpoint_every=1"),
         train("ipd.py", seldom, "hp.num_iterations=4", "hp.eval_every=3", "hp.save_every=100"),
     ]
     files = [directory / "agents" / "agent_0_000004.npz" for directory in directories]

@@ -121,9 +121,7 @@ def make_objective(hp: Hyperparameters, agent: Agent) -> Callable[..., jax.Array
         both = rollout(game, (agent, agent), jax.lax.stop_gradient(pair), noise)
         return [Experience(both.observations[:, i], both.actions[:, i], both.rewards[:, i]) for i in (0, 1)]
 
-    def objective(
-        theta: AgentParams, me: AgentParams, opponent: AgentParams, game: Game, key: jax.Array
-    ) -> jax.Array:
+    def objective(theta: AgentParams, me: AgentParams, opponent: AgentParams, game: Game, key: jax.Array) -> jax.Array:
         @jax.checkpoint  # else the gradient keeps the episodes and hidden states of all inner steps
         def inner_step(phi: AgentParams, key: jax.Array) -> tuple[AgentParams, None]:
             mine, theirs = play(game, (theta, phi), key)

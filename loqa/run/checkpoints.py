@@ -150,9 +150,7 @@ def _is_key(leaf: Any) -> bool:
 # ---------------------------------------------------------------------------------------- which run is resumed
 
 
-def find(
-    resume: str | None, script: str, hp: Hyperparameters, new_state: Callable[[], TrainState]
-) -> Resumed | None:
+def find(resume: str | None, script: str, hp: Hyperparameters, new_state: Callable[[], TrainState]) -> Resumed | None:
     """The run that is resumed, or None for a new run; `resume` is as in conf/shared/base_config.yaml.
 
     `new_state` makes the state of a new run, whose shapes a checkpoint must have; it is only traced.

@@ -14,15 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BeforeValidator, ValidationError
 
-from loqa.hyperparameters import (
-    PUBLISHED_NAMES,
-    CoinHyperparameters,
-    IPDHyperparameters,
-    Section,
-    Switch,
-    Text,
-    show,
-)
+from loqa.hyperparameters import PUBLISHED_NAMES, CoinHyperparameters, IPDHyperparameters, Section, Switch, Text, show
 
 CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
 NETWORKS = ("logits", "mlp", "gru")

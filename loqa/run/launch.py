@@ -91,9 +91,7 @@ def help_text(name: str) -> str:
             first = next(line for line in path.read_text().splitlines() if not line.startswith("# @package"))
             lines.append(f"{group + '=' + path.stem:27}{first[2:]}")
     keys = ("shared/base_config.yaml", f"{name}/hp/{DEFAULTS[name]}.yaml", "shared/base_hp.yaml")
-    files = [
-        (CONF_DIR / path).read_text().split("\nhydra:")[0].removeprefix("# @package _global_\n") for path in keys
-    ]
+    files = [(CONF_DIR / path).read_text().split("\nhydra:")[0].removeprefix("# @package _global_\n") for path in keys]
     return "\n".join([*lines, "", files[0], "# Below, in front of each key: hp.", *files[1:]])
 
 

@@ -21,9 +21,7 @@ class MetricsFile:
         self.text, self._write = text, write
         self._is_written = True
         last = {name: float(column[-1]) for name, column in self.columns().items()}
-        self.newest = {
-            name: int(x) if x.is_integer() else x for name, x in last.items()
-        }  # row; {} before the first
+        self.newest = {name: int(x) if x.is_integer() else x for name, x in last.items()}  # row; {} before the first
 
     def columns(self) -> dict[str, np.ndarray]:
         """All metrics by name, whether the file can be written or not."""
@@ -43,9 +41,7 @@ class MetricsFile:
     def flush(self) -> bool:
         """Writes the file, if that is still to be done. Returns whether it has all rows."""
         if not self._is_written:
-            self._is_written = self._write(
-                "metrics.csv", lambda path: path.write_text(self.text, encoding="utf-8")
-            )
+            self._is_written = self._write("metrics.csv", lambda path: path.write_text(self.text, encoding="utf-8"))
         return self._is_written
 
 

@@ -94,9 +94,7 @@ class Run:
         self.versions = provenance.versions() | {"devices": num_devices}  # what the bits depend on
         for name, before in metadata.get("versions", {}).items():
             if before != self.versions.get(name):
-                self.log_line(
-                    f"{name} was {before} and is {self.versions.get(name)}: the bits may differ from now on"
-                )
+                self.log_line(f"{name} was {before} and is {self.versions.get(name)}: the bits may differ from now on")
         self._wandb = WandbLog(earlier.get("wandb_id"), self.log_line)
         if config.wandb.state:
             self._wandb.start(config.wandb, self.directory, self.settings, self.metrics())

@@ -45,6 +45,4 @@ class StopSignals:
         self.release()
         # Not print: the signal may have come in the middle of one.
         with contextlib.suppress(OSError):
-            os.write(
-                1, f"\n{self.received.name}: stopping soon, with a checkpoint (once more: at once)\n".encode()
-            )
+            os.write(1, f"\n{self.received.name}: stopping soon, with a checkpoint (once more: at once)\n".encode())

@@ -172,17 +172,13 @@ def main() -> None:
                 one = (before + unit()) / 2
                 ms = times["ms an iteration"]
                 times = {"units an iteration": ms / 1000 / one} | times | {"s a unit": one}
-                rows.append(
-                    {"setting": name, "devices": devices} | times | {"limit, ms": limit, "to it": ms / limit}
-                )
+                rows.append({"setting": name, "devices": devices} | times | {"limit, ms": limit, "to it": ms / limit})
                 print(*(x if isinstance(x, str) else f"{x:.4g} {key}" for key, x in rows[-1].items()), sep=", ")
                 sys.stdout.flush()
         if options.strong:
             words = f"{SIXTY_FOUR} jax.num_devices=auto"
             times = [time_to_strong(f"{words} hp.seed={seed}") for seed in SEEDS]
-            rows.append(
-                {"setting": "Coin 3x3, 64 opponents, to the strong threshold", "s": float(np.median(times))}
-            )
+            rows.append({"setting": "Coin 3x3, 64 opponents, to the strong threshold", "s": float(np.median(times))})
             print(f"s to the strong threshold, seeds {SEEDS}: {times}", flush=True)
     if options.csv:
         write_csv(options.csv, rows)

@@ -99,9 +99,7 @@ def table() -> str:
     lines = []
     for (way, title), (i, loss), error in product(enumerate(WAYS), enumerate(("actor", "shaping")), (-5, 0, 5)):
         pairs = expected_gradients()[:, ERRORS.index(error), way, i].T
-        lines.append(
-            [title, loss, f"{error:+d}", *(f"{mean:+.1f} ± {deviation:.1f}" for mean, deviation in pairs)]
-        )
+        lines.append([title, loss, f"{error:+d}", *(f"{mean:+.1f} ± {deviation:.1f}" for mean, deviation in pairs)])
     table = markdown_table(["Q-values", "loss", "error of Q", *STATES], lines, (0, 1))
     return f"{table}\n\n{NOTE} ±: standard error over episodes."
 

@@ -39,9 +39,7 @@ def seed_curves(groups: Groups, path: Path, columns: Sequence[str] = (), x_axis:
         draw_seed_curves(axes, groups, column, x_axis)
         axes.set_title(TITLES.get(column, textwrap.fill(column, 30)))
         if column in PUBLISHED_3X3 and {run.board for run in runs} == {"3x3"}:
-            axes.axhline(
-                PUBLISHED_3X3[column], color="gray", linestyle=":", linewidth=0.8, label="the paper's agents"
-            )
+            axes.axhline(PUBLISHED_3X3[column], color="gray", linestyle=":", linewidth=0.8, label="the paper's agents")
         if column.startswith("p_"):
             axes.set_ylim(-0.04, 1.04)
     if len(runs) > 1:

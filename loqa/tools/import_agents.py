@@ -158,12 +158,8 @@ def describe(params: AgentParams) -> dict[str, Any]:
     Its kind is what they tell. Raises ValueError where they do not fit together, or observe no square board.
     """
     is_mfos = "conv_0" in params.actor
-    networks = (
-        {} if is_mfos else {part: network["params"] for part, network in params._asdict().items() if network}
-    )
-    inputs = (
-        len(params.actor["conv_0"]["kernel"]) // 6 * 4 if is_mfos else len(networks["actor"]["dense_0"]["kernel"])
-    )
+    networks = {} if is_mfos else {part: network["params"] for part, network in params._asdict().items() if network}
+    inputs = len(params.actor["conv_0"]["kernel"]) // 6 * 4 if is_mfos else len(networks["actor"]["dense_0"]["kernel"])
     side = math.isqrt(inputs // 4)
     if 4 * side**2 != inputs:
         raise ValueError(f"its policy has {inputs} inputs, which are not 4 planes of a square board")

@@ -93,9 +93,7 @@ def play_league(
             write_csv(path.with_suffix(".part"), [row for row in rows.values() if "sd_1" in row])
             path.with_suffix(".part").replace(path)  # it is whole whenever the league is killed
             played, seconds = played + len(pairs), time.monotonic() - start
-            line = (
-                f"{played:5}/{to_play} pairs, {seconds:.0f} s, {seconds * (to_play / played - 1):.0f} s to go   "
-            )
+            line = f"{played:5}/{to_play} pairs, {seconds:.0f} s, {seconds * (to_play / played - 1):.0f} s to go   "
             print(line, end="\r" if played < to_play else "\n", flush=True)
     return list(rows.values())
 
@@ -140,9 +138,7 @@ def main() -> None:
         rows = play_league(game, players, options.steps, options.episodes, options.seed, path)
         rewards, names, kinds = read_league(path)
         head, lines = kind_table(rewards, kinds)
-        text = (
-            f"{options.episodes} episodes of {options.steps} steps of {title(game)} for each pair. Mean reward a "
-        )
+        text = f"{options.episodes} episodes of {options.steps} steps of {title(game)} for each pair. Mean reward a "
         text += f"step of the row's players / of their opponents.\n\n{markdown_table(head, lines)}\n"
         (options.out / "league.md").write_text(text)
         (options.out / "league.tex").write_text(latex(head, lines))

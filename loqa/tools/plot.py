@@ -36,9 +36,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", metavar="RUNS", help="see above")
     parser.add_argument("--out", type=Path, help="the files to write, without suffix (experiments/plots/FIGURE)")
     parser.add_argument("--x", choices=UNITS, default="iteration", help="horizontal axis of curves (%(default)s)")
-    parser.add_argument(
-        "--metrics", help="columns that curves shows, such as own_coins_0,agent0_entropy (a choice)"
-    )
+    parser.add_argument("--metrics", help="columns that curves shows, such as own_coins_0,agent0_entropy (a choice)")
     parser.add_argument("--agent", type=int, choices=(0, 1), default=0, help="the learner of bars (%(default)s)")
     options = parser.parse_args()
     options.out = options.out or Path("experiments/plots") / options.figure

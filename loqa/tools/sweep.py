@@ -28,9 +28,7 @@ class Sweep(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         result = str(job_return._return_value)  # the run's directory, or an error, which the property would raise
         completed = job_return.status is JobStatus.COMPLETED
-        _note(
-            config, {"status": "finished", "directory": result} if completed else {"status": f"failed: {result}"}
-        )
+        _note(config, {"status": "finished", "directory": result} if completed else {"status": f"failed: {result}"})
 
 
 def _note(config: DictConfig, note: dict[str, Any]) -> None:
