@@ -94,14 +94,14 @@ BOTH = [
     ("actor", "hp.differentiable_opponent.exclude_after_step=1", SGD),
     ("actor", "hp.differentiable_opponent.differentiable_current_reward=true", SGD),
     ("actor", "hp.differentiable_opponent.stop_grad_normalizing_constant=enabled", SGD),
-    ("actor", "hp.differentiable_opponent.center_q_values=true", SGD),
+    ("actor", "hp.differentiable_opponent.center_q_values=false", SGD),
     (
         "actor",
         "hp.differentiable_opponent.advantage_offset_end=2",
         "hp.differentiable_opponent.advantage_offset=0.5",
         SGD,
     ),
-    ("actor", "hp.actor.train.center_q_values=true", SGD),
+    ("actor", "hp.actor.train.center_q_values=false", SGD),
     ("actor", "hp.actor.train.optimizer=sgd"),
     ("actor", "hp.actor.train.advantage=MC", SGD),
     ("qvalue", "hp.qvalue.mode=argmax"),
@@ -133,8 +133,8 @@ CASES += [
     ("ipd", "actor", "hp.payoffs=[[1,0,2,-1],[1,0,2,-1]]", "hp.game_name=custom", "hp.payoffs=[[1,2,3,4],[1,2,3,4]]"),
     ("ipd", "actor", "hp.game_length=5"),
     ("ipd", "qvalue", "hp.qvalue.td_lambda=0.1"),
-    ("ipd", "qvalue", "hp.qvalue.terminal=bootstrap"),
-    ("ipd", "qvalue", "hp.qvalue.time=raw"),
+    ("ipd", "qvalue", "hp.qvalue.terminal=zero"),
+    ("ipd", "qvalue", "hp.qvalue.time=normalized"),
     ("ipd", "qvalue", "hp.actor.train.stop_grad_advantage=false"),
     ("ipd", "actor", "hp.actor.train.clip_grad.mode=norm", "hp.actor.train.clip_grad.max_norm=1e-4", SGD),
     ("ipd", "actor", PAST),
@@ -145,13 +145,15 @@ CASES += [
 ]
 
 
+ONE_EACH = "hp.agent_replay_buffer.opponents_per_batch=null"  # as many opponents as episodes, which are few here
+
 # Keys that change the networks themselves: the shapes of their parameters.
 SHAPES = [
     ("ipd", "actor", "hp=mlp"),
     ("ipd", "actor", "hp.actor.hidden_size=4", "hp=mlp"),
-    ("ipd", "actor", "hp=gru"),
-    ("ipd", "actor", "hp.actor.layers_before_gru=1", "hp=gru"),
-    ("ipd", "qvalue", "hp.qvalue.layers_before_gru=1", "hp=gru"),
+    ("ipd", "actor", "hp=gru", ONE_EACH),
+    ("ipd", "actor", "hp.actor.layers_before_gru=1", "hp=gru", ONE_EACH),
+    ("ipd", "qvalue", "hp.qvalue.layers_before_gru=1", "hp=gru", ONE_EACH),
     ("coin", "actor", "hp.game.height=4"),
     ("coin", "actor", "hp.game.width=4"),
     ("coin", "actor", "hp.actor.hidden_size=5"),
