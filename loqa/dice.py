@@ -28,6 +28,12 @@ def discounted_sum(x: jax.Array, discount: float) -> jax.Array:
     return jnp.tensordot(powers, x, 1, precision=jax.lax.Precision.HIGHEST)
 
 
+def own_parts(log_prob: jax.Array) -> jax.Array:
+    """d_t = box(l_0 + .. + l_t) - box(l_0 + .. + l_{t-1}) of log-probabilities l_t: [T] -> [T], 0 forward."""
+    until_now = discounted_sum(log_prob[::-1], 1.0)[::-1]
+    return magic_box(until_now) - magic_box(until_now - log_prob)
+
+
 def loaded_dice_returns(
     log_prob: jax.Array, returns: jax.Array, values: jax.Array, discount: float, lam: float
 ) -> jax.Array:
@@ -48,11 +54,8 @@ def loaded_dice_returns(
       [T], Rhat_t.
     """
     returns, values = jax.lax.stop_gradient((returns, values))
-    # With the past excluded, box(l_0 + .. + l_t) - box(l_0 + .. + l_{t-1}) is what action t itself adds.
-    until_now = discounted_sum(log_prob[::-1], 1.0)[::-1]
-    before_now = until_now - log_prob
-    own_part = magic_box(until_now) - magic_box(before_now)
-    return returns + discounted_sum((returns - values) * own_part, discount * lam)
+    # With the past excluded, d_t is what action t itself adds.
+    return returns + discounted_sum((returns - values) * own_parts(log_prob), discount * lam)
 
 
 def n_step_returns(

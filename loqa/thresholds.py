@@ -37,8 +37,13 @@ def passes(self_play: np.ndarray, against_defect: np.ndarray, size: int, thresho
     return (scale * self_play > need_self_play) & (scale * against_defect > need_against_defect)
 
 
+def threshold_passed(metrics: Mapping[str, np.ndarray], size: int, threshold: str) -> np.ndarray:
+    """`passes` for the columns of metrics.csv: bool [...]."""
+    self_play = (metrics["mean_rewards_0"] + metrics["mean_rewards_1"]) / 2
+    return passes(self_play, metrics["always_defect_0_mean_rewards_a"], size, threshold)
+
+
 def threshold_held(metrics: Mapping[str, np.ndarray], size: int, threshold: str) -> bool:
     """Whether the last CONSECUTIVE_PASSES evaluations all pass a threshold; `metrics`: columns of metrics.csv."""
-    self_play = (metrics["mean_rewards_0"] + metrics["mean_rewards_1"]) / 2
-    passed = passes(self_play, metrics["always_defect_0_mean_rewards_a"], size, threshold)
+    passed = threshold_passed(metrics, size, threshold)
     return len(passed) >= CONSECUTIVE_PASSES and bool(passed[-CONSECUTIVE_PASSES:].all())

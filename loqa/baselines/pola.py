@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from loqa.agent import Agent, AgentParams, Experience, batch_last
-from loqa.dice import discounted_sum, magic_box
+from loqa.dice import discounted_sum, own_parts
 from loqa.games import Game
 from loqa.hyperparameters import Hyperparameters
 from loqa.learner import TrainState
@@ -44,10 +44,8 @@ def dice_losses(
     targets = discounted_sum(rewards.at[-1].add(discount * values[-1]), discount)
     targets = jax.lax.stop_gradient(targets)
     errors = targets - values[:-1]
-    until_now = discounted_sum(log_prob[::-1], 1.0)[::-1]
-    own_part = magic_box(until_now) - magic_box(until_now - log_prob)
     powers = discount ** jnp.arange(len(rewards), dtype=rewards.dtype)
-    return -jnp.tensordot(powers, jax.lax.stop_gradient(errors) * own_part, 1), (errors**2).sum(0)
+    return -jnp.tensordot(powers, jax.lax.stop_gradient(errors) * own_parts(log_prob), 1), (errors**2).sum(0)
 
 
 def mean_kl(old: jax.Array, new: jax.Array) -> jax.Array:

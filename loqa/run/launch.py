@@ -85,7 +85,7 @@ def script(name: str, experiment: Callable[[Any], Experiment]) -> None:
 def help_text(name: str) -> str:
     """The presets of a script, and its keys, each with its line of conf/."""
     lines = [f"python {sys.argv[0]} KEY=VALUE ...    (options of Hydra: --hydra-help)", ""]
-    for group in ("hp", "experiment", "smoke", "launcher"):
+    for group in GROUPS:
         folder = CONF_DIR / ("shared" if group == "launcher" else name) / group
         for path in sorted(folder.glob("*.yaml")):
             first = next(line for line in path.read_text().splitlines() if not line.startswith("# @package"))

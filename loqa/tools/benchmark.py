@@ -33,7 +33,7 @@ from loqa.networks import gru
 from loqa.run.config import CONFIGS, parse
 from loqa.run.launch import compose
 from loqa.run.metrics_file import read_metrics
-from loqa.thresholds import passes
+from loqa.thresholds import threshold_passed
 from loqa.tools.common import one_line_errors, run_tool, tool_parser, whole, write_csv
 
 # What is timed: names, and the words of the commands.
@@ -143,11 +143,7 @@ def time_iterations(words: str, chunks: int) -> dict[str, float]:
 
 def time_to_strong(words: str) -> float:
     """Seconds from the start of the process to the first evaluation, of one every 50, that passes the threshold."""
-
-    def passed(metrics: dict[str, np.ndarray]) -> np.ndarray:
-        self_play = (metrics["mean_rewards_0"] + metrics["mean_rewards_1"]) / 2
-        return passes(self_play, metrics["always_defect_0_mean_rewards_a"], 3, "strong")
-
+    passed = lambda metrics: threshold_passed(metrics, 3, "strong")
     is_done = lambda metrics: len(metrics["iteration"]) > 0 and passed(metrics).any()
     metrics, before_run, _ = run_script(f"{words} hp.eval_every=50", is_done)
     return before_run + float(metrics["walltime"][passed(metrics).argmax()])
