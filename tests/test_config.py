@@ -392,6 +392,46 @@ ipd  hp.seed=range(1,3) | requires --multirun
 ipd  hp.seed=[1 | the override 'hp.seed=[1' cannot be read, but must be key=value
 ipd  hydra.foo=3 | Could not override
 """
+# What the configuration files of the published code give these keys.
+PUBLISHED_VALUES = {
+    "ipd": """seed=45 game_length=10 reward_discount=0.96 batch_size=32 eval_every=100 op_softmax_temp=1.0
+        just_self_play=True epsilon_greedy=0.0 save_every=1000 save_dir=./experiments
+        opponent_differentiation_weight=1.0 differentiable_opponent.method=loaded-dice differentiable_opponent.n_step=2
+        differentiable_opponent.discount=0.9 differentiable_opponent.exclude_after_step=1e9
+        differentiable_opponent.differentiable_current_reward=False actor.train.lr_loss_actor=1e-4
+        actor.train.entropy_beta=0.0 actor.train.entropy_beta=0.2 actor.train.advantage=TD0 actor.train.optimizer=adam
+        actor.train.clip_grad.mode=disabled actor.train.clip_grad.mode=norm actor.train.clip_grad.max_norm=10
+        qvalue.mode=argmax qvalue.mode=mean qvalue.train.lr_loss_qvalue=1e-2 qvalue.train.target_ema_gamma=0.99
+        qvalue.train.optimizer=adam qvalue.replay_buffer.mode=enabled qvalue.replay_buffer.capacity=1000
+        agent_replay_buffer.mode=enabled agent_replay_buffer.capacity=1000 agent_replay_buffer.capacity=10000
+        agent_replay_buffer.update_freq=10 agent_replay_buffer.cur_agent_frac=0""",
+    "coin": """seed=45 reward_discount=0.96 batch_size=128 batch_size=8192 agent_0=loqa agent_1=loqa eval_every=100
+        op_softmax_temp=1.0 game.height=3 game.width=3 game.game_length=50 save_dir=./experiments save_every=100
+        actor.hidden_size=64 actor.layers_before_gru=1 actor.train.lr_loss_actor=3e-3 actor.train.optimizer=adam
+        actor.train.advantage=TD0 actor.train.entropy_beta=0.05 actor.train.clip_grad.mode=norm
+        actor.train.clip_grad.max_norm=1.0 actor.train.separate=disabled qvalue.hidden_size=64
+        qvalue.layers_before_gru=2 qvalue.mode=mean qvalue.train.optimizer=adam qvalue.train.lr_loss_qvalue=1e-2
+        qvalue.train.target_ema_gamma=0.99 qvalue.replay_buffer.mode=disabled qvalue.replay_buffer.capacity=1000
+        differentiable_opponent.method=loaded-dice differentiable_opponent.discount=0.9
+        differentiable_opponent.exclude_after_step=1e9
+        differentiable_opponent.differentiable_current_reward=False
+        differentiable_opponent.stop_grad_normalizing_constant=disabled agent_replay_buffer.mode=enabled
+        agent_replay_buffer.capacity=1 agent_replay_buffer.update_freq=1 agent_replay_buffer.cur_agent_frac=0
+        opponent_differentiation_weight=1.0 just_self_play=True""",
+}
+
+
+@pytest.mark.parametrize(
+    ("script", "word"), [(script, word) for script, words in PUBLISHED_VALUES.items() for word in words.split()]
+)
+def test_a_published_value_is_taken(script, word):
+    key, value = word.split("=")
+    taken = flat(load(script, f"hp.{word}").hp.model_dump())[key]
+    words = {"enabled": True, "disabled": False, "True": True, "False": False}
+    number = float(value) if re.fullmatch(r"[\d.e-]+", value) else value
+    assert taken in (value, words.get(value, number))
+
+
 SHORT = {"@n_step": "hp.differentiable_opponent.method=n_step", "@custom": CUSTOM, "@past": "hp.agent_replay_buffer"}
 
 
@@ -503,6 +543,12 @@ def test_a_launcher_has_jobs_to_launch(run):
     code, _, stderr = run("launcher=joblib", "hp.num_iterations=1")
     assert (code, stderr.count("\n")) == (2, 1)
     assert "launcher is 'joblib', but must be null without -m" in stderr
+
+
+def test_a_launcher_that_is_not_installed_names_its_package(run):
+    code, _, stderr = run("-m", "hydra/launcher=submitit_cloud", "hp.seed=1,2")
+    assert (code, stderr.count("\n")) == (2, 1)
+    assert "hydra/launcher is 'submitit_cloud', which is not installed: pip install hydra-submitit-launcher" in stderr
 
 
 def test_what_a_preset_changes_in_the_published_settings():

@@ -138,6 +138,9 @@ def _explain(error: Exception, script: str, words: list[str]) -> str:
         return f"the override {show(error.override)} cannot be read, but must be key=value: {error}"
     if isinstance(error, MissingConfigException) and error.options:
         group, _, preset = str(error.missing_cfg_file).rpartition("/")
+        if group == "hydra/launcher":
+            package = f"hydra-{preset.split('_')[0]}-launcher"
+            return f"{group} is {show(preset)}, which is not installed: pip install {package}"
         return f"{group} is {show(preset)}, but must be {' or '.join(error.options)}"
     if isinstance(error, OSError):
         return f"hp.save_dir: {error}"  # of a multirun
