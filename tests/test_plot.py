@@ -100,6 +100,8 @@ def test_the_interval_is_that_of_resampled_seeds():
 def made_up(path="run", label="", seed=0, size=3, **metrics):
     steps = np.arange(len(next(iter(metrics.values()))), dtype=float)
     counted = {"iteration": 10 * steps, "env_steps": 1000 * steps, "walltime": 7 + steps}
+    if "self_play" in metrics:  # the mean of these
+        metrics |= {"mean_rewards_0": metrics["self_play"], "mean_rewards_1": metrics["self_play"]}
     settings = {"seed": seed} | ({"game.height": size, "game.width": size} if size else {})
     return SavedRun(path, label, settings, counted | {key: np.array(x, float) for key, x in metrics.items()})
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from loqa.thresholds import THRESHOLDS, passes
+from loqa.thresholds import THRESHOLDS, threshold_passed
 from loqa.tools.common import markdown_table
 from loqa.tools.saved_runs import Groups, SavedRun
 
@@ -76,7 +76,7 @@ def summarise(runs: list[SavedRun], threshold: str, unit: str) -> dict[int, Summ
         height, _, width = run.board.partition("x")
         if not height or height != width or AGAINST_DEFECT not in run.metrics:
             raise ValueError(f"{run.path} is not a run of the Coin Game on a known square board")
-        passed = passes(run.metrics["self_play"], run.metrics[AGAINST_DEFECT], int(height), threshold)
+        passed = threshold_passed(run.metrics, int(height), threshold)
         end = run.metrics[unit][passed.argmax() if passed.any() else -1]
         by_size.setdefault(int(height), []).append((end if passed.any() else NEVER, end))
     summaries = {}
