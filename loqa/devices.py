@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "devices"
 
@@ -40,10 +40,19 @@ def whole(x: jax.Array, axis: int) -> jax.Array:
     return x if number() == 1 else jax.lax.all_gather(x, AXIS, axis=axis, tiled=True)
 
 
+def first(number: int) -> Mesh:
+    """The first devices, on which an iteration is shared."""
+    return jax.make_mesh((number,), (AXIS,), (AxisType.Auto,), devices=jax.devices()[:number])
+
+
 def on_devices(function: Callable, number: int) -> Callable:
     """A function of the same arguments that `number` devices share; all get the whole arguments and results."""
     if number == 1:
         return function
-    mesh = jax.make_mesh((number,), (AXIS,), (AxisType.Auto,), devices=jax.devices()[:number])
     same = PartitionSpec()
-    return jax.shard_map(function, mesh=mesh, in_specs=same, out_specs=same, check_vma=False)
+    return jax.shard_map(function, mesh=first(number), in_specs=same, out_specs=same, check_vma=False)
+
+
+def replicate(tree: Any, number: int) -> Any:
+    """The arrays on each of `number` devices, as `on_devices` returns them: else its first call compiles alone."""
+    return tree if number == 1 else jax.device_put(tree, NamedSharding(first(number), PartitionSpec()))

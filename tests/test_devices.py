@@ -15,13 +15,15 @@ jax.config.update("jax_num_cpu_devices", 2)
 import numpy as np
 import setups
 from ipd import make_iteration
-from loqa import learner
+from loqa import devices, learner
 
 def compare(script, *overrides):
     hp = setups.make_hp(script, *overrides)
     agent = setups.make_agent(script, hp)
     first = lambda: learner.init(agent, hp, jax.random.key(0))
-    one, two = (learner.repeat(make_iteration(hp, agent), n)(first(), 3) for n in (1, 2))
+    on_one, on_two = (learner.repeat(make_iteration(hp, agent), n) for n in (1, 2))
+    one, two = on_one(first(), 3), on_two(on_two(devices.replicate(first(), 2), 1), 2)
+    assert on_two._cache_size() == 1  # compiled once
     params = lambda state: jax.tree.leaves([(me.params, me.target_params) for me in state.learners])
     distance = lambda x, y: float(np.abs(np.asarray(x) - np.asarray(y)).max())
     largest = lambda a, b: max(map(distance, a, b))
