@@ -21,6 +21,11 @@ def is_tit_for_tat(metrics: Mapping[str, np.ndarray], agent: int = 0) -> np.ndar
     return cooperates & (metrics[f"always_defect_{agent}_mean_rewards_a"] >= -2.1)
 
 
+def reciprocates(metrics: Mapping[str, np.ndarray]) -> np.ndarray:
+    """In which evaluations [...] of the IPD both cooperate (mean reward above -1.1), and agent 0 seldom after DD."""
+    return (metrics["mean_rewards_0"] + metrics["mean_rewards_1"] > -2.2) & (metrics["p_0_DD_C"] < 0.2)
+
+
 def threshold_passed(metrics: Mapping[str, np.ndarray], size: int, threshold: str) -> np.ndarray:
     """In which evaluations [...] one of THRESHOLDS is passed on the `size` x `size` board; `metrics`: as above."""
     need_self_play, need_against_defect = THRESHOLDS[threshold]
