@@ -281,4 +281,4 @@ def test_q_values_start_as_large_whatever_their_scale(preset):
         agent = setups.make_agent("ipd", setups.make_hp("ipd", f"hp={preset}", f"hp.qvalue.output_scale={scale}"))
         return agent.q_values(agent.init(jax.random.key(0)), jnp.ones((4, 2, 4)))
 
-    np.testing.assert_allclose(first_q_values(10.0), first_q_values(1.0), rtol=1e-5)
+    np.testing.assert_allclose(first_q_values(10.0), first_q_values(1.0), rtol=1e-4)
