@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "devices"
@@ -55,4 +56,11 @@ def on_devices(function: Callable, number: int) -> Callable:
 
 def replicate(tree: Any, number: int) -> Any:
     """The arrays on each of `number` devices, as `on_devices` returns them: else its first call compiles alone."""
-    return tree if number == 1 else jax.device_put(tree, NamedSharding(first(number), PartitionSpec()))
+    if number == 1:
+        return tree
+    return jax.jit(lambda tree: tree, out_shardings=NamedSharding(first(number), PartitionSpec()))(tree)
+
+
+def in_any_process(value: Any) -> bool:
+    """Whether a value is true in this process, or in another one of the same run."""
+    return bool(value) if jax.process_count() == 1 else bool(multihost_utils.process_allgather(bool(value)).any())

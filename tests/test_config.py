@@ -373,6 +373,8 @@ ipd  hp.save_dirs='a\\nb' | did you mean save_dir?
 ipd  hp.seed.x=3 | hp.seed is {'x': 3}, but must be a valid integer
 ipd  hpp.seed=3 | hpp is {'seed': 3}, but there is no such key: did you mean hp?
 ipd  +nosuch=3 | is 3, but there is no such key: the keys are wandb, jax, resume, hp
+ipd  jax.processes=[a:1,2,2] | jax.processes is ('a:1', 2, 2), but must be [address, number, which] with which below 2
+ipd  jax.processes=[a:1,2] | jax.processes.2 is missing
 coin hp.epsilon_greedy=0.2 | is 0.2, but there is no such key
 coin hp.game.gnumactions=4 | is 4, but there is no such key: the Coin Game always has four moves
 ipd  hp.reset.mode=enabled | hp.reset is {'mode': 'enabled'}, but there is no such key: the resets of the published
@@ -511,13 +513,13 @@ def test_a_script_runs_and_leaves_nothing_of_hydra_behind(run, tmp_path):
     [
         ("hp.batch_size=0", "", "hp.batch_size is 0, but must be greater than or equal to 1"),
         ("hp=nosuch", "", "hp is 'nosuch', but must be "),
-        ("-m hp.seed=1,-2", "seed 1\n", "hp.seed is -2, but must be "),
+        ("-m hp.seed=1,-2", "job 1 of 2: hp.seed=1\nseed 1\n\njob 2 of 2: hp.seed=-2\n", "hp.seed is -2, but must be "),
         ("-m hp.save_dir=/dev/null/below", "", "hp.save_dir: "),
     ],
 )
 def test_a_script_prints_one_sentence(run, command, jobs, words):
     code, stdout, stderr = run(*command.split())
-    assert (code, stdout) == (2, jobs) and "Traceback" not in stderr
+    assert (code, stdout.lstrip()) == (2, jobs) and "Traceback" not in stderr
     assert stderr.splitlines()[-1].startswith(f"error: {words}")
 
 
@@ -569,7 +571,7 @@ def test_jax_options(tmp_path, monkeypatch):
     flags = ("jax_debug_nans", "jax_disable_jit", "jax_compilation_cache_dir")
     before = {name: getattr(jax.config, name) for name in flags}
     jax.config.update("jax_compilation_cache_dir", None)
-    options = {"num_devices": 1, "jax_debug_nans": True, "jax_disable_jit": True}
+    options = {"num_devices": 1, "processes": None, "jax_debug_nans": True, "jax_disable_jit": True}
     try:
         apply_jax_options(JaxConfig(compilation_cache=False, **options))
         assert [getattr(jax.config, name) for name in flags] == [True, True, None]

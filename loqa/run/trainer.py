@@ -77,9 +77,10 @@ def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> N
                 last = iteration
         if iteration % hp.save_every == 0 or iteration == last:
             save_agents(run, state)
-        if iteration % hp.checkpoint_every == 0 or iteration == last or run.stop_signal:
+        stopping = devices.in_any_process(run.stop_signal)
+        if iteration % hp.checkpoint_every == 0 or iteration == last or stopping:
             checkpoints.save(state)
-        if run.stop_signal and iteration < last:
+        if stopping and iteration < last:
             run.stop(checkpoints.iteration)
     run.finish(reached=reached, conclude=experiment.conclude)
 
@@ -87,7 +88,7 @@ def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> N
 def for_evaluation(state: TrainState) -> TrainState:
     """The state on one device, without the buffers, which an evaluation does not need."""
     learners = tuple(me._replace(past=None, replay=None) for me in state.learners)
-    return jax.device_put(state._replace(learners=learners), jax.devices()[0])
+    return jax.tree.map(lambda x: x.addressable_data(0), state._replace(learners=learners))
 
 
 def next_stop(iteration: int, last: int, *periods: int) -> int:
