@@ -118,8 +118,8 @@ def threshold_figure(groups: Groups, path: Path) -> list[str]:
     return save(figure, path)
 
 
-def read_league(path: Path) -> tuple[np.ndarray, list[str], list[str]]:
-    """Of a league.csv: rewards [N, N], the mean over both seats; names; kinds. Raises ValueError if it is none."""
+def read_league(path: Path) -> tuple[np.ndarray, list[str]]:
+    """Of a league.csv: rewards [N, N], the mean over both seats; kinds. Raises ValueError if it is none."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -130,16 +130,15 @@ def read_league(path: Path) -> tuple[np.ndarray, list[str], list[str]]:
         rewards = np.array([[np.mean(dict(seen)[a, b]) for b in kinds] for a in kinds])
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise ValueError(f"{path} is not a whole league.csv, it lacks {error}") from error
-    return rewards, list(kinds), list(kinds.values())
+    return rewards, list(kinds.values())
 
 
 @in_style
-def heat_map(rewards: np.ndarray, names: Sequence[str], kinds: Sequence[str], path: Path) -> list[str]:
+def heat_map(rewards: np.ndarray, kinds: Sequence[str], path: Path) -> list[str]:
     """Draws what each row's player earns a step against each column's, [N, N], and the means by kind.
 
     Players stand by kind; one of a kind of few takes more room, so that the kind's name has its place.
     """
-    del names
     sizes = {kind: len(list(group)) for kind, group in groupby(kinds)}
     edges = np.concatenate([[0], np.cumsum([max(1, 4 / sizes[kind]) for kind in kinds])])
     ends = np.cumsum([0, *sizes.values()])

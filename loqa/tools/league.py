@@ -136,13 +136,13 @@ def main() -> None:
         print(f"{len(players)} players of {title(game)}", flush=True)
         path = options.out / "league.csv"
         rows = play_league(game, players, options.steps, options.episodes, options.seed, path)
-        rewards, names, kinds = read_league(path)
+        rewards, kinds = read_league(path)
         head, lines = kind_table(rewards, kinds)
         text = f"{options.episodes} episodes of {options.steps} steps of {title(game)} for each pair. Mean reward a "
         text += f"step of the row's players / of their opponents.\n\n{markdown_table(head, lines)}\n"
         (options.out / "league.md").write_text(text)
         (options.out / "league.tex").write_text(latex(head, lines))
-        heat_map(rewards, names, kinds, options.out / "league")
+        heat_map(rewards, kinds, options.out / "league")
         print(f"\n{text}\n{options.out}/league.csv .md .tex .png .pdf")
         if options.against and not compare(options.against, rows, options.steps, options.episodes, options.out):
             sys.exit(1)

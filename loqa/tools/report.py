@@ -187,8 +187,8 @@ def build(directory: Path) -> None:
 
 def _league(path: Path, figure: Path) -> str:
     """What players of each kind earn with those of another, and leave them, a step; in both seats."""
-    rewards, names, kinds = read_league(path)
-    heat_map(rewards, names, kinds, figure)
+    rewards, kinds = read_league(path)
+    heat_map(rewards, kinds, figure)
     note = "Mean reward a step of the row's player / of its opponent, means over all pairs and both seats."
     return f"{markdown_table(*kind_table(rewards, kinds))}\n\n{note}\n\n![Heat map]({figure.name})"
 
