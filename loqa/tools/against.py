@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from loqa.tools.common import decimal, markdown_table
-from loqa.tools.style import in_style, legend_below, panels, save
+from loqa.tools.plot import in_style, legend_below, panels, save
 
 PUBLISHED_EPISODES = 32
 HEAD = ["section", "rows", "played", "within 4 standard errors", "root mean square", "worst: theirs, ours, errors"]
@@ -76,6 +76,5 @@ def draw(points: dict[str, tuple[np.ndarray, np.ndarray]], path: Path) -> list[s
         axes.plot(theirs, ours, ".", markersize=2, label=section)
     axes.axline((0, 0), slope=1, color="black", linewidth=0.5)
     axes.set(xlabel="published mean reward a step", ylabel="ours", aspect="equal")
-    axes.grid()
     legend_below(figure, axes)
     return save(figure, path)

@@ -26,8 +26,8 @@ import numpy as np
 from loqa.rollout import Noise, Player, draw_noise, rollout
 from loqa.tools.against import compare
 from loqa.tools.common import decimal, markdown_table, one_line_errors, run_tool, tool_parser, whole, write_csv
-from loqa.tools.figures import heat_map, read_league
 from loqa.tools.players import Game, LeaguePlayer, add_game_options, choose_players, title
+from loqa.tools.plot import heat_map, read_league
 
 PAIRS_AT_ONCE = 8  # enough to fill the processor, few enough for its memory
 
@@ -136,13 +136,13 @@ def main() -> None:
         print(f"{len(players)} players of {title(game)}", flush=True)
         path = options.out / "league.csv"
         rows = play_league(game, players, options.steps, options.episodes, options.seed, path)
-        rewards, names, kinds = read_league(path)
+        rewards, _, kinds = read_league(path)
         head, lines = kind_table(rewards, kinds)
         text = f"{options.episodes} episodes of {options.steps} steps of {title(game)} for each pair. Mean reward a "
         text += f"step of the row's players / of their opponents.\n\n{markdown_table(head, lines)}\n"
         (options.out / "league.md").write_text(text)
         (options.out / "league.tex").write_text(latex(head, lines))
-        heat_map(rewards, names, kinds, options.out / "league")
+        heat_map(rewards, kinds, options.out / "league")
         print(f"\n{text}\n{options.out}/league.csv .md .tex .png .pdf")
         if options.against and not compare(options.against, rows, options.steps, options.episodes, options.out):
             sys.exit(1)

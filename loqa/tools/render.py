@@ -18,7 +18,7 @@ from loqa.games.coin import CoinGame
 from loqa.rollout import Trajectories, draw_noise, rollout
 from loqa.tools.common import one_line_errors, run_tool, tool_parser, whole
 from loqa.tools.players import Game, LeaguePlayer, add_game_options, choose_players
-from loqa.tools.style import COLORS
+from loqa.tools.plot import COLORS
 
 MOVES = ("left", "right", "up", "down")
 PALE = {"a": "#CFE4F2", "b": "#FBDFCC"}  # the coins, in their owners' colours

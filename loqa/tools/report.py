@@ -28,12 +28,11 @@ import yaml
 from pydantic import BaseModel, NonNegativeInt, TypeAdapter, ValidationError
 
 from loqa.tools import critic_error
-from loqa.tools.aggregate import threshold_table
 from loqa.tools.common import decimal, markdown_table, one_line_errors, run_tool, tool_parser
-from loqa.tools.figures import group_bars, heat_map, read_league, seed_curves, threshold_figure
 from loqa.tools.league import kind_table
 from loqa.tools.players import agent_files
-from loqa.tools.saved_runs import TITLES, Groups, SavedRun, group_runs, read_runs, shown_columns
+from loqa.tools.plot import group_bars, heat_map, read_league, seed_curves, threshold_figure
+from loqa.tools.saved_runs import TITLES, Groups, SavedRun, group_runs, read_runs, shown_columns, threshold_table
 
 ARCHIVED = ("config.yaml", "metrics.csv", "summary.json")
 
@@ -144,8 +143,8 @@ def build(directory: Path) -> None:
 
 def _league(path: Path, figure: Path) -> str:
     """What players of each kind earn with those of another, and leave them, a step; in both seats."""
-    rewards, names, kinds = read_league(path)
-    heat_map(rewards, names, kinds, figure)
+    rewards, _, kinds = read_league(path)
+    heat_map(rewards, kinds, figure)
     note = "Mean reward a step of the row's player / of its opponent, means over all pairs and both seats."
     return f"{markdown_table(*kind_table(rewards, kinds))}\n\n{note}\n\n![Heat map]({figure.name})"
 
