@@ -38,8 +38,6 @@ from loqa.tools import saved_runs
 from loqa.tools.common import one_line_errors, run_tool, tool_parser
 from loqa.tools.saved_runs import PUBLISHED_3X3, TITLES, UNITS, Groups, SavedRun, shown_columns
 
-# ---------------------------------------------------------------------------------------------- for all figures
-
 # Okabe and Ito's colours, without the yellow, which is pale on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 PANEL = (1.83, 1.65)  # inches: three fill the text width of a paper
@@ -178,9 +176,6 @@ def threshold_figure(groups: Groups, path: Path) -> list[str]:
     return save(figure, path)
 
 
-# -------------------------------------------------------------------------------------------------- of a league
-
-
 def read_league(path: Path) -> tuple[np.ndarray, list[str], list[str]]:
     """Of a league.csv: rewards [N, N], the mean over both seats; names; kinds. Raises ValueError if it is none."""
     try:
@@ -252,9 +247,6 @@ def conclude_ipd(run: Run, game: MatrixGame, hp: IPDHyperparameters) -> None:
         run.write(f"cooperation_{i}.png", partial(group_bars, {f"{game.title}, agent {i}": [saved]}, agent=i))
     second = [f"p_1_{state}_C" for state in STATES] if hp.num_learners == 2 else []
     run.write("curves.png", partial(seed_curves, {"": [saved]}, columns=[*shown_columns([saved]), *second, *LEARNING]))
-
-
-# ----------------------------------------------------------------------------------------------------- the tool
 
 
 def draw(figure: str, runs: list[str], out: Path, x: str, metrics: str | None, agent: int) -> list[str]:

@@ -35,6 +35,7 @@ from loqa.tools.plot import group_bars, heat_map, read_league, seed_curves, thre
 from loqa.tools.saved_runs import TITLES, Groups, SavedRun, group_runs, read_runs, shown_columns, threshold_table
 
 ARCHIVED = ("config.yaml", "metrics.csv", "summary.json")
+LEAGUE_NOTE = "Mean reward a step of the row's player / of its opponent, means over all pairs and both seats."
 
 
 def archive(runs: Sequence[Path], out: Path, with_agents: bool = True) -> list[Path]:
@@ -122,7 +123,9 @@ def build(directory: Path) -> None:
         print(name, flush=True)
         text += [f"## {section.title}", section.text.strip()]
         if section.league:
-            text.append(_league(directory / section.league, directory / f"{name}.png"))
+            rewards, _, kinds = read_league(directory / section.league)
+            heat_map(rewards, kinds, directory / f"{name}.png")
+            text += [markdown_table(*kind_table(rewards, kinds)), LEAGUE_NOTE, f"![Heat map]({name}.png)"]
         words = [(label, path) for label, paths in section.runs.items() for path in np.atleast_1d(paths)]
         runs = read_runs([f"{label}={directory / path}" for label, path in words])
         shown = []
@@ -139,14 +142,6 @@ def build(directory: Path) -> None:
                 text.append(f"![{part}]({name}_{part}.png)")
         text.append(_origins(runs) if runs else "")
     (directory / "README.md").write_text("\n\n".join(filter(None, text)) + "\n", encoding="utf-8")
-
-
-def _league(path: Path, figure: Path) -> str:
-    """What players of each kind earn with those of another, and leave them, a step; in both seats."""
-    rewards, _, kinds = read_league(path)
-    heat_map(rewards, kinds, figure)
-    note = "Mean reward a step of the row's player / of its opponent, means over all pairs and both seats."
-    return f"{markdown_table(*kind_table(rewards, kinds))}\n\n{note}\n\n![Heat map]({figure.name})"
 
 
 def _origins(runs: Sequence[SavedRun]) -> str:
@@ -171,13 +166,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the directory to archive to")
     parser.add_argument("--without-agents", action="store_true", help="archive no agents")
     options = parser.parse_args()
-    if options.command == "archive" and not options.out:
-        parser.error("archive needs --out")
     with one_line_errors(parser):
-        if options.command == "archive":
+        if options.command == "build":
+            build(options.directories[0])
+        elif options.out:
             print(*archive(options.directories, options.out, not options.without_agents), sep="\n")
         else:
-            build(options.directories[0])
+            raise ValueError("archive needs --out")
 
 
 if __name__ == "__main__":
