@@ -54,7 +54,7 @@ class Agent:
     def from_hp(cls, game: Game, hp: Hyperparameters) -> "Agent":
         """The agent that the hyperparameters describe."""
         qvalue = hp.qvalue
-        networks = _network(game, hp.actor), _network(game, qvalue)
+        networks = _network(game, hp.actor), _network(game, qvalue, qvalue.output_scale)
         return cls(game, *networks, hp.game_length, qvalue.time == "normalized", qvalue.output_scale)
 
     def init(self, key: jax.Array) -> AgentParams:
@@ -118,10 +118,10 @@ def batch_last(x: jax.Array) -> jax.Array:
     return jnp.moveaxis(x, 1, -1)
 
 
-def _network(game: Game, part: Any) -> nn.Module:
+def _network(game: Game, part: Any, output_scale: float = 1.0) -> nn.Module:
     """The network that `hp.actor` or `hp.qvalue` describes, with an output for each action of the game."""
     if part.network == "logits":
         return LogitsTable(game.num_actions, len(game.all_observations), game.read_table)
     if part.network == "mlp":
-        return MLP(game.num_actions, part.hidden_size)
-    return GRUNetwork(game.num_actions, part.hidden_size, part.layers_before_gru)
+        return MLP(game.num_actions, part.hidden_size, output_scale)
+    return GRUNetwork(game.num_actions, part.hidden_size, part.layers_before_gru, output_scale)

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, PartitionSpec
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "devices"
 
@@ -40,10 +41,26 @@ def whole(x: jax.Array, axis: int) -> jax.Array:
     return x if number() == 1 else jax.lax.all_gather(x, AXIS, axis=axis, tiled=True)
 
 
+def first(number: int) -> Mesh:
+    """The first devices, on which an iteration is shared."""
+    return jax.make_mesh((number,), (AXIS,), (AxisType.Auto,), devices=jax.devices()[:number])
+
+
 def on_devices(function: Callable, number: int) -> Callable:
     """A function of the same arguments that `number` devices share; all get the whole arguments and results."""
     if number == 1:
         return function
-    mesh = jax.make_mesh((number,), (AXIS,), (AxisType.Auto,), devices=jax.devices()[:number])
     same = PartitionSpec()
-    return jax.shard_map(function, mesh=mesh, in_specs=same, out_specs=same, check_vma=False)
+    return jax.shard_map(function, mesh=first(number), in_specs=same, out_specs=same, check_vma=False)
+
+
+def replicate(tree: Any, number: int) -> Any:
+    """The arrays on each of `number` devices, as `on_devices` returns them: else its first call compiles alone."""
+    if number == 1:
+        return tree
+    return jax.jit(lambda tree: tree, out_shardings=NamedSharding(first(number), PartitionSpec()))(tree)
+
+
+def in_any_process(value: Any) -> bool:
+    """Whether a value is true in this process, or in another one of the same run."""
+    return bool(value) if jax.process_count() == 1 else bool(multihost_utils.process_allgather(bool(value)).any())

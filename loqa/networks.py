@@ -23,6 +23,11 @@ def per_gate(initializer: Callable, gates: int) -> Callable:
     return init
 
 
+def output_init(scale: float) -> Callable:
+    """Flax's initialiser of a dense kernel, with values 1 / scale as large."""
+    return nn.initializers.variance_scaling(1.0 / scale**2, "fan_in", "truncated_normal")
+
+
 class GRUNetwork(nn.Module):
     """Dense layers, a GRU, and a dense output: dense-ReLU-(dense-)GRU-dense (POLA's and LOQA's network).
 
@@ -36,6 +41,7 @@ class GRUNetwork(nn.Module):
     num_outputs: int
     hidden_size: int
     layers_before_gru: int
+    output_scale: float = 1.0  # what its output is multiplied by: as much smaller it starts
 
     is_recurrent = True
 
@@ -46,7 +52,7 @@ class GRUNetwork(nn.Module):
         self.bias_in = self.param("bias_in", nn.initializers.zeros, (3 * size,))
         self.kernel_hidden = self.param("kernel_hidden", per_gate(nn.initializers.orthogonal(), 3), (size, 3 * size))
         self.bias_hidden = self.param("bias_hidden", nn.initializers.zeros, (size,))
-        self.output = nn.Dense(self.num_outputs)
+        self.output = nn.Dense(self.num_outputs, kernel_init=output_init(self.output_scale))
 
     def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> jax.Array:
         return jnp.zeros((*batch_shape, self.hidden_size))
@@ -109,13 +115,14 @@ class MLP(Memoryless):
 
     num_outputs: int
     hidden_size: int
+    output_scale: float = 1.0  # as of a GRUNetwork
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """[..., D] -> [..., num_outputs]."""
         x = nn.relu(nn.Dense(self.hidden_size)(inputs))
         x = nn.relu(nn.Dense(self.hidden_size)(x))
-        return nn.Dense(self.num_outputs)(x)
+        return nn.Dense(self.num_outputs, kernel_init=output_init(self.output_scale))(x)
 
 
 class LogitsTable(Memoryless):

@@ -21,29 +21,20 @@ def is_tit_for_tat(metrics: Mapping[str, np.ndarray], agent: int = 0) -> np.ndar
     return cooperates & (metrics[f"always_defect_{agent}_mean_rewards_a"] >= -2.1)
 
 
-def passes(self_play: np.ndarray, against_defect: np.ndarray, size: int, threshold: str) -> np.ndarray:
-    """Which evaluations pass a threshold.
-
-    Args:
-      self_play, against_defect: mean rewards a step [...].
-      size: of the `size` x `size` board.
-      threshold: one of THRESHOLDS.
-
-    Returns:
-      bool [...].
-    """
-    scale = 2 * (size // 2)
-    need_self_play, need_against_defect = THRESHOLDS[threshold]
-    return (scale * self_play > need_self_play) & (scale * against_defect > need_against_defect)
+def reciprocates(metrics: Mapping[str, np.ndarray]) -> np.ndarray:
+    """In which evaluations [...] of the IPD both cooperate (mean reward above -1.1), and agent 0 seldom after DD."""
+    return (metrics["mean_rewards_0"] + metrics["mean_rewards_1"] > -2.2) & (metrics["p_0_DD_C"] < 0.2)
 
 
 def threshold_passed(metrics: Mapping[str, np.ndarray], size: int, threshold: str) -> np.ndarray:
-    """`passes` for the columns of metrics.csv: bool [...]."""
-    self_play = (metrics["mean_rewards_0"] + metrics["mean_rewards_1"]) / 2
-    return passes(self_play, metrics["always_defect_0_mean_rewards_a"], size, threshold)
+    """In which evaluations [...] one of THRESHOLDS is passed on the `size` x `size` board; `metrics`: as above."""
+    need_self_play, need_against_defect = THRESHOLDS[threshold]
+    scale, self_play = 2 * (size // 2), (metrics["mean_rewards_0"] + metrics["mean_rewards_1"]) / 2
+    against_defect = metrics["always_defect_0_mean_rewards_a"]
+    return (scale * self_play > need_self_play) & (scale * against_defect > need_against_defect)
 
 
 def threshold_held(metrics: Mapping[str, np.ndarray], size: int, threshold: str) -> bool:
-    """Whether the last CONSECUTIVE_PASSES evaluations all pass a threshold; `metrics`: columns of metrics.csv."""
+    """Whether the last CONSECUTIVE_PASSES evaluations all pass a threshold; `metrics`: as above."""
     passed = threshold_passed(metrics, size, threshold)
     return len(passed) >= CONSECUTIVE_PASSES and bool(passed[-CONSECUTIVE_PASSES:].all())

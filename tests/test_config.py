@@ -373,6 +373,8 @@ ipd  hp.save_dirs='a\\nb' | did you mean save_dir?
 ipd  hp.seed.x=3 | hp.seed is {'x': 3}, but must be a valid integer
 ipd  hpp.seed=3 | hpp is {'seed': 3}, but there is no such key: did you mean hp?
 ipd  +nosuch=3 | is 3, but there is no such key: the keys are wandb, jax, resume, hp
+ipd  jax.processes=[a:1,2,2] | jax.processes is ('a:1', 2, 2), but must be [address, number, which] with which below 2
+ipd  jax.processes=[a:1,2] | jax.processes.2 is missing
 coin hp.epsilon_greedy=0.2 | is 0.2, but there is no such key
 coin hp.game.gnumactions=4 | is 4, but there is no such key: the Coin Game always has four moves
 ipd  hp.reset.mode=enabled | hp.reset is {'mode': 'enabled'}, but there is no such key: the resets of the published
@@ -392,6 +394,47 @@ ipd  hp.seed=range(1,3) | requires --multirun
 ipd  hp.seed=[1 | the override 'hp.seed=[1' cannot be read, but must be key=value
 ipd  hydra.foo=3 | Could not override
 """
+# What the configuration files of the published code give these keys.
+PUBLISHED_VALUES = {
+    "ipd": """seed=45 game_length=10 reward_discount=0.96 batch_size=32 eval_every=100 op_softmax_temp=1.0
+        just_self_play=True epsilon_greedy=0.0 save_every=1000 save_dir=./experiments
+        opponent_differentiation_weight=1.0 differentiable_opponent.method=loaded-dice differentiable_opponent.n_step=2
+        differentiable_opponent.discount=0.9 differentiable_opponent.exclude_after_step=1e9
+        differentiable_opponent.differentiable_current_reward=False actor.train.lr_loss_actor=1e-4
+        actor.train.entropy_beta=0.0 actor.train.entropy_beta=0.2 actor.train.advantage=TD0 actor.train.optimizer=adam
+        actor.train.clip_grad.mode=disabled actor.train.clip_grad.mode=norm actor.train.clip_grad.max_norm=10
+        qvalue.mode=argmax qvalue.mode=mean qvalue.train.lr_loss_qvalue=1e-2 qvalue.train.target_ema_gamma=0.99
+        qvalue.train.optimizer=adam qvalue.replay_buffer.mode=enabled qvalue.replay_buffer.capacity=1000
+        agent_replay_buffer.mode=enabled agent_replay_buffer.capacity=1000 agent_replay_buffer.capacity=10000
+        agent_replay_buffer.update_freq=10 agent_replay_buffer.cur_agent_frac=0""",
+    "coin": """seed=45 reward_discount=0.96 batch_size=128 batch_size=8192 agent_0=loqa agent_1=loqa eval_every=100
+        op_softmax_temp=1.0 game.height=3 game.width=3 game.game_length=50 save_dir=./experiments save_every=100
+        actor.hidden_size=64 actor.layers_before_gru=1 actor.train.lr_loss_actor=3e-3 actor.train.optimizer=adam
+        actor.train.advantage=TD0 actor.train.entropy_beta=0.05 actor.train.clip_grad.mode=norm
+        actor.train.clip_grad.max_norm=1.0 actor.train.separate=disabled qvalue.hidden_size=64
+        qvalue.layers_before_gru=2 qvalue.mode=mean qvalue.train.optimizer=adam qvalue.train.lr_loss_qvalue=1e-2
+        qvalue.train.target_ema_gamma=0.99 qvalue.replay_buffer.mode=disabled qvalue.replay_buffer.capacity=1000
+        differentiable_opponent.method=loaded-dice differentiable_opponent.discount=0.9
+        differentiable_opponent.exclude_after_step=1e9
+        differentiable_opponent.differentiable_current_reward=False
+        differentiable_opponent.stop_grad_normalizing_constant=disabled agent_replay_buffer.mode=enabled
+        agent_replay_buffer.capacity=1 agent_replay_buffer.update_freq=1 agent_replay_buffer.cur_agent_frac=0
+        opponent_differentiation_weight=1.0 just_self_play=True""",
+}
+
+
+@pytest.mark.parametrize("script", PUBLISHED_VALUES)
+def test_published_values_are_taken(script):
+    words = [f"hp.{word}" for word in PUBLISHED_VALUES[script].split()]
+    first = {word.split("=")[0]: word for word in reversed(words)}.values()  # of each key, its first value
+    for some in (first, [word for word in words if word not in first]):
+        taken = flat(load(script, *some).model_dump())
+        for key, value in (word.split("=") for word in some):
+            meaning = {"enabled": True, "disabled": False, "True": True, "False": False}.get(value, value)
+            number = float(value) if re.fullmatch(r"[\d.e-]+", value) else value
+            assert taken[key] in (value, meaning, number), key
+
+
 SHORT = {"@n_step": "hp.differentiable_opponent.method=n_step", "@custom": CUSTOM, "@past": "hp.agent_replay_buffer"}
 
 
@@ -470,13 +513,13 @@ def test_a_script_runs_and_leaves_nothing_of_hydra_behind(run, tmp_path):
     [
         ("hp.batch_size=0", "", "hp.batch_size is 0, but must be greater than or equal to 1"),
         ("hp=nosuch", "", "hp is 'nosuch', but must be "),
-        ("-m hp.seed=1,-2", "seed 1\n", "hp.seed is -2, but must be "),
+        ("-m hp.seed=1,-2", "job 1 of 2: hp.seed=1\nseed 1\n\njob 2 of 2: hp.seed=-2\n", "hp.seed is -2, but must be "),
         ("-m hp.save_dir=/dev/null/below", "", "hp.save_dir: "),
     ],
 )
 def test_a_script_prints_one_sentence(run, command, jobs, words):
     code, stdout, stderr = run(*command.split())
-    assert (code, stdout) == (2, jobs) and "Traceback" not in stderr
+    assert (code, stdout.lstrip()) == (2, jobs) and "Traceback" not in stderr
     assert stderr.splitlines()[-1].startswith(f"error: {words}")
 
 
@@ -505,6 +548,12 @@ def test_a_launcher_has_jobs_to_launch(run):
     assert "launcher is 'joblib', but must be null without -m" in stderr
 
 
+def test_a_launcher_that_is_not_installed_names_its_package(run):
+    code, _, stderr = run("-m", "hydra/launcher=submitit_cloud", "hp.seed=1,2")
+    assert (code, stderr.count("\n")) == (2, 1)
+    assert "hydra/launcher is 'submitit_cloud', which is not installed: pip install hydra-submitit-launcher" in stderr
+
+
 def test_what_a_preset_changes_in_the_published_settings():
     changes = lambda *overrides: differences_from_published("ipd", load("ipd", *overrides).hp)
     assert changes("hp=logits_published", "hp.seed=7") == []
@@ -522,7 +571,7 @@ def test_jax_options(tmp_path, monkeypatch):
     flags = ("jax_debug_nans", "jax_disable_jit", "jax_compilation_cache_dir")
     before = {name: getattr(jax.config, name) for name in flags}
     jax.config.update("jax_compilation_cache_dir", None)
-    options = {"num_devices": 1, "jax_debug_nans": True, "jax_disable_jit": True}
+    options = {"num_devices": 1, "processes": None, "jax_debug_nans": True, "jax_disable_jit": True}
     try:
         apply_jax_options(JaxConfig(compilation_cache=False, **options))
         assert [getattr(jax.config, name) for name in flags] == [True, True, None]

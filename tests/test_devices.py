@@ -2,11 +2,17 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from loqa.tools.saved_runs import read_runs
+
+ROOT = Path(__file__).parent.parent
 
 PROGRAM = """
 import json, sys
@@ -15,13 +21,15 @@ jax.config.update("jax_num_cpu_devices", 2)
 import numpy as np
 import setups
 from ipd import make_iteration
-from loqa import learner
+from loqa import devices, learner
 
 def compare(script, *overrides):
     hp = setups.make_hp(script, *overrides)
     agent = setups.make_agent(script, hp)
     first = lambda: learner.init(agent, hp, jax.random.key(0))
-    one, two = (learner.repeat(make_iteration(hp, agent), n)(first(), 3) for n in (1, 2))
+    on_one, on_two = (learner.repeat(make_iteration(hp, agent), n) for n in (1, 2))
+    one, two = on_one(first(), 3), on_two(on_two(devices.replicate(first(), 2), 1), 2)
+    assert on_two._cache_size() == 1  # compiled once
     params = lambda state: jax.tree.leaves([(me.params, me.target_params) for me in state.learners])
     distance = lambda x, y: float(np.abs(np.asarray(x) - np.asarray(y)).max())
     largest = lambda a, b: max(map(distance, a, b))
@@ -72,3 +80,22 @@ def test_two_devices_learn_what_one_does(case, differences):
     difference, moved = differences[case]
     assert moved > 1e-4
     assert difference < 1e-5
+
+
+def test_two_processes_make_one_run(tmp_path):
+    """What one process makes on two devices; the second of the two writes nothing here."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    words = ["hp.batch_size=8", "hp.game_length=6", "hp.eval_episodes=4", "hp.num_iterations=3", "jax.num_devices=2"]
+    command = [sys.executable, "ipd.py", *words, "hp.qvalue.replay_buffer.mode=enabled"]
+    alone = subprocess.Popen([*command, f"hp.save_dir={tmp_path}/alone"], cwd=ROOT)
+    together = [
+        subprocess.Popen([*command, f"hp.save_dir={tmp_path}/two", f"jax.processes=[{address},2,{i}]"], cwd=ROOT)
+        for i in (0, 1)
+    ]
+    assert [process.wait() for process in (alone, *together)] == [0, 0, 0]
+    one, two = (read_runs([f"{tmp_path}/{name}"]) for name in ("alone", "two"))
+    assert len(one) == len(two) == 1 and one[0].metrics.keys() == two[0].metrics.keys()
+    for name in one[0].metrics.keys() - {"walltime"}:
+        np.testing.assert_allclose(two[0].metrics[name], one[0].metrics[name], atol=1e-4, err_msg=name)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import setups
 
 from loqa.agent import Agent
 from loqa.games import ipd
@@ -272,3 +273,12 @@ def test_acting_step_by_step_gives_the_logits_of_the_sequence():
     expected = agent.logits(params, sequence)
     assert np.ptp(expected, axis=(0, 1)).min() > 0.01
     np.testing.assert_allclose(jnp.stack(logits), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("preset", ["mlp", "gru"])
+def test_q_values_start_as_large_whatever_their_scale(preset):
+    def first_q_values(scale):
+        agent = setups.make_agent("ipd", setups.make_hp("ipd", f"hp={preset}", f"hp.qvalue.output_scale={scale}"))
+        return agent.q_values(agent.init(jax.random.key(0)), jnp.ones((4, 2, 4)))
+
+    np.testing.assert_allclose(first_q_values(10.0), first_q_values(1.0), rtol=1e-4)

@@ -77,12 +77,12 @@ def test_tables_and_figures_of_groups(tmp_path):
     text = built(tmp_path, {"ipd": {"title": "IPD", "text": "Read.", "runs": runs, "show": show}})
     lines = text.splitlines()
     assert "## IPD" in lines and "Read." in lines
-    # The mean of both players, for each seed; then mean and standard deviation over seeds.
-    assert f"| our critic | 1 | 100 | {'0.250 | ' * 5}-1.500 |" in lines
-    assert f"| **our critic** | **mean** (sd) of 2 |  | {'**0.375** (0.177) | ' * 5}**-2.000** (0.707) |" in lines
+    # The mean of both players, for each seed; and mean and standard deviation over seeds.
+    assert f"| our critic | 1 | {'0.250 | ' * 5}-1.500 |" in lines
+    assert f"| our critic, iteration 100 | 2 | {'0.375 (0.177) | ' * 5}-2.000 (0.707) |" in lines
+    assert f"| their critic, iteration 100 | 1 | {'0.250 | ' * 5}-1.250 |" in lines  # a single seed has no spread
     # The same over both evaluations, of which the first has rewards of 0.
-    assert f"| our critic | 1 | 0 to 100 | {'0.375 | ' * 5}-0.750 |" in lines
-    assert not any("**their critic**" in line for line in lines)  # a single seed has no spread
+    assert f"| our critic, iteration 100 | 2 | {'0.438 (0.088) | ' * 5}-1.000 (0.354) |" in lines
     where = "0123456701-dirty | Z80, 1, cpu | `python ipd.py hp.seed=2`"
     assert f"| our critic | 2 | 100 | 2.0M | 1.0 | {where} |" in lines
     assert {path.name for path in tmp_path.glob("*.png")} == {"ipd_bars.png", "ipd_curves.png"}
@@ -95,7 +95,7 @@ def test_runs_up_to_an_iteration(tmp_path):
     make_run(tmp_path / "ours/ipd_seed1", "ipd", 1, (-1.0, -2.0))
     section = {"title": "IPD", "runs": {"ours": "ours"}, "show": ["last"]}
     lines = built(tmp_path, {"ipd": section | {"until": 99}}).splitlines()
-    assert f"| ours | 1 | 0 | {'0.500 | ' * 5}0.000 |" in lines
+    assert f"| ours, iteration 0 | 1 | {'0.500 | ' * 5}0.000 |" in lines
     assert any(line.startswith("| ours | 1 | 100 | 2.0M |") for line in lines)  # where it comes from stays whole
 
 
@@ -103,6 +103,38 @@ def test_thresholds_of_the_coin_game(tmp_path):
     make_run(tmp_path / "runs/coin_3x3_seed0", "coin", 0, (0.2, 0.2))
     text = built(tmp_path, {"coin": {"title": "Coin", "runs": {"ours": "runs"}, "show": ["thresholds"]}})
     assert "| ours | strong | 3x3 | 1 of 1 | 61 | 2,000,000 | 100 |" in text.splitlines()
+
+
+def test_when_runs_of_the_ipd_reciprocate(tmp_path):
+    """Seed 1 ends with P(C|DD) = 0.25; of those with 0 one earns too little."""
+    for path, rewards in ((tmp_path / "a/ipd_seed0", (-1.0, -1.0)), (tmp_path / "b/ipd_seed0", (-1.2, -1.2))):
+        make_run(path, "ipd", 0, rewards)
+    make_run(tmp_path / "a/ipd_seed1", "ipd", 1, (-1.0, -1.0))
+    section = {"title": "IPD", "runs": {"a": "a", "b": "b"}, "show": ["reciprocity"]}
+    lines = built(tmp_path, {"ipd": section}).splitlines()
+    assert "| a | 1 of 2 | > 61 | > 2,000,000 | > 100 |" in lines
+    assert "| b | 0 of 1 | > 61 | > 2,000,000 | > 100 |" in lines
+
+
+def test_what_is_missing(tmp_path, capsys, monkeypatch):
+    """Seed 3 is; and seed 2, where it ended early; and all of another board."""
+    for seed in (1, 2):
+        make_run(tmp_path / f"ours/coin_3x3_seed{seed}", "coin", seed, (0.2, 0.2))
+    want = {"path": "ours", "command": "coin_train.py hp.batch_size=8", "seeds": [1, 3], "iterations": 100}
+    section = {"title": "Coin", "runs": {"ours": "ours"}, "wanted": [want, want | {"board": "4x4", "seeds": [1, 2]}]}
+    (tmp_path / "report.yaml").write_text(yaml.safe_dump({"coin": section}))
+    ask = lambda: report.missing(tmp_path)
+    archive = f"python -m loqa.tools.report archive experiments/ours/*_seed* --out {tmp_path}/ours"
+    command = "python coin_train.py -m hp.batch_size=8 hp.seed={} hp.save_dir=experiments/ours"
+    assert ask() == ["# 1 of ours", command.format(3), archive, "# 2 of ours 4x4", command.format("1,2"), archive]
+    metrics = tmp_path / "ours/coin_3x3_seed2/metrics.csv"
+    metrics.write_text("\n".join(metrics.read_text().splitlines()[:2]) + "\n")  # its first evaluation alone
+    assert ask()[1] == command.format("2,3")
+    section["wanted"] = [want | {"seeds": [1, 1]}]
+    (tmp_path / "report.yaml").write_text(yaml.safe_dump({"coin": section}))
+    monkeypatch.setattr("sys.argv", ["report", "missing", str(tmp_path)])
+    report.main()
+    assert capsys.readouterr().out == "nothing is missing\n"
 
 
 def test_the_table_of_a_league(tmp_path):

@@ -277,6 +277,14 @@ def test_progress_is_for_terminals_and_is_overwritten(tmp_path, monkeypatch, is_
     assert shown.count("\n") == (2 if is_terminal else 1)  # what comes next has a line of its own
 
 
+def test_the_first_progress_has_an_eta(capsys, monkeypatch):
+    shown = terminal.Terminal(700, 1000, lambda: None)
+    shown.row(0, 40.0, {"reward": 0.0})
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    shown.progress(100, 42.0)
+    assert capsys.readouterr().out.split("\r\x1b[K")[-1].split() == ["100/700", "50.0k", "0:42", "0:12"]
+
+
 def test_numbers_for_people():
     for function, cases in {
         terminal.human: {

@@ -53,10 +53,10 @@ def test_a_preset_leaves_a_table_and_figures(preset):
         ("hp.seed=42", "finished", "2"),
         ("hp.seed=43", "finished", "2"),
     ]
-    assert "2 jobs, 2 finished" in out
+    assert "job 2 of 2: hp.seed=43\n" in out and "2 jobs, 2 finished" in out
     (place,) = (save_dir / "multirun").iterdir()
     names = {path.name for path in place.iterdir()}
-    assert {"curves.png", "curves.pdf", "tit_for_tat.png", "tit_for_tat.pdf"} <= names
+    assert {"curves.png", "curves.pdf", "cooperation.png", "cooperation.pdf"} <= names
 
 
 def test_a_multirun_keeps_its_seeds_and_their_wandb_runs_apart(preset):

@@ -12,9 +12,18 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BeforeValidator, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
-from loqa.hyperparameters import PUBLISHED_NAMES, CoinHyperparameters, IPDHyperparameters, Section, Switch, Text, show
+from loqa.hyperparameters import (
+    PUBLISHED_NAMES,
+    CoinHyperparameters,
+    Count,
+    IPDHyperparameters,
+    Section,
+    Switch,
+    Text,
+    show,
+)
 
 CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
 NETWORKS = ("logits", "mlp", "gru")
@@ -68,9 +77,14 @@ def _number_of_devices(value: Any) -> int | str:
 
 class JaxConfig(Section):
     num_devices: Annotated[int | str, BeforeValidator(_number_of_devices)]
+    processes: Annotated[tuple[Text, Count, Annotated[int, Field(ge=0)]], Field(strict=False)] | None
     compilation_cache: bool
     jax_debug_nans: bool
     jax_disable_jit: bool
+
+    def contradictions(self):
+        if self.processes and self.processes[2] >= self.processes[1]:
+            yield "processes", f"[address, number, which] with which below {self.processes[1]}"
 
 
 class Config(Section):

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -108,6 +109,13 @@ def train(name: str, cfg: DictConfig, experiment: Callable[[Any], Experiment]) -
     if resumed and resumed.is_finished(config.hp):
         print(f"finished already: {resumed.directory}", flush=True)
         return resumed.directory
+    if jax.process_index():  # of several processes the first one writes and prints
+        elsewhere = tempfile.mkdtemp()
+        changed = {"hp": {"save_dir": elsewhere}, "wandb": {"state": False}}
+        changed = {part: getattr(config, part).model_copy(update=update) for part, update in changed.items()}
+        config = config.model_copy(update=changed)
+        resumed = resumed and resumed._replace(directory=Path(elsewhere))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     num_devices = count_devices(config.jax.num_devices, config.hp)
     with Run(name, config, OmegaConf.to_yaml(cfg, resolve=True), resumed, num_devices) as run:
         trainer.train(config, parts, run)
@@ -117,8 +125,9 @@ def train(name: str, cfg: DictConfig, experiment: Callable[[Any], Experiment]) -
 def count_devices(option: int | str, hp: Hyperparameters) -> int:
     """How many devices share a batch of episodes and its opponents; raises ConfigError if they cannot."""
     available, parts = len(jax.devices()), math.gcd(hp.batch_size, hp.agent_replay_buffer.opponents_per_batch or 0)
-    if option == "auto":
+    if option == "auto" and jax.process_count() == 1:
         return max(number for number in range(1, available + 1) if parts % number == 0)
+    option = available if option == "auto" else option
     if option > available or parts % option:
         allowed = f"at most {available} and a divisor of hp.batch_size and of the number of opponents"
         raise ConfigError(f"jax.num_devices is {option}, but must be auto, or {allowed}: {parts}")
@@ -138,6 +147,9 @@ def _explain(error: Exception, script: str, words: list[str]) -> str:
         return f"the override {show(error.override)} cannot be read, but must be key=value: {error}"
     if isinstance(error, MissingConfigException) and error.options:
         group, _, preset = str(error.missing_cfg_file).rpartition("/")
+        if group == "hydra/launcher":
+            package = f"hydra-{preset.split('_')[0]}-launcher"
+            return f"{group} is {show(preset)}, which is not installed: pip install {package}"
         return f"{group} is {show(preset)}, but must be {' or '.join(error.options)}"
     if isinstance(error, OSError):
         return f"hp.save_dir: {error}"  # of a multirun
@@ -167,7 +179,10 @@ def apply_jax_options(options: JaxConfig) -> None:
         cores = max(1, cores // jobs) if jobs > 0 else 1
         os.environ.setdefault("PJRT_NPROC", str(cores))
     with contextlib.suppress(RuntimeError):  # a multirun's second job in this process has the first one's devices
-        jax.config.update("jax_num_cpu_devices", cores if options.num_devices == "auto" else options.num_devices)
+        here = cores if options.num_devices == "auto" else options.num_devices
+        jax.config.update("jax_num_cpu_devices", here if options.processes is None else here // options.processes[1])
+    if options.processes:
+        jax.distributed.initialize(*options.processes)
     if options.compilation_cache and not jax.config.jax_compilation_cache_dir:
         # By processor, because a home directory may be shared by machines whose programs differ.
         processor = re.sub(r"\W+", "-", provenance.processor())

@@ -6,6 +6,7 @@ once, and the run continues.
 
 import json
 import math
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -158,14 +159,14 @@ class Run:
         self.log_line(f"{clock(last['walltime'])}; files in {short_path(self.directory)}: {names}")
 
     def stop(self, iteration: int | None) -> NoReturn:
-        """Ends the process after `stop_signal`, and a multirun, too; prints how to resume from its checkpoint.
+        """Ends the process after `stop_signal`, here or in another process of the run; prints how to resume.
 
         Raises:
           SystemExit: 128 + the signal's number.
         """
         where = "the beginning (there is no checkpoint)" if iteration is None else f"iteration {iteration}"
-        command = provenance.resume_command(short_path(self.directory))
-        self.log_line(f"stopped by {self.stop_signal.name}. To resume from {where}:\n  {command}")
+        command, received = provenance.resume_command(short_path(self.directory)), self.stop_signal or signal.SIGTERM
+        self.log_line(f"stopped by {received.name}. To resume from {where}:\n  {command}")
         if handler := self._signals.scheduler_handler:
-            handler(self.stop_signal, None)
-        raise SystemExit(128 + self.stop_signal)
+            handler(received, None)
+        raise SystemExit(128 + received)

@@ -21,7 +21,7 @@ class Terminal:
     def __init__(self, total_iterations: int, steps_per_iteration: int, is_stopping: Callable[[], object]):
         self._total_iterations, self._steps_per_iteration = total_iterations, steps_per_iteration
         self._is_stopping = is_stopping
-        self._seconds_per_iteration: float | None = None  # between the last two rows
+        self._seconds_per_iteration: float | None = None  # since the last row
         self._newest: tuple[int, float] | None = None  # iteration and wall time of the last row
         self._num_rows = 0
         self._on_progress_line = False  # the cursor is behind a progress line
@@ -39,11 +39,8 @@ class Terminal:
 
     def row(self, iteration: int, walltime: float, headline: dict[str, float]) -> None:
         """Prints a row of the table of evaluations: how far the run is, and the numbers of `headline`."""
-        if self._newest and iteration > self._newest[0]:
-            seconds = max(walltime - self._newest[1], 1e-9)
-            self._seconds_per_iteration = seconds / (iteration - self._newest[0])
-        self._newest = iteration, walltime
         cells = dict(zip(POSITION, self._position(iteration, walltime), strict=True))
+        self._newest = iteration, walltime
         cells |= {title: short(value).rjust(max(len(title), 6)) for title, value in headline.items()}
         if self._num_rows % HEADER_EVERY == 0:
             self.log_line("  ".join(title.rjust(len(cell)) for title, cell in cells.items()))
@@ -52,6 +49,9 @@ class Terminal:
 
     def _position(self, iteration: int, walltime: float) -> list[str]:
         total, speed, eta = self._total_iterations, "-", "-"
+        if self._newest and iteration > self._newest[0]:
+            seconds = max(walltime - self._newest[1], 1e-9)
+            self._seconds_per_iteration = seconds / (iteration - self._newest[0])
         if self._seconds_per_iteration is not None:
             speed = human(self._steps_per_iteration / self._seconds_per_iteration)
             eta = clock((total - iteration) * self._seconds_per_iteration)

@@ -1,12 +1,13 @@
 """The host's loop: it runs an experiment's iterations, evaluates, logs, saves, checkpoints and hears signals."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from loqa import learner
+from loqa import devices, learner
 from loqa.agent import Agent
 from loqa.learner import TrainState
 from loqa.run.agents import load_params, named_leaves, save_agents
@@ -36,14 +37,12 @@ def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> N
     if state is None:
         params = None if hp.init_from is None else load_params(hp.init_from, agent)
         state = learner.init(agent, hp, key_init, params)
+    state = devices.replicate(state, run.num_devices)
     iterate, evaluate = learner.repeat(experiment.iteration, run.num_devices), jax.jit(experiment.evaluation)
 
     def measure(state: TrainState) -> None:
         with jax.debug_nans(False):  # P(C) is NaN where a policy with memory never was
-            # On one device, and without the buffers, which it does not need.
-            learners = tuple(me._replace(past=None, replay=None) for me in state.learners)
-            on_one = jax.device_put(state._replace(learners=learners), jax.devices()[0])
-            metrics = {k: float(v) for k, v in evaluate(key_evaluation, on_one).items()}
+            metrics = {k: float(v) for k, v in evaluate(key_evaluation, for_evaluation(state)).items()}
         iteration = int(state.iteration)
         position = {"iteration": iteration, "env_steps": iteration * hp.env_steps_per_iteration}
         run.log(position | metrics, {title: metrics[key] for title, key in experiment.columns.items()})
@@ -56,6 +55,10 @@ def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> N
         last = iteration
     if iteration < last:
         run.log_line("compiling the evaluation and the training step ...")
+        if not (jax.config.jax_debug_nans or jax.config.jax_disable_jit):
+            with ThreadPoolExecutor() as pool:  # both at once: XLA does not hold Python's lock
+                pool.submit(lambda: evaluate.lower(key_evaluation, for_evaluation(state)).compile())
+                iterate.lower(state, 0).compile()
         state = iterate(state, 0)  # no iteration: compiled here, it does not count in the first ETA
     if iteration in (0, last) and run.last_iteration != iteration:  # the last one: of a run that was made shorter
         measure(state)
@@ -74,11 +77,18 @@ def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> N
                 last = iteration
         if iteration % hp.save_every == 0 or iteration == last:
             save_agents(run, state)
-        if iteration % hp.checkpoint_every == 0 or iteration == last or run.stop_signal:
+        stopping = devices.in_any_process(run.stop_signal)
+        if iteration % hp.checkpoint_every == 0 or iteration == last or stopping:
             checkpoints.save(state)
-        if run.stop_signal and iteration < last:
+        if stopping and iteration < last:
             run.stop(checkpoints.iteration)
     run.finish(reached=reached, conclude=experiment.conclude)
+
+
+def for_evaluation(state: TrainState) -> TrainState:
+    """The state on one device, without the buffers, which an evaluation does not need."""
+    learners = tuple(me._replace(past=None, replay=None) for me in state.learners)
+    return jax.tree.map(lambda x: x.addressable_data(0), state._replace(learners=learners))
 
 
 def next_stop(iteration: int, last: int, *periods: int) -> int:

@@ -196,7 +196,7 @@ def main() -> None:
         print(f"{len(players)} players of {title(game)}", flush=True)
         path = options.out / "league.csv"
         rows = play_league(game, players, options.steps, options.episodes, options.seed, path)
-        rewards, _, kinds = read_league(path)
+        rewards, kinds = read_league(path)
         head, lines = kind_table(rewards, kinds)
         text = f"{options.episodes} episodes of {options.steps} steps of {title(game)} for each pair. Mean reward a "
         text += f"step of the row's players / of their opponents.\n\n{markdown_table(head, lines)}\n"

@@ -176,8 +176,8 @@ def threshold_figure(groups: Groups, path: Path) -> list[str]:
     return save(figure, path)
 
 
-def read_league(path: Path) -> tuple[np.ndarray, list[str], list[str]]:
-    """Of a league.csv: rewards [N, N], the mean over both seats; names; kinds. Raises ValueError if it is none."""
+def read_league(path: Path) -> tuple[np.ndarray, list[str]]:
+    """Of a league.csv: rewards [N, N], the mean over both seats; kinds. Raises ValueError if it is none."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -188,7 +188,7 @@ def read_league(path: Path) -> tuple[np.ndarray, list[str], list[str]]:
         rewards = np.array([[np.mean(dict(seen)[a, b]) for b in kinds] for a in kinds])
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise ValueError(f"{path} is not a whole league.csv, it lacks {error}") from error
-    return rewards, list(kinds), list(kinds.values())
+    return rewards, list(kinds.values())
 
 
 @in_style
@@ -252,8 +252,7 @@ def conclude_ipd(run: Run, game: MatrixGame, hp: IPDHyperparameters) -> None:
 def draw(figure: str, runs: list[str], out: Path, x: str, metrics: str | None, agent: int) -> list[str]:
     """Draws a figure; returns the names of its files, and its table."""
     if figure == "league":
-        rewards, _, kinds = read_league(Path(runs[0]))
-        return heat_map(rewards, kinds, out)
+        return heat_map(*read_league(Path(runs[0])), out)
     groups = saved_runs.group_runs(saved_runs.read_runs(runs), split_boards=figure != "thresholds")
     if figure == "thresholds":
         return [*threshold_figure(groups, out), saved_runs.threshold_table(groups)]

@@ -1,18 +1,22 @@
-"""Results to publish: `python -m loqa.tools.report archive RUNS --out DIR` and `... build results`.
+"""Results to publish: `python -m loqa.tools.report archive RUNS --out DIR`, `... build results`, `... missing results`.
 
 `archive` copies what documents a finished run: its metrics, its configuration, summary.json with the command, the
 commits and the machine, and its last agents. `build` reads `report.yaml` of a directory of such runs, draws every
-figure and writes every table into its README.md. A section of report.yaml:
+figure and writes every table into its README.md. `missing` prints which of its `wanted` runs are not there, with the
+commands that make them and archive them. A section of report.yaml:
 
     coin_3x3:                          # the first part of the names of its figures
       title: Coin Game, 3x3
       text: what the reader should know
       runs: {calibrated critic: coin_3x3/calibrated, published critic: [a, b]}   # groups to compare
       show: [last, late, curves, thresholds]   # tables and figures, in this order
+      wanted:
+        - {path: coin_3x3/calibrated, command: coin_train.py hp=loqa_calibrated, seeds: [42, 51], iterations: 6000}
 
 `last` is a table of the last evaluations, `late` of the means over the last thousand iterations; `bars`, `curves`,
-`thresholds` and `critic_error` are what these tools draw and write. `until: 2000` leaves out later iterations.
-`league: FILE.csv` in place of `runs` is the heat map and the table of a league.
+`thresholds`, `reciprocity` and `critic_error` are what these tools draw and write. `until: 2000` leaves out later
+iterations. `league: FILE.csv` in place of `runs` is the heat map and the table of a league. `seeds` are the first and
+the last one, `board: 4x4` tells apart runs in one directory.
 """
 
 import json
@@ -27,13 +31,14 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, NonNegativeInt, TypeAdapter, ValidationError
 
-from loqa.tools import critic_error
+from loqa.tools import critic_error, saved_runs
 from loqa.tools.common import decimal, markdown_table, one_line_errors, run_tool, tool_parser
 from loqa.tools.league import kind_table
 from loqa.tools.players import agent_files
 from loqa.tools.plot import group_bars, heat_map, read_league, seed_curves, threshold_figure
-from loqa.tools.saved_runs import TITLES, Groups, SavedRun, group_runs, read_runs, shown_columns, threshold_table
+from loqa.tools.saved_runs import TITLES, Groups, SavedRun, group_runs, read_runs, shown_columns
 
+RECIPROCITY = ["self_play", "p_0_CC_C", "p_0_DD_C"]  # against environment steps
 ARCHIVED = ("config.yaml", "metrics.csv", "summary.json")
 LEAGUE_NOTE = "Mean reward a step of the row's player / of its opponent, means over all pairs and both seats."
 
@@ -68,23 +73,27 @@ def _summary(run: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a run's summary: {error}") from error
 
 
-def last_evaluations(groups: Groups, window: int = 0) -> str:
-    """A line for each run, the means over the evaluations of its last `window` iterations, and for each group."""
+def last_evaluations(groups: Groups, window: int = 0, each: bool = False) -> str:
+    """Means over the evaluations of the last `window` iterations: a line for each group, or with `each` each run."""
     columns = shown_columns(sum(groups.values(), []))
     lines = []
     for label, members in groups.items():
-        table = []
+        table, ends = [], {f"{run.metrics['iteration'][-1]:.0f}" for run in members}
         for run in members:
-            iterations = run.metrics["iteration"]
-            late = iterations >= iterations[-1] - window
+            late = run.metrics["iteration"] >= run.metrics["iteration"][-1] - window
             table.append([run.metrics[column][late].mean() for column in columns])
-            when = " to ".join(f"{i:.0f}" for i in np.unique(iterations[late][[0, -1]]))
-            lines.append([label, str(run.seed), when, *map(decimal, table[-1])])
+        if each:
+            lines += [[label, f"{run.seed}", *map(decimal, row)] for run, row in zip(members, table, strict=True)]
+            continue
+        cells = [decimal(mean) for mean in np.mean(table, 0)]
         if len(members) > 1:
-            spread = zip(np.mean(table, 0), np.std(table, 0, ddof=1), strict=True)
-            cells = [f"**{decimal(mean)}** ({decimal(sd)})" for mean, sd in spread]
-            lines.append([f"**{label}**", f"**mean** (sd) of {len(members)}", "", *cells])
-    return markdown_table(["", "seed", "iteration", *(TITLES[column] for column in columns)], lines)
+            cells = [f"{mean} ({decimal(sd)})" for mean, sd in zip(cells, np.std(table, 0, ddof=1), strict=True)]
+        lines.append([f"{label}, iteration {', '.join(sorted(ends))}", f"{len(members)}", *cells])
+    titles = [TITLES[column] for column in columns]
+    if each:
+        return markdown_table(["last evaluation", "seed", *titles], lines)
+    what = f"mean of the last {window} iterations" if window else "last evaluation"
+    return markdown_table([f"{what}, mean (sd)", "seeds", *titles], lines)
 
 
 PARTS = {  # what `show` may name: its table, its figure
@@ -92,9 +101,20 @@ PARTS = {  # what `show` may name: its table, its figure
     "late": (partial(last_evaluations, window=1000), None),
     "bars": (None, group_bars),
     "curves": (None, seed_curves),
-    "thresholds": (threshold_table, threshold_figure),
+    "thresholds": (saved_runs.threshold_table, threshold_figure),
+    "reciprocity": (saved_runs.reciprocity_table, partial(seed_curves, columns=RECIPROCITY, x_axis="env_steps")),
     "critic_error": (lambda groups: critic_error.table(), critic_error.draw),
 }
+
+
+class Wanted(BaseModel, extra="forbid"):
+    """Runs that a section of report.yaml wants: of `command` with seeds from the first to the last."""
+
+    path: str
+    command: str
+    seeds: tuple[int, int]
+    iterations: int
+    board: str = ""
 
 
 class Section(BaseModel, extra="forbid"):
@@ -106,24 +126,47 @@ class Section(BaseModel, extra="forbid"):
     show: list[Literal[*PARTS]] = []
     until: NonNegativeInt = 2**31
     league: str = ""
+    wanted: list[Wanted] = []
 
 
-def build(directory: Path) -> None:
-    """Draws and writes everything that `report.yaml` of a directory names; raises OSError or ValueError."""
+def read_sections(directory: Path) -> dict[str, Section]:
+    """The sections of a directory's `report.yaml`; raises OSError or ValueError."""
     path = directory / "report.yaml"
     try:
-        sections = TypeAdapter(dict[str, Section]).validate_python(yaml.safe_load(path.read_text("utf-8")))
+        return TypeAdapter(dict[str, Section]).validate_python(yaml.safe_load(path.read_text("utf-8")))
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
     except ValidationError as error:
         wrong = error.errors()[0]
         raise ValueError(f"{path}, {'.'.join(map(str, wrong['loc']))}: {wrong['msg']} (see --help)") from error
+
+
+def missing(directory: Path) -> list[str]:
+    """What makes the runs that `report.yaml` of a directory wants and that are not there; raises as `read_sections`."""
+    lines = []
+    for one in (one for section in read_sections(directory).values() for one in section.wanted):
+        path, new = directory / one.path, f"experiments/{one.path}"
+        runs = read_runs([str(path)]) if any(path.rglob("metrics.csv")) else []
+        runs = [
+            run for run in runs if run.metrics["iteration"][-1] >= one.iterations or _summary(run.path).get("reached")
+        ]
+        there = {run.seed for run in runs if one.board in ("", run.board)}
+        if seeds := [f"{seed}" for seed in range(one.seeds[0], one.seeds[1] + 1) if seed not in there]:
+            script, *words = one.command.split()
+            lines.append(f"# {len(seeds)} of {one.path} {one.board}".rstrip())
+            lines.append(f"python {' '.join([script, '-m', *words])} hp.seed={','.join(seeds)} hp.save_dir={new}")
+            lines.append(f"python -m loqa.tools.report archive {new}/*_seed* --out {path}")
+    return lines
+
+
+def build(directory: Path) -> None:
+    """Draws and writes everything that `report.yaml` of a directory names; raises OSError or ValueError."""
     text = ["# Results", "Written by `python -m loqa.tools.report build` from the files beside it."]
-    for name, section in sections.items():
+    for name, section in read_sections(directory).items():
         print(name, flush=True)
         text += [f"## {section.title}", section.text.strip()]
         if section.league:
-            rewards, _, kinds = read_league(directory / section.league)
+            rewards, kinds = read_league(directory / section.league)
             heat_map(rewards, kinds, directory / f"{name}.png")
             text += [markdown_table(*kind_table(rewards, kinds)), LEAGUE_NOTE, f"![Heat map]({name}.png)"]
         words = [(label, path) for label, paths in section.runs.items() for path in np.atleast_1d(paths)]
@@ -140,12 +183,12 @@ def build(directory: Path) -> None:
             if draw:
                 draw(groups, directory / f"{name}_{part}.png")
                 text.append(f"![{part}]({name}_{part}.png)")
-        text.append(_origins(runs) if runs else "")
+        text.append(_origins(runs, last_evaluations(group_runs(shown), each=True)) if runs else "")
     (directory / "README.md").write_text("\n\n".join(filter(None, text)) + "\n", encoding="utf-8")
 
 
-def _origins(runs: Sequence[SavedRun]) -> str:
-    """Where the numbers come from: a line for each run."""
+def _origins(runs: Sequence[SavedRun], last: str) -> str:
+    """Each run, folded: its `last` evaluation, and where its numbers come from."""
     lines = []
     for run in runs:
         iteration, steps, seconds = (run.metrics[x][-1] for x in ("iteration", "env_steps", "walltime"))
@@ -156,12 +199,12 @@ def _origins(runs: Sequence[SavedRun]) -> str:
         lines.append([*line, ", ".join(commits), machine, f"`{summary['command']}`" if summary else ""])
     head = ["", "seed", "iterations", "env steps", "minutes", "commits", "processor, cores, device", "command"]
     table = markdown_table(head, lines, text_columns=(0, 5, 6, 7))
-    return f"<details><summary>Where these runs come from</summary>\n\n{table}\n\n</details>"
+    return f"<details><summary>Each run, its command and machine</summary>\n\n{last}\n\n{table}\n\n</details>"
 
 
 def main() -> None:
     parser = tool_parser("report", __doc__)
-    parser.add_argument("command", choices=("archive", "build"))
+    parser.add_argument("command", choices=("archive", "build", "missing"))
     parser.add_argument("directories", nargs="+", type=Path, help="runs to archive, or where report.yaml is")
     parser.add_argument("--out", type=Path, help="the directory to archive to")
     parser.add_argument("--without-agents", action="store_true", help="archive no agents")
@@ -169,6 +212,8 @@ def main() -> None:
     with one_line_errors(parser):
         if options.command == "build":
             build(options.directories[0])
+        elif options.command == "missing":
+            print(*(missing(options.directories[0]) or ["nothing is missing"]), sep="\n")
         elif options.out:
             print(*archive(options.directories, options.out, not options.without_agents), sep="\n")
         else:

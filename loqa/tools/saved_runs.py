@@ -17,7 +17,7 @@ import yaml
 from loqa.games.ipd import STATES
 from loqa.run.config import flat
 from loqa.run.metrics_file import read_metrics
-from loqa.thresholds import THRESHOLDS, passes
+from loqa.thresholds import THRESHOLDS, reciprocates, threshold_passed
 from loqa.tools.common import markdown_table, split_label
 
 # The columns that tables and figures show, with their titles, in their order; rewards and coins: a step.
@@ -190,23 +190,37 @@ class Summary(NamedTuple):
         return f"{self.mean:,.0f}{interval.replace('inf', 'never')}"
 
 
+def summary(runs: list[SavedRun], passed: list[np.ndarray], unit: str) -> Summary:
+    """Of runs, with the evaluations [...] of each that passed."""
+    ends = np.array([run.metrics[unit][p.argmax() if p.any() else -1] for run, p in zip(runs, passed, strict=True)])
+    times = np.where([p.any() for p in passed], ends, NEVER)
+    return Summary(times, interquartile_mean(ends), interquartile_mean(times), *bootstrap_interval(times))
+
+
 def summarise(runs: list[SavedRun], threshold: str, unit: str) -> dict[int, Summary]:
     """By size of the board, ascending; raises ValueError for a run without a square one."""
-    by_size: dict[int, list[tuple[float, float]]] = {}  # for each run: when it passed, and when it did or ended
+    by_size: dict[int, list[SavedRun]] = {}
     for run in runs:
         height, _, width = run.board.partition("x")
-        against_defect = run.metrics.get("always_defect_0_mean_rewards_a")
-        if not height or height != width or against_defect is None:
+        if not height or height != width or "always_defect_0_mean_rewards_a" not in run.metrics:
             raise ValueError(f"{run.path} is not a run of the Coin Game on a known square board")
-        passed = passes(run.metrics["self_play"], against_defect, int(height), threshold)
-        end = run.metrics[unit][passed.argmax() if passed.any() else -1]
-        by_size.setdefault(int(height), []).append((end if passed.any() else NEVER, end))
-    summaries = {}
-    for size in sorted(by_size):
-        times, ends = np.array(by_size[size]).T
-        means = interquartile_mean(ends), interquartile_mean(times)
-        summaries[size] = Summary(times, *means, *bootstrap_interval(times))
-    return summaries
+        by_size.setdefault(int(height), []).append(run)
+    passed = lambda size: [threshold_passed(run.metrics, size, threshold) for run in by_size[size]]
+    return {size: summary(by_size[size], passed(size), unit) for size in sorted(by_size)}
+
+
+def reciprocity_table(groups: Groups) -> str:
+    """A Markdown table: what it takes runs of the IPD to reciprocate; raises ValueError for other runs."""
+    lines = []
+    for label, runs in groups.items():
+        try:
+            passed = [reciprocates(run.metrics) for run in runs]
+        except KeyError as error:
+            raise ValueError(f"{runs[0].path} is not a run of the IPD") from error
+        reached = f"{sum(p.any() for p in passed)} of {len(runs)}"
+        lines.append([label or "this code", reached, *(str(summary(runs, passed, unit)) for unit in UNITS)])
+    table = markdown_table(["", "seeds that reach it", *UNITS.values()], lines)
+    return f"{table}\n\n{TABLE_NOTE.partition(' Published')[0]}"
 
 
 def threshold_table(groups: Groups) -> str:

@@ -2,10 +2,13 @@
 
 import atexit
 import json
+import math
+import os
 import textwrap
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -14,6 +17,8 @@ from omegaconf import DictConfig
 from loqa.tools.common import write_csv
 from loqa.tools.saved_runs import group_runs, read_runs, shown_columns
 
+SWEPT = "LOQA_SWEPT"  # environment variable: how many jobs a multirun has, and the keys in which they differ
+
 
 class Sweep(Callback):
     """Hydra's callback, in the process of each job: notes the jobs in `jobs/`, and sums them up at the end."""
@@ -21,9 +26,19 @@ class Sweep(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         # At the exit of the process, because Hydra calls nothing after a job that failed, or Ctrl-C.
         atexit.register(summarise, Path(config.hydra.sweep.dir))
+        params = [f"{key}={values}" for key, values in (config.hydra.sweeper.params or {}).items()]
+        words = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
+        swept = {word.key_or_group: word for word in words}  # the command line's in place of the experiment's
+        swept = {key: word for key, word in swept.items() if word.is_sweep_override()}
+        number = math.prod(len(list(word.sweep_iterator())) for word in swept.values())
+        os.environ[SWEPT] = json.dumps([number, *swept])  # jobs may be in other processes
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         _note(config, {"status": "killed"})  # which stays if the job has no chance to write more
+        if config.hydra.mode is RunMode.MULTIRUN and SWEPT in os.environ:
+            number, *swept = json.loads(os.environ[SWEPT])
+            words = [word for word in config.hydra.overrides.task if word.split("=")[0] in swept]
+            print(f"\njob {config.hydra.job.num + 1} of {number}: {' '.join(words)}", flush=True)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         result = str(job_return._return_value)  # the run's directory, or an error, which the property would raise
@@ -64,7 +79,7 @@ def summarise(directory: Path) -> None:
 
             plot.seed_curves(group_runs(runs), directory / "curves")
             if "p_0_START_C" in runs[0].metrics:
-                plot.group_bars(group_runs(runs), directory / "tit_for_tat")
+                plot.group_bars(group_runs(runs), directory / "cooperation")
             elif len({run.board for run in runs}) > 1:
                 plot.threshold_figure(group_runs(runs, split_boards=False), directory / "thresholds")
     except (OSError, ValueError) as error:
