@@ -42,7 +42,7 @@ def experiment(hp: CoinHyperparameters) -> Experiment:
         return hp.stop_at if held else None
 
     def conclude(run: Run) -> None:
-        from loqa.tools.conclusion import conclude_coin  # here, because matplotlib is slow to import
+        from loqa.tools.plot import conclude_coin  # here, because matplotlib is slow to import
 
         conclude_coin(run)
 

@@ -134,7 +134,7 @@ def experiment(hp: IPDHyperparameters) -> Experiment:
     learning_rule = pola.make_iteration if hp.lookahead else make_iteration  # hp=lola and hp=pola, to compare with
 
     def conclude(run: Run) -> None:
-        from loqa.tools.conclusion import conclude_ipd  # here, because matplotlib is slow to import
+        from loqa.tools.plot import conclude_ipd  # here, because matplotlib is slow to import
 
         conclude_ipd(run, agent.game, hp)
 

@@ -25,8 +25,7 @@ from loqa.run.agents import save_agent
 from loqa.run.config import CONFIGS, parse
 from loqa.run.launch import compose
 from loqa.tools import league
-from loqa.tools.against import compare
-from loqa.tools.league import kind_table, play_league
+from loqa.tools.league import compare, kind_table, play_league
 from loqa.tools.players import choose_players, scripted
 
 IPD = MatrixGame()

@@ -10,18 +10,20 @@ from PIL import Image
 
 from loqa.games.ipd import STATES, MatrixGame
 from loqa.thresholds import is_tit_for_tat, threshold_held
-from loqa.tools import conclusion, figures, plot
-from loqa.tools.aggregate import (
+from loqa.tools import plot
+from loqa.tools.common import split_label
+from loqa.tools.plot import over_seeds
+from loqa.tools.saved_runs import (
     PUBLISHED_SECONDS,
     PUBLISHED_SIZES,
+    SavedRun,
     bootstrap_interval,
+    group_runs,
     interquartile_mean,
+    read_runs,
     summarise,
     threshold_table,
 )
-from loqa.tools.common import split_label
-from loqa.tools.figures import over_seeds
-from loqa.tools.saved_runs import SavedRun, group_runs, read_runs
 
 
 def image_size(path):
@@ -55,16 +57,16 @@ class FakeRun:
 @pytest.mark.parametrize("rows", [1, 4])
 def test_the_figures_of_a_finished_run(tmp_path, monkeypatch, rows):
     drawn = []
-    curves = figures.draw_seed_curves
-    monkeypatch.setattr(figures, "draw_seed_curves", lambda *args: drawn.append(args[2]) or curves(*args))
+    curves = plot.draw_seed_curves
+    monkeypatch.setattr(plot, "draw_seed_curves", lambda *args: drawn.append(args[2]) or curves(*args))
     run = FakeRun(tmp_path, rows)
-    conclusion.conclude_coin(run)
+    plot.conclude_coin(run)
     assert {"own_coins_0", "always_defect_0_mean_rewards_a", "self_play", "qvalue_0_bias"} <= set(drawn)
     image_size(tmp_path / "curves.png")
     assert run.lines[-1].split()[:3] == ["paper,", "3x3", "0.316"] and "this run" in run.lines[-2]
     drawn.clear()
     run = FakeRun(tmp_path, rows, learners=2)
-    conclusion.conclude_ipd(run, MatrixGame(), SimpleNamespace(num_learners=2))
+    plot.conclude_ipd(run, MatrixGame(), SimpleNamespace(num_learners=2))
     assert {f"p_{i}_{state}_C" for i in (0, 1) for state in STATES} < set(drawn)
     assert all(image_size(tmp_path / name) for name in ("curves.png", "cooperation_0.png", "cooperation_1.png"))
     assert run.lines[1] == run.lines[3] == f"tit-for-tat: {'yes' if rows == 1 else 'no'}"  # P(C) and rewards decay
@@ -259,7 +261,7 @@ def run_plot(monkeypatch, *words):
 @pytest.mark.parametrize("x_axis, last", [("iteration", 200), ("env_steps", 10000), ("walltime", 20.42)])
 def test_curves_are_drawn_against_each_axis(sweep, monkeypatch, capsys, x_axis, last):
     drawn = []
-    monkeypatch.setattr(figures, "over_seeds", lambda *args: drawn.append(over_seeds(*args)) or drawn[-1])
+    monkeypatch.setattr(plot, "over_seeds", lambda *args: drawn.append(over_seeds(*args)) or drawn[-1])
     out = sweep / "new" / "curves"
     words = [f"3x3={sweep}/sweep/{seed} 0.9 3" for seed in (42, 43)] + [f"4x4={sweep}/sweep/42 0.9 4"]
     run_plot(monkeypatch, "curves", *words, "--x", x_axis, "--out", out)
@@ -285,7 +287,7 @@ def test_bars_thresholds_and_league_are_written(sweep, monkeypatch, capsys):
     save(sweep / "league.csv", header, *pairs)
     run_plot(monkeypatch, "league", sweep / "league.csv", "--out", sweep / "map")
     image_size(sweep / "map.png")
-    rewards, kinds = figures.read_league(sweep / "league.csv")
+    rewards, kinds = plot.read_league(sweep / "league.csv")
     assert rewards.tolist() == [[0, 2], [3, 0]] and kinds == ["k", "l"]
     save(sweep / "league.csv", header, *pairs[:3])
     with pytest.raises(SystemExit, match="2"):

@@ -24,7 +24,7 @@ import numpy as np
 from loqa.games.ipd import STATES
 from loqa.games.payoffs import PAYOFFS, TITLES, Payoffs
 from loqa.tools.common import decimal, markdown_table, one_line_errors, run_tool, tool_parser, whole, write_csv
-from loqa.tools.figures import group_bars
+from loqa.tools.plot import group_bars
 from loqa.tools.saved_runs import SavedRun
 
 # The rewards of POLA's prisoner's dilemma, whose factor of contribution is 1.33.

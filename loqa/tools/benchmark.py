@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr
 
-import coin_train
-import ipd
+from ipd import make_iteration
 from loqa import learner
 from loqa.networks import gru
+from loqa.run.agents import game_and_agent
 from loqa.run.config import CONFIGS, parse
 from loqa.run.launch import compose
 from loqa.run.metrics_file import read_metrics
@@ -44,17 +45,12 @@ SETTINGS = {
     "Coin 3x3, batch 512, 64 opponents": SIXTY_FOUR,
     "Coin 7x7, batch 512": "coin_train.py hp.game.height=7 hp.game.width=7",
 }
-EXPERIMENTS = {"ipd": ipd.experiment, "coin": coin_train.experiment}
 SEEDS = (42, 43, 44)
 
 
 def seconds(function: Callable[..., jax.Array], *args: jax.Array) -> float:
     """The median time of seven calls, after a first one."""
-    times = []
-    for _ in range(8):
-        start = time.perf_counter()
-        jax.block_until_ready(function(*args))
-        times.append(time.perf_counter() - start)
+    times = timeit.repeat(lambda: jax.block_until_ready(function(*args)), number=1, repeat=8)
     return float(np.median(times[1:]))
 
 
@@ -96,9 +92,9 @@ def iteration_flops(words: str) -> float:
     script, *overrides = words.split()
     name = "ipd" if script == "ipd.py" else "coin"
     hp = parse(compose(name, overrides), CONFIGS[name]).hp
-    experiment = EXPERIMENTS[name](hp)
-    state = jax.eval_shape(lambda: learner.init(experiment.agent, hp, jax.random.key(0)))
-    return matmul_flops(jax.make_jaxpr(experiment.iteration)(state).jaxpr)
+    _, agent = game_and_agent(name, hp)
+    state = jax.eval_shape(lambda: learner.init(agent, hp, jax.random.key(0)))
+    return matmul_flops(jax.make_jaxpr(make_iteration(hp, agent))(state).jaxpr)
 
 
 def run_script(words: str, is_done: Callable[[dict[str, Any]], bool]) -> tuple[dict[str, Any], float, float]:

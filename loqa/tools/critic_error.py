@@ -21,9 +21,8 @@ from loqa.rollout import draw_noise, rollout
 from loqa.run.config import IPDConfig, parse
 from loqa.run.launch import compose
 from loqa.tools.common import markdown_table, one_line_errors, run_tool, tool_parser
-from loqa.tools.figures import draw_seed_curves
+from loqa.tools.plot import draw_seed_curves, in_style, legend_below, panels, save
 from loqa.tools.saved_runs import Groups, group_runs, read_runs
-from loqa.tools.style import in_style, legend_below, panels, save
 
 GAME_LENGTH, DISCOUNT = 50, 0.96  # the paper's
 BATCH, BATCHES = 4096, 32
@@ -84,7 +83,6 @@ def draw(groups: Groups, path: Path) -> list[str]:
     gradients = expected_gradients()[0].sum(2)  # of both losses
     for axes, title, push in zip(grid, WAYS, np.moveaxis(gradients, 1, 0), strict=False):
         axes.plot(ERRORS, push, label=STATES)
-        axes.grid()
         axes.set(title=title, xlabel="error of all Q-values", ylabel="push to cooperation")
     if groups:
         draw_seed_curves(grid[2], groups, "qvalue_0_bias", "iteration")

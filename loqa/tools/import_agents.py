@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from omegaconf import OmegaConf
 
@@ -22,7 +23,9 @@ from loqa.agent import AgentParams
 from loqa.run.agents import check_shapes, read_npz, rebuild, save_agent
 from loqa.run.launch import compose
 from loqa.tools.common import one_line_errors, run_tool, split_label, tool_parser
-from loqa.tools.mfos import ACTIONS, mfos_params
+from loqa.tools.players import MFOSPlayer
+
+ACTIONS = [1, 0, 3, 2]  # M-FOS's and POLA's are right, left, down, up; ours are left, right, up, down
 
 
 class Inert:
@@ -41,11 +44,6 @@ class Inert:
         return np.frombuffer(data, kind).reshape(shape, order="F" if fortran else "C")
 
 
-def numpy_buffer(data: Any, dtype: Any, shape: Any, order: str) -> Inert:
-    """How protocol 5 writes an array of NumPy."""
-    return Inert(state=(1, shape, dtype, order == "F", data))
-
-
 def torch_tensor(storage: bytes, offset: int, shape: tuple, strides: tuple, *_: Any) -> np.ndarray:
     """A tensor of PyTorch on the bytes of its storage; NumPy refuses a shape that does not lie within them."""
     return np.ndarray(shape, "<f4", storage, 4 * offset, [4 * stride for stride in strides])
@@ -54,7 +52,9 @@ def torch_tensor(storage: bytes, offset: int, shape: tuple, strides: tuple, *_: 
 STAND_INS = {
     **dict.fromkeys(("numpy.core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype"), Inert),
     **dict.fromkeys(("collections.OrderedDict", "flax.core.frozen_dict.FrozenDict"), dict),
-    "numpy.core.numeric._frombuffer": numpy_buffer,
+    "numpy.core.numeric._frombuffer": lambda data, dtype, shape, order: Inert(  # how protocol 5 writes an array
+        state=(1, shape, dtype, order == "F", data)
+    ),
     "jax._src.array._reconstruct_array": lambda function, args, state, aval: Inert(state=state),
     "_codecs.encode": lambda text, encoding: text.encode("latin1"),  # how protocol 2 writes bytes
     "torch._utils._rebuild_tensor_v2": torch_tensor,
@@ -117,6 +117,34 @@ def gru_network_params(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[st
     params |= {f"{kind}_in": gates(kind, "ir", "iz", "in") for kind in ("kernel", "bias")}
     params |= {"kernel_hidden": gates("kernel", "hr", "hz", "hn"), "bias_hidden": gates("bias", "hn")}
     return {"params": params | {"output": dense("linear_end")}}
+
+
+def mfos_params(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The parameters of an `MFOSPlayer` from the arrays by PyTorch's names (`conv_a_0.weight` [16, 7, 3, 3] etc.).
+
+    A convolution with circular padding becomes a dense layer on the board's cells; the plane of zeros goes.
+    Raises KeyError where an array is missing, TypeError or ValueError where they do not fit together.
+    """
+    dense = lambda name: {"kernel": arrays[f"{name}.weight"].T, "bias": arrays[f"{name}.bias"]}
+    params = {"linear": dense("linear_a_0"), "output": dense("linear_a")}
+    params["output"] = {kind: x[..., ACTIONS] for kind, x in params["output"].items()}
+    side = math.isqrt(len(params["linear"]["kernel"]) // len(arrays["conv_a_1.bias"]))
+    for i, planes in ((0, slice(6)), (1, slice(None))):
+        weight, bias = arrays[f"conv_a_{i}.weight"][:, planes], arrays[f"conv_a_{i}.bias"]
+        kernel = np.zeros((weight.shape[1], side, side, len(bias), side, side), np.float32)
+        for row, column, y, x in np.ndindex(side, side, 3, 3):  # from (row + y - 1, column + x - 1) on the torus
+            kernel[:, (row + y - 1) % side, (column + x - 1) % side, :, row, column] += weight[:, :, y, x].T
+        kernel = kernel.reshape(-1, bias.size * side**2)
+        params[f"conv_{i}"] = {"kernel": kernel, "bias": np.repeat(bias, side**2)}
+    # PyTorch's reset and update gates have two biases, which are added; their order, r, z, n, is ours.
+    bias = arrays["GRU_a.bias_hh_l0"]
+    size = len(bias) // 3
+    both = arrays["GRU_a.bias_ih_l0"] + np.where(np.arange(3 * size) < 2 * size, bias, 0)
+    params["gates"] = {"kernel": arrays["GRU_a.weight_ih_l0"].T, "bias": both}
+    params |= {"kernel_hidden": arrays["GRU_a.weight_hh_l0"].T, "bias_hidden": bias[2 * size :]}
+    player = MFOSPlayer(size, side**2)
+    jax.eval_shape(player.act, params, player.initial_hidden(), jnp.zeros(4 * side**2))
+    return params
 
 
 def published_agents(arrays: Mapping[str, np.ndarray], second: bool = False) -> list[AgentParams]:

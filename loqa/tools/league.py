@@ -6,10 +6,11 @@ game play too. Each pair, a player with itself included, plays once, or in both 
 
 Written to --out: league.csv (a row for each pair), league.md and league.tex (means by kind), league.png and
 league.pdf (the heat map). A league that was killed continues: what its league.csv has is not played again.
---against holds it against published means (see loqa/tools/against.py); the exit code is 1 if they disagree.
+--against holds it against published means (see docs/league.md); the exit code is 1 if they disagree.
 """
 
 import csv
+import json
 import re
 import sys
 import time
@@ -24,12 +25,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from loqa.rollout import Noise, Player, draw_noise, rollout
-from loqa.tools.against import compare
 from loqa.tools.common import decimal, markdown_table, one_line_errors, run_tool, tool_parser, whole, write_csv
-from loqa.tools.figures import heat_map, read_league
 from loqa.tools.players import Game, LeaguePlayer, add_game_options, choose_players, title
+from loqa.tools.plot import heat_map, in_style, legend_below, panels, read_league, save
 
 PAIRS_AT_ONCE = 8  # enough to fill the processor, few enough for its memory
+PUBLISHED_EPISODES = 32  # of which each published mean is
 
 Row = dict[str, Any]  # of league.csv
 
@@ -113,6 +114,65 @@ def latex(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     row = lambda cells: " & ".join(re.sub(r"([_%&#$])", r"\\\1", cell) for cell in cells) + r" \\"
     body = [r"\toprule", row(head), r"\midrule", *map(row, lines), r"\bottomrule", r"\end{tabular}"]
     return "\n".join([rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", *body]) + "\n"
+
+
+def read_published(path: Path, steps: int) -> dict[str, list[tuple[str, str, float, float]]]:
+    """The rows by section, of those with episodes of `steps`; raises OSError, or ValueError if there are none.
+
+    Its JSON is {"NAME": {"steps": 50, "rows": [[PLAYER, PLAYER, its mean reward a step, the other's]]}}.
+    """
+    try:
+        parts = {name: part for name, part in json.loads(path.read_text("utf-8")).items() if "rows" in part}
+        lengths = sorted({part["steps"] for part in parts.values()})
+        parts = {name: part["rows"] for name, part in parts.items() if part["steps"] == steps}
+        rows = {name: [(a, b, float(x), float(y)) for a, b, x, y in part] for name, part in parts.items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a published league (see docs/league.md): {error!r}") from error
+    if not rows:
+        raise ValueError(f"--steps is {steps}, but must be one of {lengths}, the steps in {path}")
+    return rows
+
+
+@in_style
+def compare(path: Path, ours: Sequence[Row], steps: int, episodes: int, out: Path) -> bool:
+    """Whether the rows of a league.csv agree with published ones. Prints how, by section.
+
+    The standard error of the difference to our mean of N episodes with standard deviation s is s sqrt(1/32 + 1/N).
+    Leagues agree where no difference is above four of them and their root mean square, which is about 1 for the
+    same game and the same agents, is at most 1.2. Writes the table as against.md, and the means as against.png and
+    .pdf, to `out`. Raises as `read_published`, and ValueError where no published pair was played.
+    """
+    played = {}  # by the names of two players: [mean or standard deviation, player]
+    for row in ours:
+        both = np.array([[float(row[f"{name}_{i}"]) for i in (0, 1)] for name in ("mean_reward", "sd")])
+        played[row["player_0"], row["player_1"]] = both
+        played.setdefault((row["player_1"], row["player_0"]), both[:, ::-1])
+    lines, agree = [], True
+    figure, (axes,) = panels(1, (3.2, 3.0))
+    for section, rows in read_published(path, steps).items():
+        known = [row for row in rows if row[:2] in played]
+        if not known:
+            continue
+        theirs, both = np.array([row[2:] for row in known]), np.array([played[row[:2]] for row in known])
+        error = np.maximum(both[:, 1], 1e-6) * np.sqrt(1 / PUBLISHED_EPISODES + 1 / episodes)
+        z = (both[:, 0] - theirs) / error
+        share, size = (np.abs(z) <= 4).mean(), np.sqrt((z**2).mean())
+        k, i = np.unravel_index(np.abs(z).argmax(), z.shape)
+        worst = f"{known[k][i]} with {known[k][1 - i]}: "
+        worst += f"{decimal(theirs[k, i])}, {decimal(both[k, 0, i])}, {z[k, i]:.1f}"
+        lines.append([section, str(len(rows)), str(len(known)), f"{share:.2%}", f"{size:.2f}", worst])
+        axes.plot(theirs.ravel(), both[:, 0].ravel(), ".", markersize=2, label=section)
+        agree &= bool(share == 1 and size <= 1.2)
+    if not lines:
+        raise ValueError(f"{path} has no pair of these players, whose names are those of the agents' files")
+    axes.axline((0, 0), slope=1, color="black", linewidth=0.5)
+    axes.set(xlabel="published mean reward a step", ylabel="ours", aspect="equal")
+    legend_below(figure, axes)
+    head = ["section", "rows", "played", "within 4 standard errors", "root mean square", "worst: theirs, ours, errors"]
+    text = f"{markdown_table(head, lines, (0, 5))}\n\nThe leagues {'agree' if agree else 'disagree'}.\n"
+    (out / "against.md").write_text(text)
+    print(f"\n{text}", *save(figure, out / "against"), sep="\n")
+    return agree
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from loqa.games.coin import CoinGame
 from loqa.rollout import Trajectories, draw_noise, rollout
 from loqa.tools.common import one_line_errors, run_tool, tool_parser, whole
 from loqa.tools.players import Game, LeaguePlayer, add_game_options, choose_players
-from loqa.tools.style import COLORS
+from loqa.tools.plot import COLORS
 
 MOVES = ("left", "right", "up", "down")
 PALE = {"a": "#CFE4F2", "b": "#FBDFCC"}  # the coins, in their owners' colours
@@ -31,9 +31,6 @@ def play_episode(game: Game, players: tuple[LeaguePlayer, LeaguePlayer], steps: 
     _, _, seats, params = zip(*players, strict=True)
     played = jax.jit(partial(rollout, game, seats))(params, draw_noise(jax.random.key(seed), steps, 1))
     return jax.tree.map(lambda x: np.asarray(x)[:, :, 0], played)
-
-
-# ------------------------------------------------------------------------------------------------ the Coin Game
 
 
 class Scene(NamedTuple):
@@ -92,9 +89,6 @@ def draw_scene(game: CoinGame, scene: Scene, heads: list[str]) -> Image.Image:
     return image
 
 
-# ----------------------------------------------------------------------------- the iterated prisoner's dilemma
-
-
 def ipd_strip(actions: np.ndarray, heads: list[str]) -> Image.Image:
     """A picture of the moves [T, 2] below `heads`, STRIP a line: blue cooperates, orange defects."""
     size, top = 28, 30 + 22 * len(heads)
@@ -132,11 +126,9 @@ def main() -> None:
         if out.suffix != suffix:
             raise ValueError(f"--out is {out}, but the picture of this game is a {suffix} file")
         out.parent.mkdir(parents=True, exist_ok=True)
-
-    episode = play_episode(game, players, options.steps, options.seed)
-    scores = zip("AB", players, episode.rewards.T, strict=True)
-    heads = [f"{letter}  {one.name}: {x.sum():.0f}, {x.mean():.3f} a step" for letter, one, x in scores]
-    with one_line_errors(parser):  # before the text, whose reader may be gone
+        episode = play_episode(game, players, options.steps, options.seed)
+        scores = zip("AB", players, episode.rewards.T, strict=True)
+        heads = [f"{letter}  {one.name}: {x.sum():.0f}, {x.mean():.3f} a step" for letter, one, x in scores]
         if isinstance(game, CoinGame):
             scenes = coin_scenes(game, episode)
             film = [draw_scene(game, scene, heads) for scene in scenes]
@@ -146,7 +138,7 @@ def main() -> None:
         else:
             ipd_strip(episode.actions, heads).save(out)
             text = "\n".join(f"{'AB'[i]}  {''.join('CD'[a] for a in episode.actions[:, i])}" for i in (0, 1))
-    print(text, *heads, out, sep="\n")
+    print(text, *heads, out, sep="\n")  # after the picture is written: the text's reader may be gone
 
 
 if __name__ == "__main__":

@@ -31,16 +31,16 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, NonNegativeInt, TypeAdapter, ValidationError
 
-from loqa.tools import critic_error
-from loqa.tools.aggregate import reciprocity_table, threshold_table
+from loqa.tools import critic_error, saved_runs
 from loqa.tools.common import decimal, markdown_table, one_line_errors, run_tool, tool_parser
-from loqa.tools.figures import group_bars, heat_map, read_league, seed_curves, threshold_figure
 from loqa.tools.league import kind_table
 from loqa.tools.players import agent_files
+from loqa.tools.plot import group_bars, heat_map, read_league, seed_curves, threshold_figure
 from loqa.tools.saved_runs import TITLES, Groups, SavedRun, group_runs, read_runs, shown_columns
 
 RECIPROCITY = ["self_play", "p_0_CC_C", "p_0_DD_C"]  # against environment steps
 ARCHIVED = ("config.yaml", "metrics.csv", "summary.json")
+LEAGUE_NOTE = "Mean reward a step of the row's player / of its opponent, means over all pairs and both seats."
 
 
 def archive(runs: Sequence[Path], out: Path, with_agents: bool = True) -> list[Path]:
@@ -101,8 +101,8 @@ PARTS = {  # what `show` may name: its table, its figure
     "late": (partial(last_evaluations, window=1000), None),
     "bars": (None, group_bars),
     "curves": (None, seed_curves),
-    "thresholds": (threshold_table, threshold_figure),
-    "reciprocity": (reciprocity_table, partial(seed_curves, columns=RECIPROCITY, x_axis="env_steps")),
+    "thresholds": (saved_runs.threshold_table, threshold_figure),
+    "reciprocity": (saved_runs.reciprocity_table, partial(seed_curves, columns=RECIPROCITY, x_axis="env_steps")),
     "critic_error": (lambda groups: critic_error.table(), critic_error.draw),
 }
 
@@ -166,7 +166,9 @@ def build(directory: Path) -> None:
         print(name, flush=True)
         text += [f"## {section.title}", section.text.strip()]
         if section.league:
-            text.append(_league(directory / section.league, directory / f"{name}.png"))
+            rewards, kinds = read_league(directory / section.league)
+            heat_map(rewards, kinds, directory / f"{name}.png")
+            text += [markdown_table(*kind_table(rewards, kinds)), LEAGUE_NOTE, f"![Heat map]({name}.png)"]
         words = [(label, path) for label, paths in section.runs.items() for path in np.atleast_1d(paths)]
         runs = read_runs([f"{label}={directory / path}" for label, path in words])
         shown = []
@@ -183,14 +185,6 @@ def build(directory: Path) -> None:
                 text.append(f"![{part}]({name}_{part}.png)")
         text.append(_origins(runs, last_evaluations(group_runs(shown), each=True)) if runs else "")
     (directory / "README.md").write_text("\n\n".join(filter(None, text)) + "\n", encoding="utf-8")
-
-
-def _league(path: Path, figure: Path) -> str:
-    """What players of each kind earn with those of another, and leave them, a step; in both seats."""
-    rewards, kinds = read_league(path)
-    heat_map(rewards, kinds, figure)
-    note = "Mean reward a step of the row's player / of its opponent, means over all pairs and both seats."
-    return f"{markdown_table(*kind_table(rewards, kinds))}\n\n{note}\n\n![Heat map]({figure.name})"
 
 
 def _origins(runs: Sequence[SavedRun], last: str) -> str:
@@ -215,15 +209,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the directory to archive to")
     parser.add_argument("--without-agents", action="store_true", help="archive no agents")
     options = parser.parse_args()
-    if options.command == "archive" and not options.out:
-        parser.error("archive needs --out")
     with one_line_errors(parser):
-        if options.command == "archive":
-            print(*archive(options.directories, options.out, not options.without_agents), sep="\n")
+        if options.command == "build":
+            build(options.directories[0])
         elif options.command == "missing":
             print(*(missing(options.directories[0]) or ["nothing is missing"]), sep="\n")
+        elif options.out:
+            print(*archive(options.directories, options.out, not options.without_agents), sep="\n")
         else:
-            build(options.directories[0])
+            raise ValueError("archive needs --out")
 
 
 if __name__ == "__main__":

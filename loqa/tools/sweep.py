@@ -75,13 +75,13 @@ def summarise(directory: Path) -> None:
     try:
         write_csv(directory / "summary.csv", rows)
         if runs:
-            from loqa.tools import figures  # here, because matplotlib is slow to import and jobs do without
+            from loqa.tools import plot  # here, because matplotlib is slow to import and jobs do without
 
-            figures.seed_curves(group_runs(runs), directory / "curves")
+            plot.seed_curves(group_runs(runs), directory / "curves")
             if "p_0_START_C" in runs[0].metrics:
-                figures.group_bars(group_runs(runs), directory / "cooperation")
+                plot.group_bars(group_runs(runs), directory / "cooperation")
             elif len({run.board for run in runs}) > 1:
-                figures.threshold_figure(group_runs(runs, split_boards=False), directory / "thresholds")
+                plot.threshold_figure(group_runs(runs, split_boards=False), directory / "thresholds")
     except (OSError, ValueError) as error:
         print(f"the summary is not complete: {error}")
     print(f"table and figures: {directory}", flush=True)
