@@ -239,6 +239,8 @@ def test_a_pair_plays_as_it_would_alone_and_once(tmp_path, monkeypatch, capsys):
     ):
         with pytest.raises(TypeError):  # somebody else has to play
             play(game, [one, *entered[1:]], 6, 8, tmp_path, seed=3)
+    with pytest.raises(ValueError, match="league.csv is of another league .*: choose another --out"):
+        play(game, entered, 6, 9, tmp_path, seed=3)
 
 
 def test_seats_that_differ_are_both_played(tmp_path):

@@ -119,7 +119,7 @@ def test_both_games_write_a_picture_and_print(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     run_render(monkeypatch, "tit-for-tat", "always-defect", "--game", "ipd", "--steps", "4")
     assert "A  CDDD\nB  DDDD\nA  tit-for-tat: -9, -2.250 a step" in capsys.readouterr().out
-    assert (tmp_path / "episode.png").exists()
+    assert (tmp_path / "experiments/episode.png").exists()
 
 
 @pytest.mark.parametrize(

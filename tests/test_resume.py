@@ -301,7 +301,9 @@ def test_auto_takes_the_newest_run_of_the_same_settings(finished, capsys, monkey
             new_run(save_dir, "resume=auto")
     with new_run(save_dir, "resume=auto", "hp.batch_size=10") as run:
         assert run.resumed is None and run.directory not in (finished, other.directory)
-    assert "nothing to resume, so this is a new run" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "nothing to resume, so this is a new run; the newest of this name is" in told
+    assert "a run with other settings: hp.batch_size is" in told
     with new_run(save_dir, "resume=auto", "hp.batch_size=10") as again:  # ended before its first checkpoint
         assert again.directory == run.directory and Checkpoints(again).resumed_state is None
     with new_run(save_dir, "resume=auto", "hp.num_iterations=35") as shorter:  # a longer run is left alone

@@ -36,7 +36,7 @@ PAST_ADDED = "learners/0/past/added"  # how many were ever added; the same for a
 
 # A run may be resumed with other values of these: they change no bit of an iteration or an evaluation.
 MAY_DIFFER_ON_RESUME = {"hp.num_iterations", "hp.max_env_steps", "hp.stop_at"}
-MAY_DIFFER_ON_RESUME |= {"hp.save_every", "hp.checkpoint_every", "hp.save_dir"}
+MAY_DIFFER_ON_RESUME |= {"hp.eval_every", "hp.save_every", "hp.checkpoint_every", "hp.save_dir"}
 
 
 class Checkpoints:
@@ -162,10 +162,7 @@ def find(resume: str | None, script: str, hp: Hyperparameters, new_state: Callab
     if resume is None and provenance.multirun_name() is None:
         return None
     if resume in (None, "auto"):
-        resumed = _find_newest(script, hp, new_state)
-        if resume and not resumed:
-            print("resume=auto: there is nothing to resume, so this is a new run")
-        return resumed
+        return _find_newest(script, hp, new_state, tell=print if resume else lambda text: None)
     directory = Path(os.path.expanduser(resume)).absolute()
     _check_settings(directory, script, hp)
     if paths := checkpoint_paths(directory):
@@ -186,13 +183,16 @@ def read(path: Path, hp: Hyperparameters, new_state: Callable[[], TrainState]) -
         raise ConfigError(f"the checkpoint {path} cannot be used: {reason(error)}") from error
 
 
-def _find_newest(script: str, hp: Hyperparameters, new_state: Callable[[], TrainState]) -> Resumed | None:
-    directories, paths = [], []
+def _find_newest(
+    script: str, hp: Hyperparameters, new_state: Callable[[], TrainState], tell: Callable[[str], object]
+) -> Resumed | None:
+    directories, paths, others = [], [], []
     for directory in sorted(Path(os.path.expanduser(hp.save_dir)).absolute().glob(f"{hp.run_name}_*")):
         found = checkpoint_paths(directory)
         try:
             _check_settings(directory, script, hp)
-        except ConfigError:
+        except ConfigError as error:
+            others.append(str(error).removeprefix("resume is "))
             continue  # another run, or none
         if not found:
             directories.append(directory)
@@ -208,6 +208,8 @@ def _find_newest(script: str, hp: Hyperparameters, new_state: Callable[[], Train
         started = Resumed(directory, {}, None)
         if started.is_finished(hp) or not (directory / "summary.json").exists():
             return started
+    newest = f"; the newest of this name is {others[-1]}" if others else ""
+    tell(f"resume=auto: there is nothing to resume, so this is a new run{newest}")
     return None
 
 

@@ -89,8 +89,9 @@ def help_text(name: str) -> str:
     for group in GROUPS:
         folder = CONF_DIR / ("shared" if group == "launcher" else name) / group
         for path in sorted(folder.glob("*.yaml")):
-            first = next(line for line in path.read_text().splitlines() if not line.startswith("# @package"))
-            lines.append(f"{group + '=' + path.stem:27}{first[2:]}")
+            head = re.match(r"(# @package.*\n)?((?:#.*\n)+)", path.read_text())[2].replace("\n# ", " ")
+            choice, (first, *_) = f"{group}={path.stem}", re.split(r"\.(?: (?=[A-Z])|\s*$)", head[2:])
+            lines.append(f"{choice:27}{first.removeprefix(f'{choice}: ')}")
     keys = ("shared/base_config.yaml", f"{name}/hp/{DEFAULTS[name]}.yaml", "shared/base_hp.yaml")
     files = [(CONF_DIR / path).read_text().split("\nhydra:")[0].removeprefix("# @package _global_\n") for path in keys]
     return "\n".join([*lines, "", files[0], "# Below, in front of each key: hp.", *files[1:]])

@@ -78,6 +78,8 @@ def play_league(
             rows[i, j] = saved.get(row["id"], row)
             if rows[i, j] is row:  # pairs of the same two architectures make a block, which is one program
                 blocks.setdefault((one.player, other.player), []).append((i, j))
+    if saved and not saved.keys() & {row["id"] for row in rows.values()}:
+        raise ValueError(f"{path} is of another league (players, episodes, steps or seed): choose another --out")
     start, played, to_play = time.monotonic(), 0, sum(map(len, blocks.values()))
     for seats, block in blocks.items():
         for k in range(0, len(block), PAIRS_AT_ONCE):
@@ -95,7 +97,8 @@ def play_league(
             path.with_suffix(".part").replace(path)  # it is whole whenever the league is killed
             played, seconds = played + len(pairs), time.monotonic() - start
             line = f"{played:5}/{to_play} pairs, {seconds:.0f} s, {seconds * (to_play / played - 1):.0f} s to go   "
-            print(line, end="\r" if played < to_play else "\n", flush=True)
+            if sys.stdout.isatty() or played == to_play:
+                print(line, end="\r" if played < to_play else "\n", flush=True)
     return list(rows.values())
 
 

@@ -115,14 +115,14 @@ def main() -> None:
     add_game_options(parser)
     parser.add_argument("--steps", type=whole(1), default=50, help="steps of the episode (%(default)s)")
     parser.add_argument("--seed", type=whole(0), default=0, help="of everything random (%(default)s)")
-    parser.add_argument("--out", type=Path, help="the picture (episode.gif, or episode.png for the IPD)")
+    parser.add_argument("--out", type=Path, help="the picture (experiments/episode.gif, or .png for the IPD)")
     options = parser.parse_args()
     with one_line_errors(parser):
         game, players = choose_players((options.player_a, options.player_b), options.game, options.grid)
         if len(players) != 2:
             raise ValueError(f"two can play, but these are {len(players)}: name the file of an agent")
         suffix = ".gif" if isinstance(game, CoinGame) else ".png"
-        out = options.out or Path(f"episode{suffix}")
+        out = options.out or Path(f"experiments/episode{suffix}")
         if out.suffix != suffix:
             raise ValueError(f"--out is {out}, but the picture of this game is a {suffix} file")
         out.parent.mkdir(parents=True, exist_ok=True)
