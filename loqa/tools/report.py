@@ -13,10 +13,10 @@ commands that make them and archive them. A section of report.yaml:
       wanted:
         - {path: coin_3x3/calibrated, command: coin_train.py hp=loqa_calibrated, seeds: [42, 51], iterations: 6000}
 
-`last` is a table of the last evaluations, `late` of the means over the last thousand iterations; `bars`, `curves` (by
-iteration, or `by_steps`), `thresholds`, `reciprocity` and `critic_error` are what these tools draw and write. `until:
-2000` leaves out later iterations. `league: FILE.csv` in place of `runs` is the heat map and the table of a league. `seeds` are the first and
-the last one, `board: 4x4` tells apart runs in one directory.
+`last` is a table of the last evaluations, `late` of the means over the last thousand iterations; `bars`, `curves`
+(by iteration, or `by_steps`), `thresholds`, `reciprocity` and `critic_error` are what these tools draw and write.
+`until: 2000` leaves out later iterations. `league: FILE.csv` in place of `runs` is the heat map and the table of a
+league. `seeds` are the first and the last one, `board: 4x4` tells apart runs in one directory.
 """
 
 import json
