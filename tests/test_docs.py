@@ -42,7 +42,7 @@ def test_commands_are_understood(words, monkeypatch):
         return
     assert (ROOT / words[0]).exists()
     script = {"ipd.py": "ipd", "coin_train.py": "coin"}.get(words[0])
-    overrides = [word for word in words[1:] if "=" in word and not word.startswith("hydra.launcher")]
+    overrides = [word for word in words[1:] if re.match("~|(?!hydra.launcher).*=", word)]
     if script and "-m" not in words and not any(word.startswith("experiment") for word in overrides):
         parse(compose(script, overrides), CONFIGS[script])
 
