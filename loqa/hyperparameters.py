@@ -299,10 +299,8 @@ class IPDHyperparameters(Hyperparameters):
         elif not custom and self.payoffs is not None:
             yield "payoffs", f"null {game}: only custom takes them"
         elif self.just_self_play and not is_symmetric(self.matrix_payoffs):
-            yield (
-                "just_self_play",
-                f"false {game}: its payoffs (own action first) differ, so it needs a learner for each seat",
-            )
+            why = "its payoffs (own action first) differ, so it needs a learner for each seat"
+            yield "just_self_play", f"false {game}: {why}"
 
 
 class CoinHyperparameters(Hyperparameters):

@@ -21,17 +21,21 @@ def is_tit_for_tat(metrics: Mapping[str, np.ndarray], agent: int = 0) -> np.ndar
     return cooperates & (metrics[f"always_defect_{agent}_mean_rewards_a"] >= -2.1)
 
 
+def self_play(metrics: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The mean reward a step of both players [...]; `metrics`: as above."""
+    return (metrics["mean_rewards_0"] + metrics["mean_rewards_1"]) / 2
+
+
 def reciprocates(metrics: Mapping[str, np.ndarray]) -> np.ndarray:
     """In which evaluations [...] of the IPD both cooperate (mean reward above -1.1), and agent 0 seldom after DD."""
-    return (metrics["mean_rewards_0"] + metrics["mean_rewards_1"] > -2.2) & (metrics["p_0_DD_C"] < 0.2)
+    return (self_play(metrics) > -1.1) & (metrics["p_0_DD_C"] < 0.2)
 
 
 def threshold_passed(metrics: Mapping[str, np.ndarray], size: int, threshold: str) -> np.ndarray:
     """In which evaluations [...] one of THRESHOLDS is passed on the `size` x `size` board; `metrics`: as above."""
     need_self_play, need_against_defect = THRESHOLDS[threshold]
-    scale, self_play = 2 * (size // 2), (metrics["mean_rewards_0"] + metrics["mean_rewards_1"]) / 2
-    against_defect = metrics["always_defect_0_mean_rewards_a"]
-    return (scale * self_play > need_self_play) & (scale * against_defect > need_against_defect)
+    scale, against_defect = 2 * (size // 2), metrics["always_defect_0_mean_rewards_a"]
+    return (scale * self_play(metrics) > need_self_play) & (scale * against_defect > need_against_defect)
 
 
 def threshold_held(metrics: Mapping[str, np.ndarray], size: int, threshold: str) -> bool:

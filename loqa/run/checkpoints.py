@@ -162,9 +162,14 @@ def find(resume: str | None, script: str, hp: Hyperparameters, new_state: Callab
     if resume is None and provenance.multirun_name() is None:
         return None
     if resume in (None, "auto"):
-        return _find_newest(script, hp, new_state, tell=print if resume else lambda text: None)
+        resumed, others = _find_newest(script, hp, new_state)
+        if resume and not resumed:
+            newest = f"; the newest of this name is {others[-1]}" if others else ""
+            print(f"resume=auto: there is nothing to resume, so this is a new run{newest}")
+        return resumed
     directory = Path(os.path.expanduser(resume)).absolute()
-    _check_settings(directory, script, hp)
+    if why := _why_not(directory, script, hp):
+        raise ConfigError(f"resume is {why}")
     if paths := checkpoint_paths(directory):
         return read(paths[0], hp, new_state)
     started = Resumed(directory, {}, None)
@@ -184,47 +189,42 @@ def read(path: Path, hp: Hyperparameters, new_state: Callable[[], TrainState]) -
 
 
 def _find_newest(
-    script: str, hp: Hyperparameters, new_state: Callable[[], TrainState], tell: Callable[[str], object]
-) -> Resumed | None:
+    script: str, hp: Hyperparameters, new_state: Callable[[], TrainState]
+) -> tuple[Resumed | None, list[str]]:
+    """The newest run of these settings, and of each run of its name with others why it is not it."""
     directories, paths, others = [], [], []
     for directory in sorted(Path(os.path.expanduser(hp.save_dir)).absolute().glob(f"{hp.run_name}_*")):
         found = checkpoint_paths(directory)
-        try:
-            _check_settings(directory, script, hp)
-        except ConfigError as error:
-            others.append(str(error).removeprefix("resume is "))
-            continue  # another run, or none
-        if not found:
+        if why := _why_not(directory, script, hp):
+            others.append(why)
+        elif not found:
             directories.append(directory)
         elif iteration_of(found[0]) <= hp.total_iterations:  # a longer run is left alone
             paths += found
     for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
-            return read(path, hp, new_state)
+            return read(path, hp, new_state), others
         except ConfigError as error:
             print(f"resume=auto: {error}; trying an earlier one")
     for directory in reversed(directories):
         # It was ended before its first checkpoint, or it is finished and its checkpoints were deleted.
         started = Resumed(directory, {}, None)
         if started.is_finished(hp) or not (directory / "summary.json").exists():
-            return started
-    newest = f"; the newest of this name is {others[-1]}" if others else ""
-    tell(f"resume=auto: there is nothing to resume, so this is a new run{newest}")
-    return None
+            return started, others
+    return None, others
 
 
-def _check_settings(directory: Path, script: str, hp: Hyperparameters) -> None:
-    """Raises ConfigError, with five keys at most, where the settings of a run differ from these."""
+def _why_not(directory: Path, script: str, hp: Hyperparameters) -> str:
+    """Why a directory is no run of these settings, with five keys at most; "" where it is."""
     try:
         saved = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))["hp"]
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:
         why = reason(error) if isinstance(error, OSError) else "it is not a configuration"
-        raise ConfigError(f"resume is {str(directory)!r}, which is not a run: config.yaml: {why}") from error
+        return f"{str(directory)!r}, which is not a run: config.yaml: {why}"
     try:
         there, here = (flat(one.model_dump(), "hp.") for one in (parse_hp(script, saved), hp))
         different = [key for key in here if here[key] != there[key] and key not in MAY_DIFFER_ON_RESUME]
         what = "; ".join(f"{key} is {there[key]} there and {here[key]} here" for key in different[:5])
     except ConfigError as error:
         what = f"its {error}"
-    if what:
-        raise ConfigError(f"resume is {str(directory)!r}, a run with other settings: {what}")
+    return f"{str(directory)!r}, a run with other settings: {what}" if what else ""

@@ -111,11 +111,11 @@ def train(name: str, cfg: DictConfig, experiment: Callable[[Any], Experiment]) -
         print(f"finished already: {resumed.directory}", flush=True)
         return resumed.directory
     if jax.process_index():  # of several processes the first one writes and prints
-        elsewhere = tempfile.mkdtemp()
-        changed = {"hp": {"save_dir": elsewhere}, "wandb": {"state": False}}
+        elsewhere = tempfile.TemporaryDirectory()  # which goes with the process
+        changed = {"hp": {"save_dir": elsewhere.name}, "wandb": {"state": False}}
         changed = {part: getattr(config, part).model_copy(update=update) for part, update in changed.items()}
         config = config.model_copy(update=changed)
-        resumed = resumed and resumed._replace(directory=Path(elsewhere))
+        resumed = resumed and resumed._replace(directory=Path(elsewhere.name))
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     num_devices = count_devices(config.jax.num_devices, config.hp)
     with Run(name, config, OmegaConf.to_yaml(cfg, resolve=True), resumed, num_devices) as run:
@@ -182,7 +182,7 @@ def apply_jax_options(options: JaxConfig) -> None:
     with contextlib.suppress(RuntimeError):  # a multirun's second job in this process has the first one's devices
         here = cores if options.num_devices == "auto" else options.num_devices
         jax.config.update("jax_num_cpu_devices", here if options.processes is None else here // options.processes[1])
-    if options.processes:
+    if options.processes and not jax.distributed.is_initialized():
         jax.distributed.initialize(*options.processes)
     if options.compilation_cache and not jax.config.jax_compilation_cache_dir:
         # By processor, because a home directory may be shared by machines whose programs differ.

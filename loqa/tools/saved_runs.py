@@ -17,7 +17,7 @@ import yaml
 from loqa.games.ipd import STATES
 from loqa.run.config import flat
 from loqa.run.metrics_file import read_metrics
-from loqa.thresholds import THRESHOLDS, reciprocates, threshold_passed
+from loqa.thresholds import THRESHOLDS, reciprocates, self_play, threshold_passed
 from loqa.tools.common import markdown_table, split_label
 
 # The columns that tables and figures show, with their titles, in their order; rewards and coins: a step.
@@ -71,7 +71,7 @@ Groups = dict[str, list[SavedRun]]  # by label
 
 def with_self_play(metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The metrics with `self_play`, the mean reward of both players."""
-    return metrics | {"self_play": (metrics["mean_rewards_0"] + metrics["mean_rewards_1"]) / 2}
+    return metrics | {"self_play": self_play(metrics)}
 
 
 def shown_columns(runs: Sequence[SavedRun]) -> list[str]:
@@ -155,9 +155,8 @@ PUBLISHED_SECONDS = {
     ("M-FOS", "medium"): (6000, 10200, NEVER, NEVER, NEVER),
     ("M-FOS", "strong"): (NEVER, NEVER, NEVER, NEVER, NEVER),
 }
-TABLE_NOTE = """\
-Interquartile mean over seeds and its 95 % bootstrap interval; `>`: more than a quarter never reach it. Published:
-read off the paper's figure, means of three seeds at batch size 2048, on one A100."""
+REACHED_NOTE = "Interquartile mean over seeds and its 95 % bootstrap interval; `>`: more than a quarter never reach it."
+PUBLISHED_NOTE = "Published:\nread off the paper's figure, means of three seeds at batch size 2048, on one A100."
 
 
 def interquartile_mean(values: np.ndarray) -> np.ndarray:
@@ -220,7 +219,7 @@ def reciprocity_table(groups: Groups) -> str:
         reached = f"{sum(p.any() for p in passed)} of {len(runs)}"
         lines.append([label or "this code", reached, *(str(summary(runs, passed, unit)) for unit in UNITS)])
     table = markdown_table(["", "seeds that reach it", *UNITS.values()], lines)
-    return f"{table}\n\n{TABLE_NOTE.partition(' Published')[0]}"
+    return f"{table}\n\n{REACHED_NOTE}"
 
 
 def threshold_table(groups: Groups) -> str:
@@ -238,4 +237,4 @@ def threshold_table(groups: Groups) -> str:
                 cells = [f"{size}x{size}", "", f"{time:,.0f}".replace("inf", "never"), "", ""]
                 lines.append([f"{label}, published", threshold, *cells])
     table = markdown_table(["", "threshold", "grid", "seeds that reach it", *UNITS.values()], lines, (0, 1, 2))
-    return f"{table}\n\n{TABLE_NOTE}"
+    return f"{table}\n\n{REACHED_NOTE} {PUBLISHED_NOTE}"
