@@ -58,8 +58,7 @@ def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> N
         if not (jax.config.jax_debug_nans or jax.config.jax_disable_jit):
             with ThreadPoolExecutor() as pool:  # both at once: XLA does not hold Python's lock
                 pool.submit(lambda: evaluate.lower(key_evaluation, for_evaluation(state)).compile())
-                iterate.lower(state, 0).compile()
-        state = iterate(state, 0)  # no iteration: compiled here, it does not count in the first ETA
+                iterate.lower(state, 0).compile()  # here, it does not count in the first ETA
     if iteration in (0, last) and run.last_iteration != iteration:  # the last one: of a run that was made shorter
         measure(state)
     if iteration == last:
