@@ -162,7 +162,7 @@ def threshold_figure(groups: Groups, path: Path) -> list[str]:
         for label, runs in groups.items():
             summaries = saved_runs.summarise(runs, threshold, unit)
             sizes, means = list(summaries), [summary.mean for summary in summaries.values()]
-            (line,) = axes.plot(sizes, means, marker="o", label=label or "this code")
+            (line,) = axes.plot(sizes, means, marker="o", label=label)
             for size, summary in summaries.items():
                 axes.plot([size] * len(summary.times), summary.times, ".", color=line.get_color(), alpha=0.5)
                 axes.plot([size] * 2, (summary.low, summary.high), "-", color=line.get_color())

@@ -126,10 +126,10 @@ def group_runs(runs: Sequence[SavedRun], split_boards: bool = True) -> Groups:
     groups: Groups = {}
     for run in runs:
         parts = [f"{key.split('.')[-1]}={run.settings[key]}" for key in differing if key in run.settings]
-        label = f"{run.label or ', '.join(parts)} {run.board if several_boards else ''}".strip()
+        label = f"{run.label or ', '.join(parts)} {run.board if several_boards else ''}".strip() or "this code"
         for other in groups.setdefault(label, []):
             if run.seed is not None and (run.seed, run.board) == (other.seed, other.board):
-                where = f"{other.path} and {run.path} are both seed {run.seed} of {label or 'the same settings'}"
+                where = f"{other.path} and {run.path} are both seed {run.seed} of {label}"
                 raise ValueError(f"{where}: leave one out, or label them (LABEL=PATH)")
         groups[label].append(run)
     return groups
@@ -217,7 +217,7 @@ def reciprocity_table(groups: Groups) -> str:
         except KeyError as error:
             raise ValueError(f"{runs[0].path} is not a run of the IPD") from error
         reached = f"{sum(p.any() for p in passed)} of {len(runs)}"
-        lines.append([label or "this code", reached, *(str(summary(runs, passed, unit)) for unit in UNITS)])
+        lines.append([label, reached, *(str(summary(runs, passed, unit)) for unit in UNITS)])
     table = markdown_table(["", "seeds that reach it", *UNITS.values()], lines)
     return f"{table}\n\n{REACHED_NOTE}"
 
@@ -230,7 +230,7 @@ def threshold_table(groups: Groups) -> str:
         for size, first in columns[0].items():
             sizes.add(size)
             cells = [f"{np.isfinite(first.times).sum()} of {len(first.times)}", *(str(x[size]) for x in columns)]
-            lines.append([label or "this code", threshold, f"{size}x{size}", *cells])
+            lines.append([label, threshold, f"{size}x{size}", *cells])
     for (label, threshold), seconds in PUBLISHED_SECONDS.items():
         for size, time in zip(PUBLISHED_SIZES, seconds, strict=True):
             if size in sizes:
