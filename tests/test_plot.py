@@ -167,9 +167,11 @@ def test_seeds_that_never_pass_are_not_left_out():
 
 
 def test_the_table_of_thresholds():
-    text = threshold_table({"mine": passing_at(2, 4, 6), "": passing_at(None), "of four": passing_at(2, None, 6, 3)})
+    text = threshold_table(
+        {"mine": passing_at(2, 4, 6), "none": passing_at(None), "of four": passing_at(2, None, 6, 3)}
+    )
     assert "| mine | weak | 3x3 | 3 of 3 | 11 [9, 13] | 4,000 [2,000, 6,000] | 40 [20, 60] |" in text
-    assert "| this code | strong | 3x3 | 0 of 1 | > 15 | > 8,000 | > 80 |" in text
+    assert "| none | strong | 3x3 | 0 of 1 | > 15 | > 8,000 | > 80 |" in text
     assert "| of four | weak | 3x3 | 3 of 4 | 12 [" in text and ", never] |" in text
     assert "| POLA, published | strong | 3x3 |  | 24,000 |  |  |" in text
     assert "| M-FOS, published | strong | 3x3 |  | never |  |  |" in text
@@ -236,7 +238,7 @@ def test_groups_differ_in_label_settings_and_board_not_in_seed(sweep):
     assert {label: len(members) for label, members in of_all_boards.items()} == {"gamma=0.0": 4, "gamma=0.9": 4}
     same = [run for run in runs if run.settings["qvalue.gamma"] == 0.9 and run.board == "3x3"]
     same[0].settings["new_key"] = 1
-    assert list(group_runs(same)) == [""]
+    assert list(group_runs(same)) == ["this code"]
     assert list(group_runs([same[0]._replace(label="x"), same[1]._replace(label="y")])) == ["x", "y"]
     with pytest.raises(ValueError, match="both seed 42"):
         group_runs([run._replace(label="x") for run in runs])

@@ -39,31 +39,22 @@ def test_presets_are_the_papers_experiments():
     assert (five.game.height, five.game.width) == (5, 5)
 
 
-@pytest.fixture(scope="module")
-def preset(tmp_path_factory):
-    """A preset that ran in small, with two seeds: where, and what it printed. .ci/run runs the others."""
-    save_dir = tmp_path_factory.mktemp("preset")
+def test_a_preset_leaves_a_table_figures_and_its_seeds_apart(tmp_path):
+    """In small, with two seeds; .ci/run runs the other presets."""
     words = ["experiment=figure", "smoke=on", "hp.num_iterations=2", "wandb.state=enabled"]
-    return save_dir, run("ipd.py", save_dir, *words).stdout
-
-
-def test_a_preset_leaves_a_table_and_figures(preset):
-    save_dir, out = preset
-    assert [(job["job"], job["status"], job["iteration"]) for job in table(save_dir)] == [
+    out = run("ipd.py", tmp_path, *words).stdout
+    assert [(job["job"], job["status"], job["iteration"]) for job in table(tmp_path)] == [
         ("hp.seed=42", "finished", "2"),
         ("hp.seed=43", "finished", "2"),
     ]
     assert "job 2 of 2: hp.seed=43\n" in out and "2 jobs, 2 finished" in out
-    (place,) = (save_dir / "multirun").iterdir()
+    (place,) = (tmp_path / "multirun").iterdir()
     names = {path.name for path in place.iterdir()}
     assert {"curves.png", "curves.pdf", "cooperation.png", "cooperation.pdf"} <= names
 
-
-def test_a_multirun_keeps_its_seeds_and_their_wandb_runs_apart(preset):
-    save_dir, out = preset
-    names = sorted(path.name.rsplit("_", 1)[0] for path in save_dir.iterdir() if path.name != "multirun")
+    names = sorted(path.name.rsplit("_", 1)[0] for path in tmp_path.iterdir() if path.name != "multirun")
     assert names == ["ipd_seed42", "ipd_seed43"]
-    files = sorted(save_dir.glob("ipd_seed*/wandb/offline-run-*/*.wandb"))
+    files = sorted(tmp_path.glob("ipd_seed*/wandb/offline-run-*/*.wandb"))
     assert len(files) == 2 and len({file.name for file in files}) == 2
     for file in files:
         assert file.stat().st_size > 0 and f"wandb sync {file.parent}\n" in out
@@ -71,9 +62,11 @@ def test_a_multirun_keeps_its_seeds_and_their_wandb_runs_apart(preset):
 
 
 def test_a_sweep_goes_on_where_it_was(tmp_path):
-    """The first job fails; the other ends, and the same sweep again skips it, or goes on with more to do."""
-    sweep = ["-m", "hp.seed=1", "hp.qvalue.train.lr_loss_qvalue=1e38,0.01", "hp.checkpoint_every=2"]
-    first = run("ipd.py", tmp_path, *sweep, "hp.num_iterations=5", check=False)
+    """The first job fails, the other ends. A sweep to the same iteration and further skips it, and resumes it."""
+    sweep = ["-m", "hp.seed=1", "hp.checkpoint_every=2"]
+    first = run(
+        "ipd.py", tmp_path, *sweep, "hp.qvalue.train.lr_loss_qvalue=1e38,0.01", "hp.num_iterations=5", check=False
+    )
     assert first.returncode == 1 and "became infinite or NaN" in first.stderr.splitlines()[-1]
     assert "2 jobs, 1 finished" in first.stdout
     jobs = table(tmp_path)
@@ -82,10 +75,9 @@ def test_a_sweep_goes_on_where_it_was(tmp_path):
     (place,) = (tmp_path / "multirun").iterdir()
     notes = [json.loads(path.read_text()) for path in sorted((place / "jobs").iterdir())]
     (finished,) = [note["directory"] for note in notes if note["status"] == "finished"]
-    second = run("ipd.py", tmp_path, *sweep, "hp.num_iterations=5", check=False)
-    assert f"finished already: {finished}" in second.stdout
-    more = run("ipd.py", tmp_path, "-m", "hp.seed=1", "hp.num_iterations=7", "hp.checkpoint_every=2")
-    assert more.stdout.count("resumed from iteration 5") == 1
+    again = run("ipd.py", tmp_path, *sweep, "hp.num_iterations=5,7").stdout
+    assert f"finished already: {finished}" in again
+    assert again.count("resumed from iteration 5") == 1
     assert [path.parent for path in tmp_path.glob("ipd_*/summary.json")] == [ROOT / finished]
 
 
