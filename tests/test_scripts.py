@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -194,6 +195,26 @@ def test_a_coin_run_stops_at_its_threshold_and_goes_on_without_it(tmp_path):
     summary = trained("hp.num_iterations=6", "resume=auto")
     assert (summary["iteration"], summary["reached"]) == (6, None)
     assert [int(row["iteration"]) for row in rows(only_run(tmp_path))] == [*range(7)]
+
+
+def test_a_signal_while_it_compiles_stops_it_before_an_iteration(tmp_path, monkeypatch):
+    signals = [signal.SIGTERM]
+
+    def make_iteration(hp, agent, make=ipd.make_iteration):
+        def iteration(state):  # while it is traced
+            while signals:
+                os.kill(os.getpid(), signals.pop())
+            return make(hp, agent)(state)
+
+        return iteration
+
+    monkeypatch.setattr(ipd, "make_iteration", make_iteration)
+    with pytest.raises(SystemExit) as end:
+        train("ipd.py", tmp_path, "hp.num_iterations=5")
+    assert end.value.code == 128 + signal.SIGTERM
+    assert [row["iteration"] for row in rows(only_run(tmp_path))] == ["0"]
+    assert train("ipd.py", tmp_path, "hp.num_iterations=5", "resume=auto") == only_run(tmp_path)
+    assert [row["iteration"] for row in rows(only_run(tmp_path))] == ["0", "5"]
 
 
 def test_a_directory_that_vanishes_does_not_end_the_run(tmp_path, monkeypatch, capsys):

@@ -63,7 +63,7 @@ def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> N
         measure(state)
     if iteration == last:
         save_agents(run, state)
-    while iteration < last:
+    while iteration < last and not devices.in_any_process(run.stop_signal):
         stop = next_stop(iteration, last, *periods)
         state = jax.block_until_ready(iterate(state, stop - iteration))
         require_finite(state)
@@ -76,11 +76,12 @@ def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> N
                 last = iteration
         if iteration % hp.save_every == 0 or iteration == last:
             save_agents(run, state)
-        stopping = devices.in_any_process(run.stop_signal)
-        if iteration % hp.checkpoint_every == 0 or iteration == last or stopping:
+        if iteration % hp.checkpoint_every == 0 or iteration == last:
             checkpoints.save(state)
-        if stopping and iteration < last:
-            run.stop(checkpoints.iteration)
+    if iteration < last:  # a signal ended it
+        if checkpoints.iteration != iteration:
+            checkpoints.save(state)
+        run.stop(checkpoints.iteration)
     run.finish(reached=reached, conclude=experiment.conclude)
 
 
