@@ -73,8 +73,8 @@ def _summary(run: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a run's summary: {error}") from error
 
 
-def last_evaluations(groups: Groups, window: int = 0, each: bool = False) -> str:
-    """Means over the evaluations of the last `window` iterations: a line for each group, or with `each` each run."""
+def last_evaluations(groups: Groups, window: int = 0) -> str:
+    """A table of each group: means over seeds, and over the evaluations of the last `window` iterations."""
     columns = shown_columns(sum(groups.values(), []))
     lines = []
     for label, members in groups.items():
@@ -82,18 +82,20 @@ def last_evaluations(groups: Groups, window: int = 0, each: bool = False) -> str
         for run in members:
             late = run.metrics["iteration"] >= run.metrics["iteration"][-1] - window
             table.append([run.metrics[column][late].mean() for column in columns])
-        if each:
-            lines += [[label, f"{run.seed}", *map(decimal, row)] for run, row in zip(members, table, strict=True)]
-            continue
         cells = [decimal(mean) for mean in np.mean(table, 0)]
         if len(members) > 1:
             cells = [f"{mean} ({decimal(sd)})" for mean, sd in zip(cells, np.std(table, 0, ddof=1), strict=True)]
         lines.append([f"{label}, iteration {', '.join(sorted(ends))}", f"{len(members)}", *cells])
-    titles = [TITLES[column] for column in columns]
-    if each:
-        return markdown_table(["last evaluation", "seed", *titles], lines)
     what = f"mean of the last {window} iterations" if window else "last evaluation"
-    return markdown_table([f"{what}, mean (sd)", "seeds", *titles], lines)
+    return markdown_table([f"{what}, mean (sd)", "seeds", *(TITLES[column] for column in columns)], lines)
+
+
+def each_last_evaluation(groups: Groups) -> str:
+    """A table of each run's last evaluation."""
+    columns = shown_columns(sum(groups.values(), []))
+    last = lambda run: [decimal(run.metrics[column][-1]) for column in columns]
+    lines = [[label, f"{run.seed}", *last(run)] for label, members in groups.items() for run in members]
+    return markdown_table(["last evaluation", "seed", *(TITLES[column] for column in columns)], lines)
 
 
 PARTS = {  # what `show` may name: its table, its figure
@@ -184,7 +186,7 @@ def build(directory: Path) -> None:
             if draw:
                 draw(groups, directory / f"{name}_{part}.png")
                 text.append(f"![{part}]({name}_{part}.png)")
-        text.append(_origins(runs, last_evaluations(group_runs(shown), each=True)) if runs else "")
+        text.append(_origins(runs, each_last_evaluation(group_runs(shown))) if runs else "")
     (directory / "README.md").write_text("\n\n".join(filter(None, text)) + "\n", encoding="utf-8")
 
 
