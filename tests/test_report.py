@@ -53,6 +53,9 @@ def test_archive_copies_what_documents_a_run(tmp_path):
         file.write("200,1,1,1,1,1,1,1,1,1\n")
     with pytest.raises(ValueError, match="not a finished run: it continued to iteration 200"):
         report.archive([run], tmp_path / "elsewhere")
+    (run / "summary.json").write_text((run / "summary.json").read_text().replace("100", "200"))
+    assert report.archive([run], tmp_path / "bare") == [bare]  # over the shorter one, which had no agents
+    assert (bare / "metrics.csv").read_bytes() == (run / "metrics.csv").read_bytes() and (bare / "agents").exists()
     (run / "summary.json").unlink()
     with pytest.raises(ValueError, match="not a finished run: it has no summary.json"):
         report.archive([run], tmp_path / "elsewhere")

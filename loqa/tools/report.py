@@ -44,7 +44,7 @@ LEAGUE_NOTE = "Mean reward a step of the row's player / of its opponent, means o
 
 
 def archive(runs: Sequence[Path], out: Path, with_agents: bool = True) -> list[Path]:
-    """Copies finished runs to `out`, without the time in their names; first raises OSError or ValueError."""
+    """Copies finished runs to `out`, without the time in their names, over shorter ones; OSError or ValueError."""
     copies, files = [], {}
     for run in runs:
         copy = out / re.sub(r"_\d{8}-\d{6}(_\d+)?$", "", run.absolute().name)
@@ -53,11 +53,14 @@ def archive(runs: Sequence[Path], out: Path, with_agents: bool = True) -> list[P
         last = int(read_runs([str(run)])[0].metrics["iteration"][-1])
         if _summary(run).get("iteration") != last:
             raise ValueError(f"{run} is not a finished run: it continued to iteration {last}")
-        if copy.exists() or copy in copies:
+        there = read_runs([str(copy)])[0].metrics["iteration"][-1] if copy.exists() else -1
+        if there >= last or copy in copies:
             raise ValueError(f"{run} cannot be copied to {copy}: that exists already")
         copies.append(copy)
         originals = [run / name for name in ARCHIVED] + (agent_files(run) if with_agents else [])
         files |= {file: copy / file.relative_to(run) for file in originals}
+    for copy in copies:
+        shutil.rmtree(copy, ignore_errors=True)  # of a run that was stopped earlier
     for file, target in files.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
