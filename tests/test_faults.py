@@ -21,7 +21,7 @@ def states(directory):
 def test_a_run_that_is_stopped_and_killed_ends_with_the_bits_of_one_that_was_not(tmp_path):
     """By SIGTERM, after which the command that it prints resumes it, and by SIGKILL."""
     alone, stopped = tmp_path / "alone", tmp_path / "stopped"
-    settings = ["hp.eval_every=300", "hp.checkpoint_every=100", "jax.num_devices=1"]
+    settings = ["hp.eval_every=300", "hp.checkpoint_every=100"]
     process = soak.start("ipd", 900, alone, *settings)
     assert soak.send_at(process, "900/900", None)[0] == 0
 

@@ -56,6 +56,10 @@ def test_archive_copies_what_documents_a_run(tmp_path):
     (run / "summary.json").write_text((run / "summary.json").read_text().replace("100", "200"))
     assert report.archive([run], tmp_path / "bare") == [bare]  # over the shorter one, which had no agents
     assert (bare / "metrics.csv").read_bytes() == (run / "metrics.csv").read_bytes() and (bare / "agents").exists()
+    config = copies[0] / "config.yaml"
+    config.write_text(config.read_text().replace("batch_size: 2048", "batch_size: 8"))
+    with pytest.raises(ValueError, match="cannot be copied to .*: that exists already"):  # a run of other settings
+        report.archive([run], tmp_path / "out")
     (run / "summary.json").unlink()
     with pytest.raises(ValueError, match="not a finished run: it has no summary.json"):
         report.archive([run], tmp_path / "elsewhere")

@@ -62,11 +62,9 @@ def test_a_preset_leaves_a_table_figures_and_its_seeds_apart(tmp_path):
 
 
 def test_a_sweep_goes_on_where_it_was(tmp_path):
-    """The first job fails, the other ends. A sweep to the same iteration and further skips it, and resumes it."""
-    sweep = ["-m", "hp.seed=1", "hp.checkpoint_every=2"]
-    first = run(
-        "ipd.py", tmp_path, *sweep, "hp.qvalue.train.lr_loss_qvalue=1e38,0.01", "hp.num_iterations=5", check=False
-    )
+    """The first job fails, the other ends. The same sweep again, and further, skips it and resumes it."""
+    sweep = ["-m", "hp.seed=1", "hp.qvalue.train.lr_loss_qvalue=1e38,0.01", "hp.checkpoint_every=2"]
+    first = run("ipd.py", tmp_path, *sweep, "hp.num_iterations=5", check=False)
     assert first.returncode == 1 and "became infinite or NaN" in first.stderr.splitlines()[-1]
     assert "2 jobs, 1 finished" in first.stdout
     jobs = table(tmp_path)
@@ -75,7 +73,7 @@ def test_a_sweep_goes_on_where_it_was(tmp_path):
     (place,) = (tmp_path / "multirun").iterdir()
     notes = [json.loads(path.read_text()) for path in sorted((place / "jobs").iterdir())]
     (finished,) = [note["directory"] for note in notes if note["status"] == "finished"]
-    again = run("ipd.py", tmp_path, *sweep, "hp.num_iterations=5,7").stdout
+    again = run("ipd.py", tmp_path, *sweep, "hp.num_iterations=5,7", check=False).stdout
     assert f"finished already: {finished}" in again
     assert again.count("resumed from iteration 5") == 1
     assert [path.parent for path in tmp_path.glob("ipd_*/summary.json")] == [ROOT / finished]

@@ -44,23 +44,26 @@ LEAGUE_NOTE = "Mean reward a step of the row's player / of its opponent, means o
 
 
 def archive(runs: Sequence[Path], out: Path, with_agents: bool = True) -> list[Path]:
-    """Copies finished runs to `out`, without the time in their names, over shorter ones; OSError or ValueError."""
+    """Copies finished runs to `out`, without the time in their names; first raises OSError or ValueError.
+
+    A copy that is there already is replaced by a longer run of the same settings, and by no other.
+    """
     copies, files = [], {}
     for run in runs:
         copy = out / re.sub(r"_\d{8}-\d{6}(_\d+)?$", "", run.absolute().name)
         if missing := [name for name in ARCHIVED if not (run / name).exists()]:
             raise ValueError(f"{run} is not a finished run: it has no {missing[0]}")
-        last = int(read_runs([str(run)])[0].metrics["iteration"][-1])
+        (new,) = read_runs([str(run)])
+        last = int(new.metrics["iteration"][-1])
         if _summary(run).get("iteration") != last:
             raise ValueError(f"{run} is not a finished run: it continued to iteration {last}")
-        there = read_runs([str(copy)])[0].metrics["iteration"][-1] if copy.exists() else -1
-        if there >= last or copy in copies:
+        if copy in copies or copy.exists() and not new.continues(*read_runs([str(copy)])):
             raise ValueError(f"{run} cannot be copied to {copy}: that exists already")
         copies.append(copy)
         originals = [run / name for name in ARCHIVED] + (agent_files(run) if with_agents else [])
         files |= {file: copy / file.relative_to(run) for file in originals}
-    for copy in copies:
-        shutil.rmtree(copy, ignore_errors=True)  # of a run that was stopped earlier
+    for copy in filter(Path.exists, copies):
+        shutil.rmtree(copy)
     for file, target in files.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)

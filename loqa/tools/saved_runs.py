@@ -65,6 +65,12 @@ class SavedRun(NamedTuple):
         """Such as 3x3; "" where it is not known, or there is none."""
         return "x".join(str(self.settings[key]) for key in ("game.height", "game.width") if key in self.settings)
 
+    def continues(self, other: "SavedRun") -> bool:
+        """Whether it is longer than another run of the same settings."""
+        keys = (self.settings.keys() | other.settings.keys()) - IGNORED_WHEN_GROUPING
+        same = all(self.settings.get(key) == other.settings.get(key) for key in keys)
+        return same and self.metrics["iteration"][-1] > other.metrics["iteration"][-1]
+
 
 Groups = dict[str, list[SavedRun]]  # by label
 
