@@ -35,16 +35,12 @@ class TrainState(NamedTuple):
     learners: tuple[LearnerState, ...]  # one that plays itself, or two
 
 
+@partial(jax.jit, static_argnums=(0, 1))  # since a network's initialisation is hundreds of small programs otherwise
 def init(agent: Agent, hp: Hyperparameters, key: jax.Array, params: AgentParams | None = None) -> TrainState:
     """The state before the first iteration; all learners start from `params`, or each from new ones."""
     key_train, *keys = jax.random.split(key, 1 + hp.num_learners)
-    learners = [init_learner(agent, hp, _new_params(agent, k) if params is None else params) for k in keys]
+    learners = [init_learner(agent, hp, agent.init(k) if params is None else params) for k in keys]
     return TrainState(key_train, jnp.zeros((), jnp.int32), tuple(learners))
-
-
-@partial(jax.jit, static_argnums=0)  # since a network's initialisation is hundreds of small programs otherwise
-def _new_params(agent: Agent, key: jax.Array) -> AgentParams:
-    return agent.init(key)
 
 
 def init_learner(agent: Agent, hp: Hyperparameters, params: AgentParams) -> LearnerState:

@@ -1,7 +1,6 @@
 """The host's loop: it runs an experiment's iterations, evaluates, logs, saves, checkpoints and hears signals."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -56,9 +55,7 @@ def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> N
     if iteration < last:
         run.log_line("compiling the evaluation and the training step ...")
         if not (jax.config.jax_debug_nans or jax.config.jax_disable_jit):
-            with ThreadPoolExecutor() as pool:  # both at once: XLA does not hold Python's lock
-                pool.submit(lambda: evaluate.lower(key_evaluation, for_evaluation(state)).compile())
-                iterate.lower(state, 0).compile()  # here, it does not count in the first ETA
+            iterate.lower(state, 0).compile()  # here, it does not count in the first ETA
     if iteration in (0, last) and run.last_iteration != iteration:  # the last one: of a run that was made shorter
         measure(state)
     if iteration == last:
