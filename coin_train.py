@@ -14,9 +14,8 @@ from loqa.agent import Agent
 from loqa.baselines import pola
 from loqa.games.coin import CoinGame
 from loqa.hyperparameters import CoinHyperparameters
-from loqa.metrics import coin_metrics
+from loqa.metrics import coins
 from loqa.run import launch
-from loqa.run.run import Run
 from loqa.run.trainer import Experiment
 from loqa.thresholds import threshold_held
 
@@ -41,18 +40,12 @@ def experiment(hp: CoinHyperparameters) -> Experiment:
         held = hp.stop_at is not None and threshold_held(metrics, hp.game.height, hp.stop_at)
         return hp.stop_at if held else None
 
-    def conclude(run: Run) -> None:
-        from loqa.tools.plot import conclude_coin  # here, because matplotlib is slow to import
-
-        conclude_coin(run)
-
     return Experiment(
         agent=agent,
         iteration=learning_rule(hp, agent),
-        evaluation=make_evaluation(hp, agent, coin_metrics),
+        evaluation=make_evaluation(hp, agent, coins),
         columns=COLUMNS,
         progress_every=5,
-        conclude=conclude,
         reached=reached,
     )
 

@@ -24,11 +24,10 @@ from loqa.games.ipd import STATES, MatrixGame
 from loqa.hyperparameters import Hyperparameters, IPDHyperparameters
 from loqa.learner import LearnerState, TrainState
 from loqa.losses import PolicyLoss, agent_policy_loss, center_q_values, q_value_loss
-from loqa.metrics import Metrics, learning_metrics, matrix_game_metrics
+from loqa.metrics import Metrics, cooperation, learning_metrics, play_metrics
 from loqa.opponents import Opponents, draw_opponents
 from loqa.rollout import Episodes, draw_noise, play
 from loqa.run import launch
-from loqa.run.run import Run
 from loqa.run.trainer import Experiment
 
 # What the terminal shows of the metrics.
@@ -118,7 +117,8 @@ def make_evaluation(
             noise = draw_noise(jax.random.fold_in(key_learn, seat), hp.game_length, hp.eval_episodes)
             game = agent.game.from_seat(seat)
             episodes.append(play(game, agent, me.params, opponents, noise, hp.epsilon_greedy))
-        metrics = game_metrics(key_play, hp, agent, state.learners, episodes)
+        metrics, observations = play_metrics(key_play, hp, agent, state.learners)
+        metrics |= game_metrics(agent, state.learners, episodes, observations)
         for seat, me in enumerate(state.learners):
             metrics |= learning_metrics(
                 hp, agent, me, episodes[seat], seat, partial(policy_losses, iteration=state.iteration), critic_loss
@@ -133,18 +133,12 @@ def experiment(hp: IPDHyperparameters) -> Experiment:
     agent = Agent.from_hp(MatrixGame.from_hp(hp), hp)
     learning_rule = pola.make_iteration if hp.lookahead else make_iteration  # hp=lola and hp=pola, to compare with
 
-    def conclude(run: Run) -> None:
-        from loqa.tools.plot import conclude_ipd  # here, because matplotlib is slow to import
-
-        conclude_ipd(run, agent.game, hp)
-
     return Experiment(
         agent=agent,
         iteration=learning_rule(hp, agent),
-        evaluation=make_evaluation(hp, agent, matrix_game_metrics),
+        evaluation=make_evaluation(hp, agent, cooperation),
         columns=COLUMNS,
         progress_every=100,
-        conclude=conclude,
     )
 
 

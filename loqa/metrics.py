@@ -56,21 +56,6 @@ def learning_metrics(
     }
 
 
-def cooperation(agent: Agent, me: LearnerState, observations: jax.Array, seat: int) -> Metrics:
-    """The IPD's P(C) in each of the five states: `p_<seat>_<state>_C`.
-
-    The mean over the visits to the state in `observations` [T+1, B, 4]; exact for a policy without memory,
-    whatever was visited. A state never visited by a policy with memory has no value: NaN.
-    """
-    if not agent.is_recurrent:
-        observations = jnp.array(OBSERVATIONS)[None]
-    p_cooperate = jax.nn.softmax(agent.logits(me.params, observations))[..., 0]
-    return {
-        f"p_{seat}_{state}_C": (here * p_cooperate).sum() / here.sum()
-        for state, here in zip(STATES, visits(observations), strict=True)
-    }
-
-
 def play_metrics(
     key: jax.Array, hp: Hyperparameters, agent: Agent, learners: tuple[LearnerState, ...]
 ) -> tuple[Metrics, jax.Array]:
@@ -99,21 +84,22 @@ def play_metrics(
     return metrics, observations
 
 
-def matrix_game_metrics(
-    key: jax.Array, hp: Hyperparameters, agent: Agent, learners: tuple[LearnerState, ...], episodes: list[Episodes]
-) -> Metrics:
-    """`play_metrics`, and P(C) in each state, of each learner in its `episodes`, played as in training."""
-    metrics, _ = play_metrics(key, hp, agent, learners)
-    for seat, me in enumerate(learners):
-        metrics |= cooperation(agent, me, episodes[seat].mine.observations, seat)
+def cooperation(agent: Agent, learners: tuple[LearnerState, ...], episodes: list[Episodes], _: jax.Array) -> Metrics:
+    """The IPD's P(C) in each of the five states: `p_<i>_<state>_C`, of each learner i.
+
+    The mean over its visits in its `episodes`, played as in training; exact for a policy without memory, whatever
+    was visited. A state never visited by a policy with memory has no value: NaN.
+    """
+    metrics = {}
+    for i, (me, played) in enumerate(zip(learners, episodes, strict=True)):
+        seen = played.mine.observations if agent.is_recurrent else jnp.array(OBSERVATIONS)[None]
+        p_cooperate = jax.nn.softmax(agent.logits(me.params, seen))[..., 0]
+        for state, here in zip(STATES, visits(seen), strict=True):
+            metrics[f"p_{i}_{state}_C"] = (here * p_cooperate).sum() / here.sum()
     return metrics
 
 
-def coin_metrics(
-    key: jax.Array, hp: Hyperparameters, agent: Agent, learners: tuple[LearnerState, ...], episodes: list[Episodes]
-) -> Metrics:
-    """`play_metrics`, and `own_coins_0`, `other_coins_0`: agent 0's coins a step, of its own and of the other."""
-    del episodes
-    metrics, observations = play_metrics(key, hp, agent, learners)
+def coins(_agent: Agent, _learners: tuple, _episodes: list[Episodes], observations: jax.Array) -> Metrics:
+    """`own_coins_0`, `other_coins_0`: agent 0's coins a step, of its own and of the other; see `play_metrics`."""
     own, others = coins_taken(observations)
-    return metrics | {"own_coins_0": own.mean(), "other_coins_0": others.mean()}
+    return {"own_coins_0": own.mean(), "other_coins_0": others.mean()}

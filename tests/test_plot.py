@@ -1,21 +1,20 @@
 """The figures: valid files of a sensible size, of the runs that were asked for, with the right numbers in them."""
 
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
+from loqa.games.coin import CoinGame
 from loqa.games.ipd import STATES, MatrixGame
 from loqa.thresholds import is_tit_for_tat, threshold_held
 from loqa.tools import plot
 from loqa.tools.common import split_label
 from loqa.tools.plot import over_seeds
 from loqa.tools.saved_runs import (
-    PUBLISHED_SECONDS,
-    PUBLISHED_SIZES,
+    PUBLISHED,
     SavedRun,
     bootstrap_interval,
     group_runs,
@@ -60,13 +59,13 @@ def test_the_figures_of_a_finished_run(tmp_path, monkeypatch, rows):
     curves = plot.draw_seed_curves
     monkeypatch.setattr(plot, "draw_seed_curves", lambda *args: drawn.append(args[2]) or curves(*args))
     run = FakeRun(tmp_path, rows)
-    plot.conclude_coin(run)
+    plot.conclude(run, CoinGame())
     assert {"own_coins_0", "always_defect_0_mean_rewards_a", "self_play", "qvalue_0_bias"} <= set(drawn)
     image_size(tmp_path / "curves.png")
     assert run.lines[-1].split()[:3] == ["paper,", "3x3", "0.316"] and "this run" in run.lines[-2]
     drawn.clear()
     run = FakeRun(tmp_path, rows, learners=2)
-    plot.conclude_ipd(run, MatrixGame(), SimpleNamespace(num_learners=2))
+    plot.conclude(run, MatrixGame())
     assert {f"p_{i}_{state}_C" for i in (0, 1) for state in STATES} < set(drawn)
     assert all(image_size(tmp_path / name) for name in ("curves.png", "cooperation_0.png", "cooperation_1.png"))
     assert run.lines[1] == run.lines[3] == f"tit-for-tat: {'yes' if rows == 1 else 'no'}"  # P(C) and rewards decay
@@ -176,7 +175,8 @@ def test_the_table_of_thresholds():
     assert "| POLA, published | strong | 3x3 |  | 24,000 |  |  |" in text
     assert "| M-FOS, published | strong | 3x3 |  | never |  |  |" in text
     assert "4x4" not in text  # published ones of the same boards only
-    assert {len(seconds) for seconds in PUBLISHED_SECONDS.values()} == {len(PUBLISHED_SIZES)}
+    of_each = [seconds for by_threshold in PUBLISHED["seconds"].values() for seconds in by_threshold.values()]
+    assert {len(seconds) for seconds in of_each} == {len(PUBLISHED["sizes"])}
 
 
 # ------------------------------------------------------------------------------------------------- saved runs
@@ -208,7 +208,9 @@ def sweep(tmp_path):
                 save_run(tmp_path / "sweep" / f"{seed} {gamma} {size}", seed, size, gamma)
     save_run(tmp_path / "sweep" / "just begun", 44, number=0)
     (tmp_path / "sweep" / "just begun" / "metrics.csv").write_text(COIN)
-    save(tmp_path / "ipd_seed7.csv", IPD, [0, 1, 0, -1.5, -1.5, *[0.5] * 5], [50, 2, 9, -1, -1.2, *[0.9] * 5])
+    rows = [0, 1, 0, -1.5, -1.5, *[0.5] * 5], [50, 2, 9, -1, -1.2, *[0.9] * 5]
+    save(tmp_path / "ipd_seed7" / "metrics.csv", IPD, *rows)
+    (tmp_path / "ipd_seed7" / "config.yaml").write_text("hp: {seed: 7}")
     return tmp_path
 
 
@@ -219,14 +221,13 @@ def test_runs_are_read_with_what_tells_them_apart(sweep):
         (seed, f"{size}x{size}", gamma) for seed in (42, 43) for size in (3, 4) for gamma in (0.0, 0.9)
     }
     assert list(runs[0].metrics["iteration"]) == [0, 100, 200]  # without half a row
-    (one,) = read_runs([f"a={sweep / 'ipd_seed7.csv'}"])
+    (one,) = read_runs([f"a={sweep / 'ipd_seed7'}"])
     assert (one.label, one.seed, one.board) == ("a", 7, "")
     np.testing.assert_allclose(one.metrics["self_play"], [-1.5, -1.1])
-    save(sweep / "coin_4x4" / "seed_3.csv", COIN, [0] * 10)
-    with open(sweep / "coin_4x4" / "seed_3.csv", "a") as file:
+    with open(sweep / "ipd_seed7" / "metrics.csv", "a") as file:
         file.write("100,1,2,3,4,5,6,7,8,9")  # all its columns, but the last number may be cut
-    (bare,) = read_runs([str(sweep / "coin_4x4")])
-    assert (bare.seed, bare.board, len(bare.metrics["walltime"])) == (3, "4x4", 1)
+    (cut,) = read_runs([str(sweep / "ipd_seed7")])
+    assert len(cut.metrics["walltime"]) == 2
 
 
 def test_groups_differ_in_label_settings_and_board_not_in_seed(sweep):
@@ -278,7 +279,7 @@ def test_curves_are_drawn_against_each_axis(sweep, monkeypatch, capsys, x_axis, 
 
 
 def test_bars_thresholds_and_league_are_written(sweep, monkeypatch, capsys):
-    run_plot(monkeypatch, "bars", sweep / "ipd_seed7.csv", f"x={sweep / 'ipd_seed7.csv'}", "--out", sweep / "bars")
+    run_plot(monkeypatch, "bars", sweep / "ipd_seed7", f"x={sweep / 'ipd_seed7'}", "--out", sweep / "bars")
     image_size(sweep / "bars.png")
     run_plot(monkeypatch, "thresholds", sweep / "sweep", "--out", sweep / "thresholds")
     image_size(sweep / "thresholds.png")
@@ -299,21 +300,21 @@ def test_bars_thresholds_and_league_are_written(sweep, monkeypatch, capsys):
 
 REFUSED = {
     "no words": (["curves"], "RUNS"),
-    "nothing there": (["curves", "nothing"], "no runs in nothing"),
+    "nothing there": (["curves", "nowhere"], "no runs in nowhere"),
     "no runs": (["curves", "{}/empty"], "there are no runs in"),
     "just begun": (["curves", "{}/sweep/just begun"], "or none with an evaluation"),
-    "an empty file": (["curves", "{}/nothing.csv"], "nothing.csv is not a run's metrics"),
-    "foreign": (["curves", "{}/foreign.csv"], "no column env_steps, iteration, mean_rewards_0"),
-    "no text": (["curves", "{}/image.csv"], "image.csv is not a run's metrics"),
-    "no settings": (["curves", "{}/bad_config"], "bad_config/metrics.csv is not a run's metrics, with its config.yaml"),
-    "a seed twice": (["curves", "{}/ipd_seed7.csv", "{}/ipd_seed7.csv"], "both seed 7"),
-    "no such column": (["curves", "{}/ipd_seed7.csv", "--metrics", "x"], "no column 'x'"),
+    "an empty file": (["curves", "{}/nothing"], "nothing is not a run"),
+    "foreign": (["curves", "{}/foreign"], "no column env_steps, iteration, mean_rewards_0"),
+    "no text": (["curves", "{}/image"], "image is not a run"),
+    "no settings": (["curves", "{}/bad_config"], "bad_config is not a run, with metrics.csv and config.yaml"),
+    "a seed twice": (["curves", "{}/ipd_seed7", "{}/ipd_seed7"], "both seed 7"),
+    "no such column": (["curves", "{}/ipd_seed7", "--metrics", "x"], "no column 'x'"),
     "bars of coins": (["bars", "{}/sweep"], "not a run of the IPD"),
-    "no second agent": (["bars", "{}/ipd_seed7.csv", "--agent", "1"], "agent 1"),
-    "thresholds of the IPD": (["thresholds", "{}/ipd_seed7.csv"], "not a run of the Coin Game"),
-    "no board": (["thresholds", "{}/boardless/metrics.csv"], "not a run of the Coin Game on a known square board"),
-    "no league": (["league", "{}/ipd_seed7.csv"], "it lacks 'player_0'"),
-    "a file in the way": (["bars", "{}/ipd_seed7.csv", "--out", "{}/nothing.csv/x"], "nothing.csv"),
+    "no second agent": (["bars", "{}/ipd_seed7", "--agent", "1"], "agent 1"),
+    "thresholds of the IPD": (["thresholds", "{}/ipd_seed7"], "not a run of the Coin Game"),
+    "no board": (["thresholds", "{}/boardless"], "not a run of the Coin Game on a known square board"),
+    "no league": (["league", "{}/ipd_seed7/metrics.csv"], "it lacks 'player_0'"),
+    "a file in the way": (["bars", "{}/ipd_seed7", "--out", "{}/file/x"], "file"),
 }
 
 
@@ -321,12 +322,14 @@ REFUSED = {
 def test_bad_words_are_one_sentence(sweep, monkeypatch, capsys, words, reason):
     monkeypatch.chdir(sweep)
     (sweep / "empty").mkdir()
-    (sweep / "nothing.csv").write_text("")
-    (sweep / "foreign.csv").write_text("a,b\n1,2\n")
-    (sweep / "image.csv").write_bytes(b"\x89PNG\n\x00")
+    (sweep / "file").write_text("")
+    for name, content in {"nothing": b"", "foreign": b"a,b\n1,2\n", "image": b"\x89PNG\n\x00"}.items():
+        (sweep / name).mkdir()
+        (sweep / name / "metrics.csv").write_bytes(content)
     save(sweep / "boardless" / "metrics.csv", COIN, [0] * 10)
     save(sweep / "bad_config" / "metrics.csv", COIN, [0] * 10)
     (sweep / "bad_config" / "config.yaml").write_text("hp: 3")
+    (sweep / "boardless" / "config.yaml").write_text("hp: {seed: 1}")
     with pytest.raises(SystemExit, match="2"):
         run_plot(monkeypatch, *(word.format(sweep) for word in words))
     assert reason in capsys.readouterr().err.splitlines()[-1]

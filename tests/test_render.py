@@ -142,7 +142,7 @@ def test_bad_words_are_one_sentence(tmp_path, monkeypatch, capsys, words, reason
 
 
 def test_a_reader_that_has_gone_is_no_error():
-    tool = "from loqa.tools.common import run_tool; run_tool(lambda: print('x\\n' * 10**6))"
+    tool = "from loqa.tools.common import tool; tool(lambda parser: print('x\\n' * 10**6))()"
     with subprocess.Popen([sys.executable, "-c", tool], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.readline()
         process.stdout.close()

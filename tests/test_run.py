@@ -103,11 +103,11 @@ def test_write_is_all_or_nothing(tmp_path, capsys):
 
 def test_read_metrics():
     text = "iteration,env_steps,x\n0,0,\n100,102400,-1.5\n200,20"  # the last row is half written
-    metrics = metrics_file.read_metrics(io.StringIO(text))
+    metrics = metrics_file.read_metrics(text)
     assert list(metrics) == ["iteration", "env_steps", "x"]
     np.testing.assert_array_equal(metrics["iteration"], [0, 100])
     np.testing.assert_array_equal(metrics["x"], [np.nan, -1.5])
-    assert metrics_file.read_metrics(io.StringIO("iteration,x\n"))["x"].shape == (0,)
+    assert metrics_file.read_metrics("iteration,x\n")["x"].shape == (0,)
 
 
 def test_metrics_csv_has_each_row_at_once_and_exact_in_float32(tmp_path):

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 import ipd
 from loqa import learner
-from loqa.metrics import matrix_game_metrics
+from loqa.metrics import cooperation
 from loqa.run.agents import load_params, save_agent
 from loqa.run.config import ConfigError
 from loqa.run.launch import compose
@@ -83,7 +83,7 @@ def test_two_learners_start_from_different_parameters():
 def two_learners(*options):
     """The game, the jitted loop, the evaluation and the first state of two learners."""
     hp, agent, iterate, state = setups.training("ipd", *OPTIONS, "hp.just_self_play=false", *options)
-    return agent.game, iterate, jax.jit(ipd.make_evaluation(hp, agent, matrix_game_metrics)), state
+    return agent.game, iterate, jax.jit(ipd.make_evaluation(hp, agent, cooperation)), state
 
 
 def test_each_learner_is_paid_for_its_own_seat():

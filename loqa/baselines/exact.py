@@ -23,7 +23,7 @@ import numpy as np
 
 from loqa.games.ipd import STATES
 from loqa.games.payoffs import PAYOFFS, TITLES, Payoffs
-from loqa.tools.common import decimal, markdown_table, one_line_errors, run_tool, tool_parser, whole, write_csv
+from loqa.tools.common import ArgumentParser, markdown_table, tool, whole, write_csv
 from loqa.tools.plot import group_bars
 from loqa.tools.saved_runs import SavedRun
 
@@ -149,7 +149,7 @@ def write(out: Path, game: str, results: dict[str, dict[str, Any]], settings: di
             row |= {f"p_{state}_C": x for state, x in zip(STATES, p[repeat, agent], strict=True)}
             rows.append(row | {name: result[name][repeat, agent] for name in result if name != "p_cooperate"})
         count = f"{tit_for_tat.all(1).sum()} of {len(p)}"
-        rewards = [decimal(reward[:, i].mean()) for i in (0, 1)]
+        rewards = [f"{reward[:, i].mean():z.3f}" for i in (0, 1)]
         lines.append([learner, game, count, *(f"{x:.2f}" for x in p.mean((0, 1))), *rewards])
         ends = {f"p_0_{state}_C": p[:, 0, i] for i, state in enumerate(STATES)}
         ends["iteration"] = np.full(len(p), settings[learner].steps)
@@ -189,9 +189,9 @@ def choose_payoffs(game: str, numbers: Sequence[float] | None) -> Payoffs:
     return tuple(numbers[:4]), tuple(numbers[-4:])
 
 
-def main() -> None:
-    parser = tool_parser("exact", __doc__)
-    parser.prog, add = "python -m loqa.baselines.exact", parser.add_argument
+@tool
+def main(parser: ArgumentParser) -> None:
+    add = parser.add_argument
     add("--learners", nargs="+", choices=LEARNERS, default=list(LEARNERS), help="which (all)")
     add("--game", choices=[*GAMES, "custom"], default="pola", help="the payoffs (%(default)s)")
     add("--payoffs", nargs="+", type=float, metavar="R", help="of custom: CC CD DC DD, own action first")
@@ -204,19 +204,17 @@ def main() -> None:
     add("--discount", type=number(0, 1), default=0.96, help="gamma (%(default)s)")
     add("--out", type=Path, default="experiments/exact", help="where to write (%(default)s)")
     options = parser.parse_args()
-    with one_line_errors(parser):
-        payoffs = choose_payoffs(options.game, options.payoffs)
-        options.out.mkdir(parents=True, exist_ok=True)
+    payoffs = choose_payoffs(options.game, options.payoffs)
+    options.out.mkdir(parents=True, exist_ok=True)
     given = {name: getattr(options, name) for name in Settings._fields if getattr(options, name) is not None}
     settings = {learner: PUBLISHED[learner]._replace(**given) for learner in options.learners}
     if "naive" in settings:  # it never looks ahead
         settings["naive"] = settings["naive"]._replace(lr_inner=0.0)
     key, repeats = jax.random.key(options.seed), options.repeats
     results = {name: jax.device_get(train(key, name, payoffs, s, repeats)) for name, s in settings.items()}
-    with one_line_errors(parser):
-        print(write(options.out, options.game, results, settings))
+    print(write(options.out, options.game, results, settings))
     print(f"\n{options.out}/exact.csv .md .png .pdf")
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    main()

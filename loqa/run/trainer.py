@@ -1,6 +1,7 @@
 """The host's loop: it runs an experiment's iterations, evaluates, logs, saves, checkpoints and hears signals."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -23,7 +24,6 @@ class Experiment(NamedTuple):
     evaluation: Callable[[jax.Array, TrainState], dict[str, jax.Array]]  # key, state -> metrics
     columns: dict[str, str]  # of the terminal's table: title -> metric
     progress_every: int  # iterations that run in one go: after each the terminal is updated, and Ctrl-C is heard
-    conclude: Callable[[Run], None]  # the result in words, and the figures, of a finished run
     reached: Callable[[dict[str, np.ndarray]], str | None] = lambda metrics: None  # why training ends early
 
 
@@ -79,7 +79,9 @@ def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> N
         if checkpoints.iteration != iteration:
             checkpoints.save(state)
         run.stop(checkpoints.iteration)
-    run.finish(reached=reached, conclude=experiment.conclude)
+    from loqa.tools.plot import conclude  # here, because matplotlib is slow to import
+
+    run.finish(partial(conclude, game=agent.game), reached)
 
 
 def for_evaluation(state: TrainState) -> TrainState:

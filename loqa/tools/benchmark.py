@@ -10,7 +10,6 @@ before and after each measurement: forward and backward of a 128-wide GRU over 5
 is the time that the matrix products of an iteration take at the speed of a large one.
 """
 
-import io
 import math
 import os
 import subprocess
@@ -35,7 +34,7 @@ from loqa.run.config import CONFIGS, parse
 from loqa.run.launch import compose
 from loqa.run.metrics_file import read_metrics
 from loqa.thresholds import threshold_passed
-from loqa.tools.common import one_line_errors, run_tool, tool_parser, whole, write_csv
+from loqa.tools.common import ArgumentParser, tool, whole, write_csv
 
 # What is timed: names, and the words of the commands.
 SIXTY_FOUR = "coin_train.py hp.agent_replay_buffer.opponents_per_batch=64"
@@ -114,7 +113,7 @@ def run_script(words: str, is_done: Callable[[dict[str, Any]], bool]) -> tuple[d
                 for path in Path(directory).glob("*/metrics.csv"):
                     before_run = (path.parent / "config.yaml").stat().st_mtime - start  # its clock starts then
                     if text := path.read_text():
-                        metrics = read_metrics(io.StringIO(text))
+                        metrics = read_metrics(text)
         finally:
             process.kill()
         _, _, usage = os.wait4(process.pid, 0)
@@ -145,8 +144,8 @@ def time_to_strong(words: str) -> float:
     return before_run + float(metrics["walltime"][passed(metrics).argmax()])
 
 
-def main() -> None:
-    parser = tool_parser("benchmark", __doc__)
+@tool
+def main(parser: ArgumentParser) -> None:
     parser.add_argument("--chunks", type=whole(1), default=5, help="chunks of iterations of the median (5)")
     parser.add_argument("--strong", action="store_true", help="measure the time to the strong threshold, too")
     parser.add_argument("--csv", type=Path, help="write the table to this file too")
@@ -155,26 +154,25 @@ def main() -> None:
     machine = f"{os.cpu_count()} cores, {jax.devices()[0].device_kind}"
     print(f"{machine}; {flops_a_second / 1e9:.0f} GFLOP/s in a matmul", flush=True)
     unit, rows = calibration(), []
-    with one_line_errors(parser):
-        for name, words in SETTINGS.items():
-            limit = 1000 * iteration_flops(words) / flops_a_second
-            for devices in ("1", "auto"):
-                before = unit()
-                times = time_iterations(f"{words} jax.num_devices={devices}", options.chunks)
-                one = (before + unit()) / 2
-                ms = times["ms an iteration"]
-                times = {"units an iteration": ms / 1000 / one} | times | {"s a unit": one}
-                rows.append({"setting": name, "devices": devices} | times | {"limit, ms": limit, "to it": ms / limit})
-                print(*(x if isinstance(x, str) else f"{x:.4g} {key}" for key, x in rows[-1].items()), sep=", ")
-                sys.stdout.flush()
-        if options.strong:
-            words = f"{SIXTY_FOUR} jax.num_devices=auto"
-            times = [time_to_strong(f"{words} hp.seed={seed}") for seed in SEEDS]
-            rows.append({"setting": "Coin 3x3, 64 opponents, to the strong threshold", "s": float(np.median(times))})
-            print(f"s to the strong threshold, seeds {SEEDS}: {times}", flush=True)
+    for name, words in SETTINGS.items():
+        limit = 1000 * iteration_flops(words) / flops_a_second
+        for devices in ("1", "auto"):
+            before = unit()
+            times = time_iterations(f"{words} jax.num_devices={devices}", options.chunks)
+            one = (before + unit()) / 2
+            ms = times["ms an iteration"]
+            times = {"units an iteration": ms / 1000 / one} | times | {"s a unit": one}
+            rows.append({"setting": name, "devices": devices} | times | {"limit, ms": limit, "to it": ms / limit})
+            print(*(x if isinstance(x, str) else f"{x:.4g} {key}" for key, x in rows[-1].items()), sep=", ")
+            sys.stdout.flush()
+    if options.strong:
+        words = f"{SIXTY_FOUR} jax.num_devices=auto"
+        times = [time_to_strong(f"{words} hp.seed={seed}") for seed in SEEDS]
+        rows.append({"setting": "Coin 3x3, 64 opponents, to the strong threshold", "s": float(np.median(times))})
+        print(f"s to the strong threshold, seeds {SEEDS}: {times}", flush=True)
     if options.csv:
         write_csv(options.csv, rows)
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    main()

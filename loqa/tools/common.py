@@ -1,40 +1,35 @@
 """What the tools (`python -m loqa.tools.NAME`) share: their command line, and tables as text and as CSV."""
 
-import argparse
-import contextlib
 import csv
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 
-def tool_parser(name: str, description: str) -> argparse.ArgumentParser:
-    """The parser of `python -m loqa.tools.NAME`; the description keeps its line breaks."""
-    options = {"description": description, "formatter_class": argparse.RawDescriptionHelpFormatter}
-    return argparse.ArgumentParser(f"python -m loqa.tools.{name}", **options)
+def tool(main: Callable[[ArgumentParser], None]) -> Callable[[], None]:
+    """Decorates the `main` of `python -m loqa.tools.NAME`, which is given a parser with the module's docstring.
 
+    An OSError or ValueError, which is about the user's words and files, becomes one line and exit code 2. A reader
+    that has gone, as in `... | head`, ends it without a traceback.
+    """
 
-@contextlib.contextmanager
-def one_line_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
-    """Around what reads the user's words and files: an OSError or ValueError becomes one line and exit code 2."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise  # see `run_tool`
-    except (OSError, ValueError) as error:
-        parser.error(" ".join(str(error).split()))
+    def run() -> None:
+        name = ".".join(Path(main.__code__.co_filename).with_suffix("").parts[-3:])
+        text = {"description": main.__globals__["__doc__"], "formatter_class": RawDescriptionHelpFormatter}
+        try:
+            main(ArgumentParser(f"python -m {name}", **text))
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain at its exit
+            sys.exit(1)
+        except (OSError, ValueError) as error:
+            print("error:", *str(error).split(), file=sys.stderr)
+            sys.exit(2)
 
-
-def run_tool(main: Callable[[], None]) -> None:
-    """Runs a tool's `main`. A reader that has gone, as in `... | head`, ends it without a traceback."""
-    try:
-        main()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain at its exit
-        sys.exit(1)
+    return run
 
 
 def whole(low: int) -> Callable[[str], int]:
@@ -42,7 +37,7 @@ def whole(low: int) -> Callable[[str], int]:
 
     def read(text: str) -> int:
         if not text.isdecimal() or not low <= int(text) < 2**32:
-            raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least {low} (and below 2^32)")
+            raise ArgumentTypeError(f"{text!r} must be a whole number of at least {low} (and below 2^32)")
         return int(text)
 
     return read
@@ -68,8 +63,3 @@ def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]], text_col
     """A Markdown table; all columns but `text_columns` are aligned to the right."""
     rule = ["---" if i in text_columns else "--:" for i in range(len(head))]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
-
-
-def decimal(x: float) -> str:
-    """Three decimals, and no -0.000."""
-    return f"{x:z.3f}"

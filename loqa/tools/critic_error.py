@@ -20,7 +20,7 @@ from loqa.losses import Side, agent_policy_loss, center_q_values
 from loqa.rollout import draw_noise, rollout
 from loqa.run.config import IPDConfig, parse
 from loqa.run.launch import compose
-from loqa.tools.common import markdown_table, one_line_errors, run_tool, tool_parser
+from loqa.tools.common import ArgumentParser, markdown_table, tool
 from loqa.tools.plot import draw_seed_curves, in_style, legend_below, panels, save
 from loqa.tools.saved_runs import Groups, group_runs, read_runs
 
@@ -102,16 +102,15 @@ def table() -> str:
     return f"{table}\n\n{NOTE} ±: standard error over episodes."
 
 
-def main() -> None:
-    parser = tool_parser("critic_error", __doc__)
+@tool
+def main(parser: ArgumentParser) -> None:
     parser.add_argument("runs", nargs="*", metavar="RUNS", help="whose critics' errors to draw, too")
     parser.add_argument("--out", type=Path, default="experiments/plots/critic_error", help="files, without suffix")
     options = parser.parse_args()
-    with one_line_errors(parser):
-        groups = group_runs(read_runs(options.runs)) if options.runs else {}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        print(*draw(groups, options.out), table(), sep="\n")
+    groups = group_runs(read_runs(options.runs)) if options.runs else {}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    print(*draw(groups, options.out), table(), sep="\n")
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    main()

@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from loqa.agent import AgentParams
 from loqa.run.agents import check_shapes, read_npz, rebuild, save_agent
 from loqa.run.launch import compose
-from loqa.tools.common import one_line_errors, run_tool, split_label, tool_parser
+from loqa.tools.common import ArgumentParser, split_label, tool
 from loqa.tools.players import MFOSPlayer
 
 ACTIONS = [1, 0, 3, 2]  # M-FOS's and POLA's are right, left, down, up; ours are left, right, up, down
@@ -221,28 +221,27 @@ def import_file(path: Path, kind: str = "", second: bool = False) -> dict[str, t
         raise ValueError(f"{path} is not a published agent: {what}") from error
 
 
-def main() -> None:
-    parser = tool_parser("import_agents", __doc__)
+@tool
+def main(parser: ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", metavar="KIND=PATH", help="files, or directories of files")
     parser.add_argument("--second", action="store_true", help="both agents of POLA's pickles, not the first alone")
     parser.add_argument("--out", type=Path, default="experiments/imported", help="where to write (%(default)s)")
     options = parser.parse_intermixed_args()
     files, agents = {}, {}
-    with one_line_errors(parser):
-        for kind, path in map(split_label, options.paths):
-            found = sorted(x for x in path.iterdir() if x.is_file()) if path.is_dir() else [path]
-            files |= dict.fromkeys(found, kind or (path.resolve().name if path.is_dir() else ""))
-        for path, kind in files.items():
-            for name, agent in import_file(path, kind, options.second).items():
-                target = options.out / f"{name}.npz"
-                if target in agents or target.resolve() in [file.resolve() for file in files]:
-                    raise ValueError(f"{target} would be overwritten: import into a directory of its own")
-                agents[target] = agent
-        options.out.mkdir(parents=True, exist_ok=True)
-        for target, (params, description) in agents.items():
-            save_agent(target, params, description)
-            print(f"{target}: {description['kind']}, {'{height}x{width}'.format(**description['hp']['game'])}")
+    for kind, path in map(split_label, options.paths):
+        found = sorted(x for x in path.iterdir() if x.is_file()) if path.is_dir() else [path]
+        files |= dict.fromkeys(found, kind or (path.resolve().name if path.is_dir() else ""))
+    for path, kind in files.items():
+        for name, agent in import_file(path, kind, options.second).items():
+            target = options.out / f"{name}.npz"
+            if target in agents or target.resolve() in [file.resolve() for file in files]:
+                raise ValueError(f"{target} would be overwritten: import into a directory of its own")
+            agents[target] = agent
+    options.out.mkdir(parents=True, exist_ok=True)
+    for target, (params, description) in agents.items():
+        save_agent(target, params, description)
+        print(f"{target}: {description['kind']}, {'{height}x{width}'.format(**description['hp']['game'])}")
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    main()

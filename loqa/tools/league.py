@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from loqa.rollout import Noise, Player, draw_noise, rollout
-from loqa.tools.common import decimal, markdown_table, one_line_errors, run_tool, tool_parser, whole, write_csv
+from loqa.tools.common import ArgumentParser, markdown_table, tool, whole, write_csv
 from loqa.tools.players import Game, LeaguePlayer, add_game_options, choose_players, title
 from loqa.tools.plot import heat_map, in_style, legend_below, panels, read_league, save
 
@@ -107,7 +107,7 @@ def kind_table(rewards: np.ndarray, kinds: Sequence[str]) -> tuple[list[str], li
     kind, itself = np.array(kinds), np.eye(len(kinds), dtype=bool)
     same, order = kind[:, None] == kind, dict.fromkeys(kinds)
     others = {"itself": itself, "others of its kind": same & ~itself} | {x: (kind == x) & ~same for x in order}
-    means = lambda x: f"{decimal(rewards[x].mean())} / {decimal(rewards.T[x].mean())}" if x.any() else ""
+    means = lambda x: f"{rewards[x].mean():z.3f} / {rewards.T[x].mean():z.3f}" if x.any() else ""
     cells = lambda one: [means((kind == one)[:, None] & against) for against in others.values()]
     return ["against", *others], [[f"{one} ({kinds.count(one)})", *cells(one)] for one in order]
 
@@ -162,7 +162,7 @@ def compare(path: Path, ours: Sequence[Row], steps: int, episodes: int, out: Pat
         share, size = (np.abs(z) <= 4).mean(), np.sqrt((z**2).mean())
         k, i = np.unravel_index(np.abs(z).argmax(), z.shape)
         worst = f"{known[k][i]} with {known[k][1 - i]}: "
-        worst += f"{decimal(theirs[k, i])}, {decimal(both[k, 0, i])}, {z[k, i]:.1f}"
+        worst += f"{theirs[k, i]:z.3f}, {both[k, 0, i]:z.3f}, {z[k, i]:.1f}"
         lines.append([section, str(len(rows)), str(len(known)), f"{share:.2%}", f"{size:.2f}", worst])
         axes.plot(theirs.ravel(), both[:, 0].ravel(), ".", markersize=2, label=section)
         agree &= bool(share == 1 and size <= 1.2)
@@ -178,8 +178,8 @@ def compare(path: Path, ours: Sequence[Row], steps: int, episodes: int, out: Pat
     return agree
 
 
-def main() -> None:
-    parser = tool_parser("league", __doc__)
+@tool
+def main(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("players", nargs="*", metavar="PLAYERS", help="agents, runs, directories, scripted players")
     add_game_options(parser)
@@ -190,26 +190,25 @@ def main() -> None:
     add("--against", type=Path, metavar="FILE.json", help="published means to hold the league against")
     add("--out", type=Path, default="experiments/league", help="where to write (%(default)s)")
     options = parser.parse_intermixed_args()
-    with one_line_errors(parser):
-        game, players = choose_players(options.players, options.game, options.grid, not options.no_scripted)
-        if not players:
-            raise ValueError("nobody plays: name at least one player")
-        options.out.mkdir(parents=True, exist_ok=True)
-        players = sorted(players, key=lambda one: [other.kind for other in players].index(one.kind))
-        print(f"{len(players)} players of {title(game)}", flush=True)
-        path = options.out / "league.csv"
-        rows = play_league(game, players, options.steps, options.episodes, options.seed, path)
-        rewards, kinds = read_league(path)
-        head, lines = kind_table(rewards, kinds)
-        text = f"{options.episodes} episodes of {options.steps} steps of {title(game)} for each pair. Mean reward a "
-        text += f"step of the row's players / of their opponents.\n\n{markdown_table(head, lines)}\n"
-        (options.out / "league.md").write_text(text)
-        (options.out / "league.tex").write_text(latex(head, lines))
-        heat_map(rewards, kinds, options.out / "league")
-        print(f"\n{text}\n{options.out}/league.csv .md .tex .png .pdf")
-        if options.against and not compare(options.against, rows, options.steps, options.episodes, options.out):
-            sys.exit(1)
+    game, players = choose_players(options.players, options.game, options.grid, not options.no_scripted)
+    if not players:
+        raise ValueError("nobody plays: name at least one player")
+    options.out.mkdir(parents=True, exist_ok=True)
+    players = sorted(players, key=lambda one: [other.kind for other in players].index(one.kind))
+    print(f"{len(players)} players of {title(game)}", flush=True)
+    path = options.out / "league.csv"
+    rows = play_league(game, players, options.steps, options.episodes, options.seed, path)
+    rewards, kinds = read_league(path)
+    head, lines = kind_table(rewards, kinds)
+    text = f"{options.episodes} episodes of {options.steps} steps of {title(game)} for each pair. Mean reward a "
+    text += f"step of the row's players / of their opponents.\n\n{markdown_table(head, lines)}\n"
+    (options.out / "league.md").write_text(text)
+    (options.out / "league.tex").write_text(latex(head, lines))
+    heat_map(rewards, kinds, options.out / "league")
+    print(f"\n{text}\n{options.out}/league.csv .md .tex .png .pdf")
+    if options.against and not compare(options.against, rows, options.steps, options.episodes, options.out):
+        sys.exit(1)
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    main()

@@ -87,11 +87,14 @@ def load_player(path: Path) -> tuple[Game, LeaguePlayer]:
     try:
         params, description = load_agent(path)
         game, agent = rebuild(description)
-        if mfos := description.get("network") == "mfos":
-            player = MFOSPlayer(params.actor["bias_hidden"].size, game.height * game.width)
-            jax.eval_shape(player.act, params.actor, player.initial_hidden(), jnp.zeros(game.observation_size))
+        if description.get("network") == "mfos":
+            player, params = MFOSPlayer(params.actor["bias_hidden"].size, game.height * game.width), params.actor
+            jax.eval_shape(player.act, params, player.initial_hidden(), jnp.zeros(game.observation_size))
         else:
             check_shapes(params.actor, jax.eval_shape(agent.init, jax.random.key(0)).actor)
+            # Without the Q-network and what belongs to it: agents with equal policies can be batched.
+            player = dataclasses.replace(agent, qvalue=None, game_length=0, normalize_time=False, output_scale=1.0)
+            params = AgentParams(params.actor, {})
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} cannot play: {error} (published agents: loqa.tools.import_agents)") from error
     hp = description["hp"]
@@ -99,11 +102,7 @@ def load_player(path: Path) -> tuple[Game, LeaguePlayer]:
     if trained := TRAINED.fullmatch(path.name):
         which = "" if hp["just_self_play"] else f" agent {trained[1]}"
         name, kind = f"seed {hp['seed']}{which} @{int(trained[2])}", hp[f"agent_{trained[1]}"]
-    if mfos:
-        return game, LeaguePlayer(name, kind, player, params.actor)
-    # Without the Q-network and what belongs to it: agents with equal policies can be batched.
-    policy = dataclasses.replace(agent, qvalue=None, game_length=0, normalize_time=False, output_scale=1.0)
-    return game, LeaguePlayer(name, kind, policy, AgentParams(params.actor, {}))
+    return game, LeaguePlayer(name, kind, player, params)
 
 
 def agent_files(path: Path) -> list[Path]:
@@ -166,12 +165,9 @@ def choose_players(
         raise ValueError(f"{title(game)} has no player {unknown[0]}, but {', '.join(known)}")
     if all_scripted:
         players += [name for name in known if name not in words]
-    return game, _with_unique_names([known[one] if isinstance(one, str) else one for one in players])
-
-
-def _with_unique_names(players: list[LeaguePlayer]) -> list[LeaguePlayer]:
-    """Adds the kind to names that several have, and then a number."""
+    players = [known[one] if isinstance(one, str) else one for one in players]
+    # To names that several have the kind is added, and then a number.
     names = [one.name for one in players]
     names = [f"{x.kind} {x.name}" if names.count(x.name) > 1 and x.kind != x.name else x.name for x in players]
     names = [f"{x} ({names[: i + 1].count(x)})" if names.count(x) > 1 else x for i, x in enumerate(names)]
-    return [x._replace(name=name) for x, name in zip(players, names, strict=True)]
+    return game, [x._replace(name=name) for x, name in zip(players, names, strict=True)]

@@ -5,9 +5,8 @@ bars        P(cooperate) in each state of the IPD: means, and the seeds
 thresholds  what the paper's thresholds take, by grid; with a table
 league      the heat map of a league.csv, in place of RUNS
 
-RUNS are run directories, directories of runs, or CSV files of metrics, such as coin_3x3/seed_42.csv, with seed and
-grid in the name. LABEL=RUNS names a group, and several words may have the same label. Runs without one are a group
-where their settings differ in no more than seed and length.
+RUNS are run directories, or directories of runs. LABEL=RUNS names a group, and several words may have the same
+label. Runs without one are a group where their settings differ in no more than seed and length.
 """
 
 import csv
@@ -27,19 +26,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from loqa.games.coin import CoinGame
 from loqa.games.ipd import STATES, MatrixGame
 from loqa.games.payoffs import PAYOFFS
-from loqa.hyperparameters import IPDHyperparameters
 from loqa.run.config import flat
 from loqa.run.run import Run
-from loqa.run.terminal import short
-from loqa.thresholds import THRESHOLDS, is_tit_for_tat
+from loqa.thresholds import THRESHOLDS, is_tit_for_tat, self_play
 from loqa.tools import saved_runs
-from loqa.tools.common import one_line_errors, run_tool, tool_parser
-from loqa.tools.saved_runs import PUBLISHED_3X3, TITLES, UNITS, Groups, SavedRun, shown_columns
+from loqa.tools.common import ArgumentParser, tool
+from loqa.tools.saved_runs import PUBLISHED, TITLES, UNITS, Groups, SavedRun, shown_columns
 
 # Okabe and Ito's colours, without the yellow, which is pale on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+REWARDS_3X3 = PUBLISHED["rewards_3x3"]
 PANEL = (1.83, 1.65)  # inches: three fill the text width of a paper
 
 STYLE = {"font.size": 7, "axes.titlesize": 7.5, "legend.frameon": False, "pdf.fonttype": 42}  # in points
@@ -98,8 +97,8 @@ def seed_curves(groups: Groups, path: Path, columns: Sequence[str] = (), x_axis:
     for axes, column in zip(grid, columns, strict=True):
         draw_seed_curves(axes, groups, column, x_axis)
         axes.set_title(TITLES.get(column, textwrap.fill(column, 30)))
-        if column in PUBLISHED_3X3 and {run.board for run in runs} == {"3x3"}:
-            axes.axhline(PUBLISHED_3X3[column], color="gray", linestyle=":", linewidth=0.8, label="the paper's agents")
+        if column in REWARDS_3X3 and {run.board for run in runs} == {"3x3"}:
+            axes.axhline(REWARDS_3X3[column], color="gray", linestyle=":", linewidth=0.8, label="the paper's agents")
         if column.startswith("p_"):
             axes.set_ylim(-0.04, 1.04)
     if len(runs) > 1:
@@ -166,9 +165,8 @@ def threshold_figure(groups: Groups, path: Path) -> list[str]:
             for size, summary in summaries.items():
                 axes.plot([size] * len(summary.times), summary.times, ".", color=line.get_color(), alpha=0.5)
                 axes.plot([size] * 2, (summary.low, summary.high), "-", color=line.get_color())
-        for (label, of), seconds in saved_runs.PUBLISHED_SECONDS.items() if unit == "walltime" else ():
-            if of == threshold:
-                axes.plot(saved_runs.PUBLISHED_SIZES, seconds, "s:", label=f"{label}, published", linewidth=0.8)
+        for label, seconds in PUBLISHED["seconds"].items() if unit == "walltime" else ():
+            axes.plot(PUBLISHED["sizes"], seconds[threshold], "s:", label=f"{label}, published", linewidth=0.8)
         axes.set(title=f"{threshold} threshold", xlabel="grid size", ylabel=UNITS[unit], yscale="log")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.label_outer()
@@ -222,31 +220,29 @@ def heat_map(rewards: np.ndarray, kinds: Sequence[str], path: Path) -> list[str]
 
 # ------------------------------------------------------------------------------------------- of a run that ends
 
-COLUMNS = dict(zip(("self", "vs AC", "AC's", "vs AD", "AD's"), PUBLISHED_3X3, strict=True))
-LEARNING = ["qvalue_0_bias", "qvalue_0_mean"]
+COLUMNS = dict(zip(("self", "vs AC", "AC's", "vs AD", "AD's"), REWARDS_3X3, strict=True))
 
 
-def conclude_coin(run: Run) -> None:
-    """Prints the rewards beside the paper's, and draws curves.png."""
-    saved = SavedRun(run.directory, "", flat(run.settings["hp"]), saved_runs.with_self_play(run.metrics()))
+def conclude(run: Run, game: CoinGame | MatrixGame) -> None:
+    """Prints the Coin Game's rewards beside the paper's, or each agent's P(C), in the IPD whether it is tit-for-tat.
+
+    Draws curves.png, and of matrix games cooperation_<i>.png.
+    """
+    metrics = run.metrics()
+    saved = SavedRun(run.directory, "", flat(run.settings["hp"]), metrics | {"self_play": self_play(metrics)})
     last = {column: values[-1] for column, values in saved.metrics.items()}
-    run.log_line(" " * 12 + "".join(f"{title:>8}" for title in COLUMNS))
-    for name, rewards in {"this run": last, "paper, 3x3": PUBLISHED_3X3}.items():
-        run.log_line(f"{name:12}" + "".join(f"{short(rewards[column]):>8}" for column in COLUMNS.values()))
-    run.write("curves.png", partial(seed_curves, {"": [saved]}, columns=[*shown_columns([saved]), *LEARNING]))
-
-
-def conclude_ipd(run: Run, game: MatrixGame, hp: IPDHyperparameters) -> None:
-    """Prints each agent's P(C), and in the IPD whether it is tit-for-tat; draws curves and cooperation_<i>.png."""
-    saved = SavedRun(run.directory, "", {}, saved_runs.with_self_play(run.metrics()))
-    for i in range(hp.num_learners):
-        p_cooperate = ", ".join(f"{state} {short(saved.metrics[f'p_{i}_{state}_C'][-1])}" for state in STATES)
+    if isinstance(game, CoinGame):
+        run.log_line(" " * 12 + "".join(f"{title:>8}" for title in COLUMNS))
+        for name, rewards in {"this run": last, "paper, 3x3": REWARDS_3X3}.items():
+            run.log_line(f"{name:12}" + "".join(f"{rewards[column]:z8.3f}" for column in COLUMNS.values()))
+    for i in (i for i in (0, 1) if isinstance(game, MatrixGame) and f"p_{i}_START_C" in last):
+        p_cooperate = ", ".join(f"{state} {last[f'p_{i}_{state}_C']:z.3f}" for state in STATES)
         run.log_line(f"agent {i}: P(C) in {p_cooperate}")
         if game.payoffs == PAYOFFS["ipd"]:
             run.log_line(f"tit-for-tat: {'yes' if is_tit_for_tat(saved.metrics, i)[-1] else 'no'}")
         run.write(f"cooperation_{i}.png", partial(group_bars, {f"{game.title}, agent {i}": [saved]}, agent=i))
-    second = [f"p_1_{state}_C" for state in STATES] if hp.num_learners == 2 else []
-    run.write("curves.png", partial(seed_curves, {"": [saved]}, columns=[*shown_columns([saved]), *second, *LEARNING]))
+    columns = [column for column in TITLES if column in last]
+    run.write("curves.png", partial(seed_curves, {"": [saved]}, columns=columns))
 
 
 def draw(figure: str, runs: list[str], out: Path, x: str, metrics: str | None, agent: int) -> list[str]:
@@ -261,8 +257,8 @@ def draw(figure: str, runs: list[str], out: Path, x: str, metrics: str | None, a
     return seed_curves(groups, out, metrics.split(",") if metrics else [], x)
 
 
-def main() -> None:
-    parser = tool_parser("plot", __doc__)
+@tool
+def main(parser: ArgumentParser) -> None:
     parser.add_argument("figure", choices=("curves", "bars", "thresholds", "league"))
     parser.add_argument("runs", nargs="+", metavar="RUNS", help="see above")
     parser.add_argument("--out", type=Path, help="the files to write, without suffix (experiments/plots/FIGURE)")
@@ -271,10 +267,9 @@ def main() -> None:
     parser.add_argument("--agent", type=int, choices=(0, 1), default=0, help="the learner of bars (%(default)s)")
     options = parser.parse_args()
     options.out = options.out or Path("experiments/plots") / options.figure
-    with one_line_errors(parser):
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        print(*draw(**vars(options)), sep="\n")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    print(*draw(**vars(options)), sep="\n")
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    main()

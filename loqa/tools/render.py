@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from loqa.games.coin import CoinGame
 from loqa.rollout import Trajectories, draw_noise, rollout
-from loqa.tools.common import one_line_errors, run_tool, tool_parser, whole
+from loqa.tools.common import ArgumentParser, tool, whole
 from loqa.tools.players import Game, LeaguePlayer, add_game_options, choose_players
 from loqa.tools.plot import COLORS
 
@@ -108,8 +108,8 @@ def ipd_strip(actions: np.ndarray, heads: list[str]) -> Image.Image:
     return image
 
 
-def main() -> None:
-    parser = tool_parser("render", __doc__)
+@tool
+def main(parser: ArgumentParser) -> None:
     parser.add_argument("player_a", metavar="PLAYER_A", help="who plays in seat 0: agent, run or scripted player")
     parser.add_argument("player_b", metavar="PLAYER_B", help="who plays in seat 1")
     add_game_options(parser)
@@ -117,29 +117,28 @@ def main() -> None:
     parser.add_argument("--seed", type=whole(0), default=0, help="of everything random (%(default)s)")
     parser.add_argument("--out", type=Path, help="the picture (experiments/episode.gif, or .png for the IPD)")
     options = parser.parse_args()
-    with one_line_errors(parser):
-        game, players = choose_players((options.player_a, options.player_b), options.game, options.grid)
-        if len(players) != 2:
-            raise ValueError(f"two can play, but these are {len(players)}: name the file of an agent")
-        suffix = ".gif" if isinstance(game, CoinGame) else ".png"
-        out = options.out or Path(f"experiments/episode{suffix}")
-        if out.suffix != suffix:
-            raise ValueError(f"--out is {out}, but the picture of this game is a {suffix} file")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        episode = play_episode(game, players, options.steps, options.seed)
-        scores = zip("AB", players, episode.rewards.T, strict=True)
-        heads = [f"{letter}  {one.name}: {x.sum():.0f}, {x.mean():.3f} a step" for letter, one, x in scores]
-        if isinstance(game, CoinGame):
-            scenes = coin_scenes(game, episode)
-            film = [draw_scene(game, scene, heads) for scene in scenes]
-            durations = [900 if scene.taken else 400 for scene in scenes[:-1]] + [3000]
-            film[0].save(out, save_all=True, append_images=film[1:], duration=durations, loop=0)
-            text = "\n".join(scene_text(game, scene) for scene in scenes)
-        else:
-            ipd_strip(episode.actions, heads).save(out)
-            text = "\n".join(f"{'AB'[i]}  {''.join('CD'[a] for a in episode.actions[:, i])}" for i in (0, 1))
+    game, players = choose_players((options.player_a, options.player_b), options.game, options.grid)
+    if len(players) != 2:
+        raise ValueError(f"two can play, but these are {len(players)}: name the file of an agent")
+    suffix = ".gif" if isinstance(game, CoinGame) else ".png"
+    out = options.out or Path(f"experiments/episode{suffix}")
+    if out.suffix != suffix:
+        raise ValueError(f"--out is {out}, but the picture of this game is a {suffix} file")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    episode = play_episode(game, players, options.steps, options.seed)
+    scores = zip("AB", players, episode.rewards.T, strict=True)
+    heads = [f"{letter}  {one.name}: {x.sum():.0f}, {x.mean():.3f} a step" for letter, one, x in scores]
+    if isinstance(game, CoinGame):
+        scenes = coin_scenes(game, episode)
+        film = [draw_scene(game, scene, heads) for scene in scenes]
+        durations = [900 if scene.taken else 400 for scene in scenes[:-1]] + [3000]
+        film[0].save(out, save_all=True, append_images=film[1:], duration=durations, loop=0)
+        text = "\n".join(scene_text(game, scene) for scene in scenes)
+    else:
+        ipd_strip(episode.actions, heads).save(out)
+        text = "\n".join(f"{'AB'[i]}  {''.join('CD'[a] for a in episode.actions[:, i])}" for i in (0, 1))
     print(text, *heads, out, sep="\n")  # after the picture is written: the text's reader may be gone
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    main()

@@ -1,22 +1,9 @@
 """Results to publish: `python -m loqa.tools.report archive RUNS --out DIR`, `... build results`, `... missing results`.
 
 `archive` copies what documents a finished run: its metrics, its configuration, summary.json with the command, the
-commits and the machine, and its last agents. `build` reads `report.yaml` of a directory of such runs, draws every
-figure and writes every table into its README.md. `missing` prints which of its `wanted` runs are not there, with the
-commands that make them and archive them. A section of report.yaml:
-
-    coin_3x3:                          # the first part of the names of its figures
-      title: Coin Game, 3x3
-      text: what the reader should know
-      runs: {calibrated critic: coin_3x3/calibrated, published critic: [a, b]}   # groups to compare
-      show: [last, late, curves, thresholds]   # tables and figures, in this order
-      wanted:
-        - {path: coin_3x3/calibrated, command: coin_train.py hp=loqa_calibrated, seeds: [42, 51], iterations: 6000}
-
-`last` is a table of the last evaluations, `late` of the means over the last thousand iterations; `bars`, `curves`
-(by iteration, or `by_steps`), `thresholds`, `reciprocity` and `critic_error` are what these tools draw and write.
-`until: 2000` leaves out later iterations. `league: FILE.csv` in place of `runs` is the heat map and the table of a
-league. `seeds` are the first and the last one, `board: 4x4` tells apart runs in one directory.
+commits and the machine, and its last agents. `build` reads `report.yaml` of a directory of such runs (its keys are in
+docs/tools.md), draws every figure and writes every table into its README.md. `missing` prints which of its `wanted`
+runs are not there, with the commands that make them and archive them.
 """
 
 import json
@@ -32,7 +19,7 @@ import yaml
 from pydantic import BaseModel, NonNegativeInt, TypeAdapter, ValidationError
 
 from loqa.tools import critic_error, saved_runs
-from loqa.tools.common import decimal, markdown_table, one_line_errors, run_tool, tool_parser
+from loqa.tools.common import ArgumentParser, markdown_table, tool
 from loqa.tools.league import kind_table
 from loqa.tools.players import agent_files
 from loqa.tools.plot import group_bars, heat_map, read_league, seed_curves, threshold_figure
@@ -88,9 +75,9 @@ def last_evaluations(groups: Groups, window: int = 0) -> str:
         for run in members:
             late = run.metrics["iteration"] >= run.metrics["iteration"][-1] - window
             table.append([run.metrics[column][late].mean() for column in columns])
-        cells = [decimal(mean) for mean in np.mean(table, 0)]
+        cells = [f"{mean:z.3f}" for mean in np.mean(table, 0)]
         if len(members) > 1:
-            cells = [f"{mean} ({decimal(sd)})" for mean, sd in zip(cells, np.std(table, 0, ddof=1), strict=True)]
+            cells = [f"{mean} ({sd:z.3f})" for mean, sd in zip(cells, np.std(table, 0, ddof=1), strict=True)]
         lines.append([f"{label}, iteration {', '.join(sorted(ends))}", f"{len(members)}", *cells])
     what = f"mean of the last {window} iterations" if window else "last evaluation"
     return markdown_table([f"{what}, mean (sd)", "seeds", *(TITLES[column] for column in columns)], lines)
@@ -99,7 +86,7 @@ def last_evaluations(groups: Groups, window: int = 0) -> str:
 def each_last_evaluation(groups: Groups) -> str:
     """A table of each run's last evaluation."""
     columns = shown_columns(sum(groups.values(), []))
-    last = lambda run: [decimal(run.metrics[column][-1]) for column in columns]
+    last = lambda run: [f"{run.metrics[column][-1]:z.3f}" for column in columns]
     lines = [[label, f"{run.seed}", *last(run)] for label, members in groups.items() for run in members]
     return markdown_table(["last evaluation", "seed", *(TITLES[column] for column in columns)], lines)
 
@@ -147,7 +134,7 @@ def read_sections(directory: Path) -> dict[str, Section]:
         raise ValueError(f"{path} is not YAML: {error}") from error
     except ValidationError as error:
         wrong = error.errors()[0]
-        raise ValueError(f"{path}, {'.'.join(map(str, wrong['loc']))}: {wrong['msg']} (see --help)") from error
+        raise ValueError(f"{path}, {'.'.join(map(str, wrong['loc']))}: {wrong['msg']} (see docs/tools.md)") from error
 
 
 def missing(directory: Path) -> list[str]:
@@ -211,23 +198,22 @@ def _origins(runs: Sequence[SavedRun], last: str) -> str:
     return f"<details><summary>Each run, its command and machine</summary>\n\n{last}\n\n{table}\n\n</details>"
 
 
-def main() -> None:
-    parser = tool_parser("report", __doc__)
+@tool
+def main(parser: ArgumentParser) -> None:
     parser.add_argument("command", choices=("archive", "build", "missing"))
     parser.add_argument("directories", nargs="+", type=Path, help="runs to archive, or where report.yaml is")
     parser.add_argument("--out", type=Path, help="the directory to archive to")
     parser.add_argument("--without-agents", action="store_true", help="archive no agents")
     options = parser.parse_args()
-    with one_line_errors(parser):
-        if options.command == "build":
-            build(options.directories[0])
-        elif options.command == "missing":
-            print(*(missing(options.directories[0]) or ["nothing is missing"]), sep="\n")
-        elif options.out:
-            print(*archive(options.directories, options.out, not options.without_agents), sep="\n")
-        else:
-            raise ValueError("archive needs --out")
+    if options.command == "build":
+        build(options.directories[0])
+    elif options.command == "missing":
+        print(*(missing(options.directories[0]) or ["nothing is missing"]), sep="\n")
+    elif options.out:
+        print(*archive(options.directories, options.out, not options.without_agents), sep="\n")
+    else:
+        raise ValueError("archive needs --out")
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    main()

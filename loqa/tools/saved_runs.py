@@ -3,9 +3,6 @@
 Interquartile means and bootstrap intervals are robust where seeds are few (Agarwal et al. 2021, arXiv 2108.13264).
 """
 
-import csv
-import io
-import re
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -33,14 +30,8 @@ TABLE_TITLES = {
 }
 TITLES = TABLE_TITLES | {"qvalue_0_mean": "mean of Q", "qvalue_0_bias": "mean error of Q"}
 TITLES |= {f"p_1_{state}_C": f"P(C) in {state}, agent 1" for state in STATES}
-# Of the paper's agents on 3x3 at iteration 6000, means of ten seeds.
-PUBLISHED_3X3 = {
-    "self_play": 0.316,
-    "always_cooperate_0_mean_rewards_a": 0.352,
-    "always_cooperate_0_mean_rewards_d": 0.318,
-    "always_defect_0_mean_rewards_a": -0.054,
-    "always_defect_0_mean_rewards_d": 0.123,
-}
+# What the paper reports: rewards on 3x3, and seconds to each threshold.
+PUBLISHED = yaml.safe_load(Path(__file__).with_name("published.yaml").read_text(encoding="utf-8"))
 REQUIRED = {"iteration", "walltime", "env_steps", "mean_rewards_0", "mean_rewards_1"}  # of every evaluation
 
 # Settings in which the runs of a group may differ.
@@ -53,7 +44,7 @@ class SavedRun(NamedTuple):
 
     path: Path
     label: str  # of its group, as the user gave it, or ""
-    settings: dict[str, Any]  # the `hp` part of its config, flat; without a config, what its name tells
+    settings: dict[str, Any]  # the `hp` part of its config, flat
     metrics: dict[str, np.ndarray]  # the columns of metrics.csv, and `self_play`
 
     @property
@@ -75,23 +66,17 @@ class SavedRun(NamedTuple):
 Groups = dict[str, list[SavedRun]]  # by label
 
 
-def with_self_play(metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The metrics with `self_play`, the mean reward of both players."""
-    return metrics | {"self_play": self_play(metrics)}
-
-
 def shown_columns(runs: Sequence[SavedRun]) -> list[str]:
     """Those of TABLE_TITLES that all runs have."""
     return [column for column in TABLE_TITLES if all(column in run.metrics for run in runs)]
 
 
 def read_runs(words: Sequence[str]) -> list[SavedRun]:
-    """The runs of directories and CSV files, each a PATH or LABEL=PATH; raises OSError or ValueError."""
+    """The runs in directories, each a PATH or LABEL=PATH; raises OSError or ValueError."""
     runs = []
     for word in words:
         label, path = split_label(word)
-        files = [path] if path.is_file() else sorted(path.rglob("metrics.csv")) or sorted(path.glob("*.csv"))
-        found = [_read_run(file, label) for file in files]
+        found = [_read_run(file.parent, label) for file in sorted(path.rglob("metrics.csv"))]
         found = [run for run in found if run.metrics["iteration"].size]
         if not found:
             raise ValueError(f"there are no runs in {path}, or none with an evaluation")
@@ -102,23 +87,16 @@ def read_runs(words: Sequence[str]) -> list[SavedRun]:
 
 
 def _read_run(path: Path, label: str) -> SavedRun:
-    """A run's metrics.csv with the config.yaml beside it, or a CSV file such as coin_3x3/seed_42.csv."""
-    config = path.with_name("config.yaml")
     try:
-        text = path.read_text(encoding="utf-8")
-        metrics = read_metrics(io.StringIO(text[: text.rfind("\n") + 1]))  # without half a last row
+        text = (path / "metrics.csv").read_text(encoding="utf-8")
+        metrics = read_metrics(text[: text.rfind("\n") + 1])  # without half a last row
         if missing := REQUIRED - metrics.keys():
             raise ValueError(f"it has no column {', '.join(sorted(missing))}")
-        metrics = with_self_play(metrics)
-        if config.exists():
-            settings = flat(yaml.safe_load(config.read_text(encoding="utf-8"))["hp"])
-            return SavedRun(path.parent, label, settings, metrics)
-    except (ValueError, LookupError, TypeError, AttributeError, csv.Error, yaml.YAMLError) as error:
-        raise ValueError(f"{path} is not a run's metrics, with its config.yaml beside it: {error}") from error
-    name = f"{path.absolute().parent.name}/{path.stem}"
-    patterns = {"seed": r"seed_?(\d+)", "game.height": r"(\d+)x\d+", "game.width": r"\d+x(\d+)"}
-    settings = {key: int(match[1]) for key in patterns if (match := re.search(patterns[key], name))}
-    return SavedRun(path, label, settings, metrics)
+        metrics["self_play"] = self_play(metrics)
+        settings = flat(yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))["hp"])
+        return SavedRun(path, label, settings, metrics)
+    except (ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} is not a run, with metrics.csv and config.yaml: {error}") from error
 
 
 def group_runs(runs: Sequence[SavedRun], split_boards: bool = True) -> Groups:
@@ -146,21 +124,6 @@ def group_runs(runs: Sequence[SavedRun], split_boards: bool = True) -> Groups:
 # What is counted: of all training, and until a threshold is passed.
 UNITS = {"walltime": "wall time (s)", "env_steps": "environment steps", "iteration": "iterations"}
 
-# Seconds of wall time on the grids 3x3 to 7x7, read off the scaling figure of the LOQA paper (arXiv 2405.01035):
-# means of three seeds, batch size 2048, one A100. Infinite: never.
-PUBLISHED_SIZES = (3, 4, 5, 6, 7)
-NEVER = float("inf")
-PUBLISHED_SECONDS = {
-    ("LOQA", "weak"): (150, 150, 250, 400, 1200),
-    ("LOQA", "medium"): (150, 200, 320, 580, 2700),
-    ("LOQA", "strong"): (300, 320, 700, 1300, 2900),
-    ("POLA", "weak"): (1500, 1550, 2600, 2700, 5200),
-    ("POLA", "medium"): (4100, 2450, 9200, 6000, 14600),
-    ("POLA", "strong"): (24000, NEVER, NEVER, NEVER, NEVER),
-    ("M-FOS", "weak"): (2300, 5600, 8400, 8500, 4300),
-    ("M-FOS", "medium"): (6000, 10200, NEVER, NEVER, NEVER),
-    ("M-FOS", "strong"): (NEVER, NEVER, NEVER, NEVER, NEVER),
-}
 REACHED_NOTE = "Interquartile mean over seeds and its 95 % bootstrap interval; `>`: more than a quarter never reach it."
 PUBLISHED_NOTE = "Published:\nread off the paper's figure, means of three seeds at batch size 2048, on one A100."
 
@@ -198,7 +161,7 @@ class Summary(NamedTuple):
 def summary(runs: list[SavedRun], passed: list[np.ndarray], unit: str) -> Summary:
     """Of runs, with the evaluations [...] of each that passed."""
     ends = np.array([run.metrics[unit][p.argmax() if p.any() else -1] for run, p in zip(runs, passed, strict=True)])
-    times = np.where([p.any() for p in passed], ends, NEVER)
+    times = np.where([p.any() for p in passed], ends, np.inf)
     return Summary(times, interquartile_mean(ends), interquartile_mean(times), *bootstrap_interval(times))
 
 
@@ -237,8 +200,8 @@ def threshold_table(groups: Groups) -> str:
             sizes.add(size)
             cells = [f"{np.isfinite(first.times).sum()} of {len(first.times)}", *(str(x[size]) for x in columns)]
             lines.append([label, threshold, f"{size}x{size}", *cells])
-    for (label, threshold), seconds in PUBLISHED_SECONDS.items():
-        for size, time in zip(PUBLISHED_SIZES, seconds, strict=True):
+    for (label, published), threshold in product(PUBLISHED["seconds"].items(), THRESHOLDS):
+        for size, time in zip(PUBLISHED["sizes"], published[threshold], strict=True):
             if size in sizes:
                 cells = [f"{size}x{size}", "", f"{time:,.0f}".replace("inf", "never"), "", ""]
                 lines.append([f"{label}, published", threshold, *cells])
