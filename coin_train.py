@@ -9,12 +9,9 @@ drawn from past versions of the agent, the evaluation against scripted players, 
 
 import numpy as np
 
-from ipd import make_evaluation, make_iteration
-from loqa.agent import Agent
-from loqa.baselines import pola
+from ipd import make_experiment
 from loqa.games.coin import CoinGame
 from loqa.hyperparameters import CoinHyperparameters
-from loqa.metrics import coins
 from loqa.run import launch
 from loqa.run.trainer import Experiment
 from loqa.thresholds import threshold_held
@@ -33,21 +30,12 @@ COLUMNS = {
 
 def experiment(hp: CoinHyperparameters) -> Experiment:
     """The Coin Game, for the loop in loqa/run/trainer.py."""
-    agent = Agent.from_hp(CoinGame.from_hp(hp), hp)
-    learning_rule = pola.make_iteration if hp.lookahead else make_iteration  # hp=lola and hp=pola, to compare with
 
     def reached(metrics: dict[str, np.ndarray]) -> str | None:
         held = hp.stop_at is not None and threshold_held(metrics, hp.game.height, hp.stop_at)
         return hp.stop_at if held else None
 
-    return Experiment(
-        agent=agent,
-        iteration=learning_rule(hp, agent),
-        evaluation=make_evaluation(hp, agent, coins),
-        columns=COLUMNS,
-        progress_every=5,
-        reached=reached,
-    )
+    return make_experiment(CoinGame.from_hp(hp), hp, columns=COLUMNS, progress_every=5, reached=reached)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ a run: its configuration, directory, checkpoints and W&B.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 from loqa import devices, learner
 from loqa.agent import Agent, AgentParams, Experience
 from loqa.baselines import pola
+from loqa.games import Game
 from loqa.games.ipd import STATES, MatrixGame
 from loqa.hyperparameters import Hyperparameters, IPDHyperparameters
 from loqa.learner import LearnerState, TrainState
@@ -56,7 +58,9 @@ def critic_loss(
 ) -> jax.Array:
     """The Q-network's loss, the mean over the batch: its Q-values against the target network's targets."""
     mine, target = agent.side(params, experience), agent.side(target_params, experience)
-    return q_value_loss(mine.q_values, target, **learner.critic_options(hp)).mean()
+    options = {"discount": hp.reward_discount, "mode": hp.qvalue.mode, "td_lambda": hp.qvalue.td_lambda}
+    options |= {"terminal_value": hp.qvalue.terminal == "bootstrap", "scale": hp.qvalue.output_scale}
+    return q_value_loss(mine.q_values, target, **options).mean()
 
 
 def make_iteration(hp: Hyperparameters, agent: Agent) -> Callable[[TrainState], TrainState]:
@@ -89,7 +93,8 @@ def make_iteration(hp: Hyperparameters, agent: Agent) -> Callable[[TrainState], 
             actor = terms.actor + hp.actor.train.entropy_beta * terms.negative_entropy
             if hp.is_naive(seat):
                 return actor, jnp.zeros(())
-            return actor, learner.shaping_weight(hp, state.iteration) * terms.shaping
+            weight = jnp.where(learner.shaping_is_active(hp, state.iteration), hp.opponent_differentiation_weight, 0.0)
+            return actor, weight * terms.shaping
 
         me = learner.step_policy(me, policy_loss, hp, state.iteration)
 
@@ -104,42 +109,35 @@ def make_iteration(hp: Hyperparameters, agent: Agent) -> Callable[[TrainState], 
     return iteration
 
 
-def make_evaluation(
-    hp: Hyperparameters, agent: Agent, game_metrics: Callable[..., Metrics]
-) -> Callable[[jax.Array, TrainState], Metrics]:
+def make_evaluation(hp: Hyperparameters, agent: Agent) -> Callable[[jax.Array, TrainState], Metrics]:
     """What is logged: how the agents play, and how they learn. It has keys of its own: training ignores it."""
 
     def evaluation(key: jax.Array, state: TrainState) -> Metrics:
         key_play, key_learn = jax.random.split(jax.random.fold_in(key, state.iteration))
-        episodes = []
+        metrics = play_metrics(key_play, hp, agent, state.learners)
+        losses = partial(policy_losses, iteration=state.iteration), critic_loss
         for seat, me in enumerate(state.learners):
             opponents = Opponents.now(state.learners[-1 - seat].params)
             noise = draw_noise(jax.random.fold_in(key_learn, seat), hp.game_length, hp.eval_episodes)
-            game = agent.game.from_seat(seat)
-            episodes.append(play(game, agent, me.params, opponents, noise, hp.epsilon_greedy))
-        metrics, observations = play_metrics(key_play, hp, agent, state.learners)
-        metrics |= game_metrics(agent, state.learners, episodes, observations)
-        for seat, me in enumerate(state.learners):
-            metrics |= learning_metrics(
-                hp, agent, me, episodes[seat], seat, partial(policy_losses, iteration=state.iteration), critic_loss
-            )
+            episodes = play(agent.game.from_seat(seat), agent, me.params, opponents, noise, hp.epsilon_greedy)
+            metrics |= learning_metrics(hp, agent, me, episodes, seat, *losses)
+            if isinstance(agent.game, MatrixGame):
+                metrics |= cooperation(agent, me, episodes.mine.observations, seat)
         return metrics
 
     return evaluation
 
 
+def make_experiment(game: Game, hp: Hyperparameters, **shown: Any) -> Experiment:
+    """What is trained and evaluated on a game; `shown`: the other fields of an `Experiment`."""
+    agent = Agent.from_hp(game, hp)
+    learning_rule = pola.make_iteration if hp.lookahead else make_iteration  # hp=lola and hp=pola, to compare with
+    return Experiment(agent, learning_rule(hp, agent), make_evaluation(hp, agent), **shown)
+
+
 def experiment(hp: IPDHyperparameters) -> Experiment:
     """The iterated prisoner's dilemma, or another matrix game, for the loop in loqa/run/trainer.py."""
-    agent = Agent.from_hp(MatrixGame.from_hp(hp), hp)
-    learning_rule = pola.make_iteration if hp.lookahead else make_iteration  # hp=lola and hp=pola, to compare with
-
-    return Experiment(
-        agent=agent,
-        iteration=learning_rule(hp, agent),
-        evaluation=make_evaluation(hp, agent, cooperation),
-        columns=COLUMNS,
-        progress_every=100,
-    )
+    return make_experiment(MatrixGame.from_hp(hp), hp, columns=COLUMNS, progress_every=100)
 
 
 if __name__ == "__main__":

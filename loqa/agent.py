@@ -32,23 +32,14 @@ class Experience(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Agent:
-    """Two separate networks; the Q-network also sees the time step, appended last.
-
-    Attributes:
-      game: what it plays.
-      actor: observation [..., D] -> logits [..., A].
-      qvalue: observation and time [..., D+1] -> Q-values over `output_scale` [..., A].
-      game_length: T, steps of an episode.
-      normalize_time: the Q-network sees t/T instead of t.
-      output_scale: what the Q-network's output is multiplied by.
-    """
+    """Two separate networks; the Q-network also sees the time step, appended last."""
 
     game: Game
-    actor: nn.Module
-    qvalue: nn.Module
-    game_length: int
-    normalize_time: bool
-    output_scale: float
+    actor: nn.Module  # observation [..., D] -> logits [..., A]
+    qvalue: nn.Module  # observation and time [..., D+1] -> Q-values over `output_scale` [..., A]
+    game_length: int  # T, steps of an episode
+    normalize_time: bool  # the Q-network sees t/T instead of t
+    output_scale: float  # what the Q-network's output is multiplied by
 
     @classmethod
     def from_hp(cls, game: Game, hp: Hyperparameters) -> "Agent":

@@ -11,10 +11,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from loqa.games.payoffs import PAYOFFS, Payoffs, is_symmetric
+from loqa.games.payoffs import PAYOFFS, Payoffs
 
 # Keys and values of the code published with the paper, and what they are here.
-PUBLISHED_NAMES = {
+RENAMED = {
     "gnumactions": "the Coin Game always has four moves",
     "reset": "the resets of the published code are not part of this one",
     "loaded-ios": "that method of the published code is not part of this one",
@@ -80,7 +80,7 @@ class Section(BaseModel):
                 hint = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(cls.model_fields)}"
                 if "network" in values:
                     hint = f"with network {values['network']}, {hint} (~ in front of a key removes it)"
-                why = PUBLISHED_NAMES.get(key, hint)
+                why = RENAMED.get(key, hint)
                 raise ValueError(f"{key} is {show(values[key])}, but there is no such key: {why}")
         return values
 
@@ -273,7 +273,7 @@ class Hyperparameters(Section):
 class IPDHyperparameters(Hyperparameters):
     """hp of ipd.py"""
 
-    game_name: Literal["ipd", "chicken", "stag_hunt", "battle_of_the_sexes", "matching_pennies", "custom"]
+    game_name: Literal[*PAYOFFS, "custom"]
     payoffs: TwoRows | None
     game_length: Count
     epsilon_greedy: Fraction
@@ -298,7 +298,7 @@ class IPDHyperparameters(Hyperparameters):
             yield "payoffs", f"{rows} {game}"
         elif not custom and self.payoffs is not None:
             yield "payoffs", f"null {game}: only custom takes them"
-        elif self.just_self_play and not is_symmetric(self.matrix_payoffs):
+        elif self.just_self_play and self.matrix_payoffs[0] != self.matrix_payoffs[1]:
             why = "its payoffs (own action first) differ, so it needs a learner for each seat"
             yield "just_self_play", f"false {game}: {why}"
 

@@ -68,9 +68,6 @@ def init_learner(agent: Agent, hp: Hyperparameters, params: AgentParams) -> Lear
     )
 
 
-# ---------------------------------------------------------------------------------------------------- buffers
-
-
 def remember_agent(me: LearnerState, hp: Hyperparameters, iteration: jax.Array) -> LearnerState:
     """Adds the present parameters to the past ones, when this iteration is due (iteration 0 is)."""
     if me.past is None:
@@ -89,12 +86,12 @@ def replay_episodes(me: LearnerState, new: Experience, key: jax.Array) -> tuple[
     return me._replace(replay=ring), jax.tree.map(lambda x: jnp.moveaxis(devices.share(x, 0), 0, 1), drawn)
 
 
-# ------------------------------------------------------------------------- from hyperparameters to the losses
-
-
 def policy_options(hp: Hyperparameters, iteration: jax.Array) -> dict[str, Any]:
     """What `agent_policy_loss` takes of the hyperparameters in this iteration, counted from 0."""
     opponent = hp.differentiable_opponent
+    offset = opponent.advantage_offset
+    if opponent.advantage_offset_end is not None:  # it falls linearly to 0
+        offset *= jnp.maximum(0.0, 1.0 - iteration / opponent.advantage_offset_end)
     return {
         "discount": hp.reward_discount,
         "advantage": hp.actor.train.advantage,
@@ -106,40 +103,13 @@ def policy_options(hp: Hyperparameters, iteration: jax.Array) -> dict[str, Any]:
         "differentiable_current_reward": opponent.differentiable_current_reward,
         "op_softmax_temp": hp.op_softmax_temp,
         "stop_grad_normalizing_constant": opponent.stop_grad_normalizing_constant,
-        "advantage_offset": advantage_offset(hp, iteration),
+        "advantage_offset": offset,
     }
-
-
-def critic_options(hp: Hyperparameters) -> dict[str, Any]:
-    """What `q_value_loss` takes of the hyperparameters."""
-    return {
-        "discount": hp.reward_discount,
-        "mode": hp.qvalue.mode,
-        "td_lambda": hp.qvalue.td_lambda,
-        "terminal_value": hp.qvalue.terminal == "bootstrap",
-        "scale": hp.qvalue.output_scale,
-    }
-
-
-def advantage_offset(hp: Hyperparameters, iteration: jax.Array) -> jax.Array | float:
-    """What is added to the advantage in the shaping loss; it falls linearly to 0 where it has an end."""
-    opponent = hp.differentiable_opponent
-    if opponent.advantage_offset_end is None:
-        return opponent.advantage_offset
-    return opponent.advantage_offset * jnp.maximum(0.0, 1.0 - iteration / opponent.advantage_offset_end)
 
 
 def shaping_is_active(hp: Hyperparameters, iteration: jax.Array) -> jax.Array:
     """Whether this iteration, counted from 0, has a shaping loss."""
     return iteration < min(hp.differentiable_opponent.exclude_after_step, 2**31 - 1)
-
-
-def shaping_weight(hp: Hyperparameters, iteration: jax.Array) -> jax.Array:
-    """The weight of the shaping loss in this iteration."""
-    return jnp.where(shaping_is_active(hp, iteration), hp.opponent_differentiation_weight, 0.0)
-
-
-# ------------------------------------------------------------------------------------------------- optimizers
 
 
 def policy_optimizers(train: ActorTrain) -> tuple[optax.GradientTransformation, ...]:
@@ -157,35 +127,20 @@ def critic_optimizer(hp: Hyperparameters) -> optax.GradientTransformation:
     return OPTIMIZERS[hp.qvalue.train.optimizer](hp.qvalue.train.lr_loss_qvalue)
 
 
-def policy_gradients(
-    params: AgentParams, losses: Callable[[AgentParams], tuple[jax.Array, jax.Array]], separate: bool
-) -> tuple[AgentParams, ...]:
-    """The gradient of the sum of the two losses, in one backward pass; or with `separate` the gradient of each."""
-    if not separate:
-        return (jax.grad(lambda params: jnp.add(*losses(params)))(params),)
-    _, pull_back = jax.vjp(losses, params)
-    one, zero = jnp.ones(()), jnp.zeros(())
-    return pull_back((one, zero))[0], pull_back((zero, one))[0]
-
-
 def step_policy(
     me: LearnerState,
     losses: Callable[[AgentParams], tuple[jax.Array, jax.Array]],
     hp: Hyperparameters,
     iteration: jax.Array,
 ) -> LearnerState:
-    """One step of the policy's optimizer, or of both.
+    """One step of the policy's optimizer, or of both, in this iteration, counted from 0.
 
-    Args:
-      me: the learner before.
-      losses: (actor loss with entropy, weighted shaping loss) of parameters.
-      hp: the hyperparameters.
-      iteration: its number, from 0.
-
-    Returns:
-      The learner after.
+    `losses`: of parameters, the actor loss with its entropy bonus, and the weighted shaping loss, each [].
     """
-    gradients = devices.mean(policy_gradients(me.params, losses, hp.actor.train.separate))
+    _, pull_back = jax.vjp(losses, me.params)
+    one, zero = jnp.ones(()), jnp.zeros(())
+    weights = [(one, zero), (zero, one)] if hp.actor.train.separate else [(one, one)]  # or of both in one pass
+    gradients = devices.mean([pull_back(pair)[0] for pair in weights])
     params, states = me.params, []
     for i, optimizer in enumerate(policy_optimizers(hp.actor.train)):
         before = me.actor_optimizer[i]
@@ -212,9 +167,6 @@ def step_target(me: LearnerState, hp: Hyperparameters) -> LearnerState:
     """target = gamma target + (1 - gamma) params, for all parameters."""
     step_size = 1.0 - hp.qvalue.train.target_ema_gamma
     return me._replace(target_params=optax.incremental_update(me.params, me.target_params, step_size))
-
-
-# ------------------------------------------------------------------------------------------- many iterations
 
 
 def repeat(

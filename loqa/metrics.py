@@ -9,7 +9,7 @@ import optax
 
 from loqa import losses
 from loqa.agent import Agent, batch_last
-from loqa.games.coin import coins_taken
+from loqa.games.coin import CoinGame, coins_taken
 from loqa.games.ipd import OBSERVATIONS, STATES, visits
 from loqa.hyperparameters import Hyperparameters
 from loqa.learner import LearnerState
@@ -56,14 +56,13 @@ def learning_metrics(
     }
 
 
-def play_metrics(
-    key: jax.Array, hp: Hyperparameters, agent: Agent, learners: tuple[LearnerState, ...]
-) -> tuple[Metrics, jax.Array]:
+def play_metrics(key: jax.Array, hp: Hyperparameters, agent: Agent, learners: tuple[LearnerState, ...]) -> Metrics:
     """How the agents play, without exploration: mean rewards a step, over `hp.eval_episodes` episodes a pair.
 
     `mean_rewards_0/1`: the learner against itself, or the two learners against each other.
     `always_cooperate_0_mean_rewards_a/d` (and `always_defect_...`): agent 0 (a) against the scripted player (d);
-    `..._1_...`: agent 1, if there are two. Also returns what player 0 saw in the first: [T+1, B, D].
+    `..._1_...`: agent 1, if there are two. In the Coin Game `own_coins_0`, `other_coins_0`: the coins a step, of its
+    own and of the other, that player 0 takes in the first.
     """
     keys = iter(jax.random.split(key, 1 + 2 * len(learners)))
 
@@ -75,31 +74,25 @@ def play_metrics(
 
     rewards, observations = mean_rewards(0, agent, learners[-1].params)
     metrics = {"mean_rewards_0": rewards[0], "mean_rewards_1": rewards[1]}
+    if isinstance(agent.game, CoinGame):
+        own, others = coins_taken(observations)
+        metrics |= {"own_coins_0": own.mean(), "other_coins_0": others.mean()}
     scripted = agent.game.scripted()
     for seat in range(len(learners)):
         for name in ("always-cooperate", "always-defect"):
             rewards, _ = mean_rewards(seat, *scripted[name])
             prefix = f"{name.replace('-', '_')}_{seat}_mean_rewards"
             metrics |= {f"{prefix}_a": rewards[0], f"{prefix}_d": rewards[1]}
-    return metrics, observations
-
-
-def cooperation(agent: Agent, learners: tuple[LearnerState, ...], episodes: list[Episodes], _: jax.Array) -> Metrics:
-    """The IPD's P(C) in each of the five states: `p_<i>_<state>_C`, of each learner i.
-
-    The mean over its visits in its `episodes`, played as in training; exact for a policy without memory, whatever
-    was visited. A state never visited by a policy with memory has no value: NaN.
-    """
-    metrics = {}
-    for i, (me, played) in enumerate(zip(learners, episodes, strict=True)):
-        seen = played.mine.observations if agent.is_recurrent else jnp.array(OBSERVATIONS)[None]
-        p_cooperate = jax.nn.softmax(agent.logits(me.params, seen))[..., 0]
-        for state, here in zip(STATES, visits(seen), strict=True):
-            metrics[f"p_{i}_{state}_C"] = (here * p_cooperate).sum() / here.sum()
     return metrics
 
 
-def coins(_agent: Agent, _learners: tuple, _episodes: list[Episodes], observations: jax.Array) -> Metrics:
-    """`own_coins_0`, `other_coins_0`: agent 0's coins a step, of its own and of the other; see `play_metrics`."""
-    own, others = coins_taken(observations)
-    return {"own_coins_0": own.mean(), "other_coins_0": others.mean()}
+def cooperation(agent: Agent, me: LearnerState, seen: jax.Array, seat: int) -> Metrics:
+    """The IPD's P(C) in each of the five states: `p_<seat>_<state>_C`.
+
+    The mean over the visits to the state in what was `seen` [T+1, B, 4]; exact for a policy without memory, whatever
+    was visited. A state never visited by a policy with memory has no value: NaN.
+    """
+    seen = seen if agent.is_recurrent else jnp.array(OBSERVATIONS)[None]
+    p_cooperate = jax.nn.softmax(agent.logits(me.params, seen))[..., 0]
+    here = dict(zip(STATES, visits(seen), strict=True))
+    return {f"p_{seat}_{state}_C": (x * p_cooperate).sum() / x.sum() for state, x in here.items()}

@@ -102,7 +102,6 @@ class Memoryless(nn.Module):
     is_recurrent = False
 
     def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> tuple:
-        del batch_shape
         return ()
 
     def step(self, inputs: jax.Array, hidden: tuple) -> tuple[jax.Array, tuple]:
@@ -126,16 +125,11 @@ class MLP(Memoryless):
 
 
 class LogitsTable(Memoryless):
-    """A table of outputs, one row for each state, zeros at first.
-
-    Attributes:
-      num_states: S.
-      read_table: the row of an observation, table [S, num_outputs], [..., D] -> [..., num_outputs].
-    """
+    """A table of outputs, one row for each state, zeros at first."""
 
     num_outputs: int
-    num_states: int
-    read_table: Callable
+    num_states: int  # S
+    read_table: Callable  # the row of an observation, table [S, num_outputs], [..., D] -> [..., num_outputs]
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:

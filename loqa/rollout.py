@@ -62,17 +62,10 @@ def draw_noise(key: jax.Array, num_steps: int, num_episodes: int) -> Noise:
 
 
 def sample_actions(logits: jax.Array, uniform: jax.Array, epsilon: float = 0.0) -> jax.Array:
-    """Actions of a softmax policy that plays a uniform action with probability `epsilon`.
+    """Actions [...], int32, of a softmax policy that plays a uniform action with probability `epsilon`.
 
-    Inverts the cumulative distribution of the mixed probabilities: one uniform draw an action.
-
-    Args:
-      logits: [..., A].
-      uniform: [...], in [0, 1).
-      epsilon: share of uniform actions.
-
-    Returns:
-      [...], int32.
+    Inverts the cumulative distribution of the mixed probabilities: of `logits` [..., A], with one draw an action,
+    `uniform` [...], from [0, 1).
     """
     # One array an action, and sums written out: that compiles to one loop, where reductions would be calls.
     logits = jnp.moveaxis(logits, -1, 0)
@@ -91,17 +84,9 @@ def rollout(
     noise: Noise,
     epsilons: tuple[float, float] = (0.0, 0.0),
 ) -> Trajectories:
-    """Plays B episodes of T steps.
+    """Plays as many episodes and steps as there is `noise` for.
 
-    Args:
-      game: what they play.
-      players: players 0 and 1.
-      params: what each player's `act` is given.
-      noise: B episodes of T steps of it.
-      epsilons: share of uniform actions of each player.
-
-    Returns:
-      Trajectories.
+    Of players 0 and 1: `params` is what each one's `act` is given, `epsilons` the share of its uniform actions.
     """
     num_episodes = noise.reset_keys.shape[0]
 
@@ -126,12 +111,8 @@ def rollout(
         step, (state, hiddens), (noise.step_uniforms, noise.action_uniforms)
     )
     last_observations, last_logits, _ = act(state, hiddens)
-    return Trajectories(
-        jnp.concatenate([observations, last_observations[None]]),
-        jnp.concatenate([logits, last_logits[None]]),
-        actions,
-        rewards,
-    )
+    with_last = lambda steps, last: jnp.concatenate([steps, last[None]])
+    return Trajectories(with_last(observations, last_observations), with_last(logits, last_logits), actions, rewards)
 
 
 class ManyAgents(NamedTuple):
@@ -162,36 +143,19 @@ def _split(params: Any, arrays: Any, axis: int) -> Any:
     return jax.tree.map(lambda x: x.reshape(*x.shape[:axis], sets, -1, *x.shape[axis + 1 :]), arrays)
 
 
-def opponents_in_block(num_opponents: int) -> int:
-    """How many of the opponents play at the same time.
-
-    A step reads the weights of every opponent. On a CPU they play one after another, each all of its episodes
-    from start to end, so that its weights are read from memory once and then stay in the cache. (Blocks of two
-    and four opponents took half as much time again.)
-    """
-    return 1 if jax.default_backend() == "cpu" else num_opponents
-
-
 def play(game: Game, agent: Agent, params: AgentParams, opponents: Opponents, noise: Noise, epsilon: float) -> Episodes:
     """Plays B episodes of an agent against its opponents, which play the agent's networks too.
 
-    On several devices each plays its share of the episodes, against its share of the opponents.
-
-    Args:
-      game: what they play.
-      agent: the networks of both sides.
-      params: the learner's parameters; it is player 0.
-      opponents: G of them, where G divides B; each plays B / G episodes.
-      noise: B episodes of it.
-      epsilon: share of uniform actions, of both sides.
-
-    Returns:
-      Episodes, as the learner sees them, with the opponents' own logits and Q-values.
+    The learner, with `params`, is player 0. Each of the G opponents, where G divides B, plays B / G episodes; both
+    sides play a share `epsilon` of uniform actions. On several devices each plays its share of the episodes, against
+    its share of the opponents.
     """
     noise = jax.tree.map(lambda x: devices.share(x, x.ndim - 1), noise)
     slots = opponents.slots if opponents.past is None else devices.share(opponents.slots, 0)
-    num_opponents = slots.shape[0]
-    num_blocks = num_opponents // opponents_in_block(num_opponents)
+    # A step reads the weights of every opponent. On a CPU they play one after another, each all of its episodes from
+    # start to end, so that its weights are read from memory once and then stay in the cache. (Blocks of two and four
+    # opponents took half as much time again.)
+    num_blocks = slots.shape[0] if jax.default_backend() == "cpu" else 1
     many = ManyAgents(agent)
 
     def play_block(block):

@@ -15,6 +15,7 @@ import setups
 from ipd import make_iteration
 from loqa import learner
 from loqa.run.agents import load_agent
+from loqa.run.launch import count_devices
 
 ROOT = Path(__file__).parent.parent
 
@@ -78,6 +79,12 @@ def test_two_devices_learn_what_one_does():
     for case, (difference, moved) in zip(CASES, json.loads(process.stdout), strict=True):
         assert moved > 1e-4, case
         assert difference < 1e-5, case
+
+
+def test_auto_is_as_many_devices_as_have_something_to_share(monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: [None] * 4)
+    assert [count_devices("auto", setups.make_hp("ipd", f"hp.batch_size={size}")) for size in (512, 6, 7)] == [4, 3, 1]
+    assert count_devices("auto", setups.make_hp("ipd", "hp=pola")) == 1
 
 
 def test_two_processes_make_one_run(tmp_path):

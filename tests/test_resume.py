@@ -21,7 +21,7 @@ from loqa.run import checkpoints, provenance
 from loqa.run import run as run_module
 from loqa.run.agents import named_leaves
 from loqa.run.checkpoints import Checkpoints
-from loqa.run.config import ConfigError, IPDConfig, parse
+from loqa.run.config import CONFIGS, ConfigError, parse
 from loqa.run.launch import compose
 from loqa.run.run import Run
 
@@ -43,7 +43,7 @@ composed = cache(partial(compose, "ipd", OPTIONS))
 
 def configured(save_dir, *overrides):
     cfg = OmegaConf.merge(composed(), OmegaConf.from_dotlist([f"hp.save_dir={save_dir}", *overrides]))
-    return parse(cfg, IPDConfig), OmegaConf.to_yaml(cfg, resolve=True)
+    return parse(cfg, CONFIGS["ipd"]), OmegaConf.to_yaml(cfg, resolve=True)
 
 
 @cache
@@ -311,6 +311,12 @@ def test_auto_takes_the_newest_run_of_the_same_settings(finished, capsys, monkey
     monkeypatch.setattr(provenance, "multirun_name", lambda: "20261123-120000")
     with new_run(save_dir) as run:  # a multirun always resumes
         assert run.resumed.metadata["iteration"] == 40 and run.directory == finished
+
+
+def test_auto_passes_over_runs_of_other_networks(finished, capsys):
+    words = ["hp=mlp", f"hp.save_dir={finished.parent}", "resume=auto"]
+    assert find(parse(compose("ipd", words), CONFIGS["ipd"])) is None
+    assert f"{finished.name}', a run with other settings: hp." in capsys.readouterr().out
 
 
 def test_a_run_that_ended_without_checkpoints_is_not_trained_over(finished):

@@ -8,14 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from loqa import rollout as rollout_module
 from loqa.agent import Agent, Experience, batch_last
 from loqa.games import ipd
 from loqa.games.coin import CoinGame
 from loqa.losses import Side
 from loqa.networks import MLP, GRUNetwork, LogitsTable
 from loqa.opponents import Opponents
-from loqa.rollout import draw_noise, play, rollout, sample_actions
+from loqa.rollout import Noise, draw_noise, play, rollout, sample_actions
 
 KEY = jax.random.key(0)
 STEPS, EPISODES = 5, 120
@@ -168,7 +167,7 @@ class Matches:
 
     params: object
     opponents: Opponents
-    noise: rollout_module.Noise
+    noise: Noise
     alone: list  # of each episode: what both did, and the opponent's Q-values
 
 
@@ -195,9 +194,9 @@ def matches():
     return Matches(params, Opponents(current, past, jnp.array(SLOTS)), noise, alone)
 
 
-@pytest.mark.parametrize("in_block", [1, 2, 6])
-def test_episodes_do_not_depend_on_which_others_are_played_with_them(monkeypatch, matches, in_block):
-    monkeypatch.setattr(rollout_module, "opponents_in_block", lambda num_opponents: in_block)
+@pytest.mark.parametrize("backend, in_block", [("cpu", 1), ("gpu", 6)])
+def test_episodes_do_not_depend_on_which_others_are_played_with_them(monkeypatch, matches, backend, in_block):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)  # without a cache to keep them in all play at once
     block_sizes = []
     opponents_params = Opponents.params
 
@@ -220,12 +219,6 @@ def test_episodes_do_not_depend_on_which_others_are_played_with_them(monkeypatch
     close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
     close(episodes.opponent.logits, batch_last(played.logits[:, 1]))
     close(episodes.opponent.q_values, batch_last(q_values))
-
-
-def test_all_opponents_play_at_once_where_there_is_no_cache_to_keep_them_in(monkeypatch):
-    assert rollout_module.opponents_in_block(512) == 1
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert rollout_module.opponents_in_block(512) == 512
 
 
 def test_these_opponents_do_play_differently(matches):

@@ -10,11 +10,9 @@ from omegaconf import OmegaConf
 
 import ipd
 from loqa import learner
-from loqa.metrics import cooperation
 from loqa.run.agents import load_params, save_agent
 from loqa.run.config import ConfigError
 from loqa.run.launch import compose
-from loqa.run.trainer import next_stop
 
 # The Q replay buffer keeps the episodes, so that a test can look at them.
 OPTIONS = ["hp.batch_size=8", "hp.game_length=6", "hp.qvalue.replay_buffer.mode=enabled", "hp.num_iterations=4"]
@@ -83,7 +81,7 @@ def test_two_learners_start_from_different_parameters():
 def two_learners(*options):
     """The game, the jitted loop, the evaluation and the first state of two learners."""
     hp, agent, iterate, state = setups.training("ipd", *OPTIONS, "hp.just_self_play=false", *options)
-    return agent.game, iterate, jax.jit(ipd.make_evaluation(hp, agent, cooperation)), state
+    return agent.game, iterate, jax.jit(ipd.make_evaluation(hp, agent)), state
 
 
 def test_each_learner_is_paid_for_its_own_seat():
@@ -126,12 +124,6 @@ def test_the_evaluation_knows_both_seats():
             returns = np.mean([rewards[i] * (1 - 0.96**k) / 0.04 for k in range(1, 7)])
             got = metrics[f"qvalue_{i}_mean"] - metrics[f"qvalue_{i}_bias"]
             np.testing.assert_allclose(got, returns, atol=1e-4)
-
-
-def test_next_stop():
-    assert next_stop(0, 1000, 100, 250) == 100
-    assert next_stop(200, 1000, 100, 250) == 250
-    assert next_stop(950, 970, 100, 250) == 970
 
 
 # ------------------------------------------------------------------------------- a saved agent to start from

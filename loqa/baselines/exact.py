@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from loqa.games.ipd import STATES
-from loqa.games.payoffs import PAYOFFS, TITLES, Payoffs
+from loqa.games.payoffs import PAYOFFS, Payoffs, title_of
 from loqa.tools.common import ArgumentParser, markdown_table, tool, whole, write_csv
 from loqa.tools.plot import group_bars
 from loqa.tools.saved_runs import SavedRun
@@ -154,7 +154,7 @@ def write(out: Path, game: str, results: dict[str, dict[str, Any]], settings: di
         ends = {f"p_0_{state}_C": p[:, 0, i] for i, state in enumerate(STATES)}
         ends["iteration"] = np.full(len(p), settings[learner].steps)
         runs = [SavedRun(out, learner, {}, {name: x[[i]] for name, x in ends.items()}) for i in range(len(p))]
-        groups[f"{learner}, {TITLES.get(game, 'IPD of POLA')}"] = runs
+        groups[f"{learner}, {'IPD of POLA' if game == 'pola' else title_of(game)}"] = runs
     head = ["learner", "game", "tit-for-tat", *(f"P(C) {state}" for state in STATES), "reward 0", "reward 1"]
     table = markdown_table(head, lines, text_columns=(0, 1))
     write_csv(out / "exact.csv", rows)

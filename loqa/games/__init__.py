@@ -7,17 +7,12 @@ import jax
 
 
 class Game(Protocol):
-    """A game of two players who act at once. States are pytrees of arrays; `vmap` makes a batch of episodes.
+    """A game of two players who act at once. States are pytrees of arrays; `vmap` makes a batch of episodes."""
 
-    Attributes:
-      num_actions: A.
-      observation_size: D.
-      all_observations: the S observations that exist, [S][D], where they are few; else None.
-      read_table: the row of an observation in a table by these, [..., S, A], [..., D] -> [..., A]; else None.
-    """
-
-    num_actions: int
-    observation_size: int
+    num_actions: int  # A
+    observation_size: int  # D
+    # Where they are few, else None: the S observations that exist, [S][D]; and the row of an observation in a table by
+    # these, [..., S, A], [..., D] -> [..., A].
     all_observations: tuple[tuple[float, ...], ...] | None
     read_table: Callable[[jax.Array, jax.Array], jax.Array] | None
 

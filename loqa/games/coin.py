@@ -38,11 +38,9 @@ class CoinGame:
     read_table = None
 
     def __post_init__(self):
-        if self.height < 1 or self.width < 1 or self.height * self.width < 3:
-            raise ValueError(
-                f"a {self.height}x{self.width} grid has no room for two players and a coin: "
-                "height and width must be at least 1 and height x width at least 3"
-            )
+        if min(self.height, self.width) < 1 or self.height * self.width < 3:
+            what = f"a {self.height}x{self.width} grid has no room for two players and a coin"
+            raise ValueError(f"{what}: height and width must be at least 1 and height x width at least 3")
 
     @classmethod
     def from_hp(cls, hp: CoinHyperparameters) -> "CoinGame":
@@ -55,7 +53,6 @@ class CoinGame:
 
     def from_seat(self, seat: int) -> "CoinGame":
         """The game itself: it is the same from both seats."""
-        del seat
         return self
 
     def scripted(self) -> dict[str, tuple["CoinSeeker", tuple[int, int]]]:
@@ -129,7 +126,6 @@ class CoinSeeker:
     width: int
 
     def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> tuple:
-        del batch_shape
         return ()
 
     def act(self, params: tuple, hidden: tuple, observation: jax.Array) -> tuple[jax.Array, tuple]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from loqa.games.payoffs import PAYOFFS, TITLES, Payoffs
+from loqa.games.payoffs import PAYOFFS, Payoffs, title_of
 from loqa.hyperparameters import IPDHyperparameters
 
 COOPERATE, DEFECT = 0, 1
@@ -45,7 +45,7 @@ class MatrixGame:
     CC, CD, DC and DD, its own action first.
     """
 
-    title: str = TITLES["ipd"]
+    title: str = title_of("ipd")
     payoffs: Payoffs = PAYOFFS["ipd"]
 
     num_actions = 2
@@ -56,7 +56,7 @@ class MatrixGame:
     @classmethod
     def from_hp(cls, hp: IPDHyperparameters) -> "MatrixGame":
         """The game that the hyperparameters name, or give as payoffs."""
-        return cls(TITLES[hp.game_name], hp.matrix_payoffs)
+        return cls(title_of(hp.game_name), hp.matrix_payoffs)
 
     def from_seat(self, seat: int) -> "MatrixGame":
         """The same game with the players exchanged for seat 1."""
@@ -69,12 +69,10 @@ class MatrixGame:
 
     def reset(self, key: jax.Array) -> jax.Array:
         """The state before the first step; nothing in it is random."""
-        del key
         return jnp.zeros((), jnp.int32)
 
     def step(self, uniform: jax.Array, state: jax.Array, actions: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Plays `actions` [2], int; returns the next state and the rewards [2]. Nothing in it is random."""
-        del uniform, state
         first, second = actions
         rewards = [_reward(self.payoffs[0], first, second), _reward(self.payoffs[1], second, first)]
         return 1 + 2 * first + second, jnp.stack(rewards)
@@ -98,7 +96,6 @@ class TablePlayer:
     """Remembers nothing but the last step; its `params` are P(cooperate) in each of STATES."""
 
     def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> tuple:
-        del batch_shape
         return ()
 
     def act(self, params: tuple, hidden: tuple, observation: jax.Array) -> tuple[jax.Array, tuple]:
@@ -116,7 +113,6 @@ class GrimTrigger:
 
     def act(self, params: Any, hidden: jax.Array, observation: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Observation [..., 4], hidden [...] -> logits [..., 2], hidden."""
-        del params
         hidden = jnp.maximum(hidden, observation[..., 3])
         return _logits(1.0 - hidden), hidden
 

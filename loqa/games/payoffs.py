@@ -18,17 +18,7 @@ PAYOFFS: dict[str, Payoffs] = {
     "matching_pennies": ((1.0, -1.0, -1.0, 1.0), (-1.0, 1.0, 1.0, -1.0)),
 }
 
-# What `hp.game_name` may be, and what figures call it.
-TITLES = {
-    "ipd": "IPD",
-    "chicken": "Chicken",
-    "stag_hunt": "Stag hunt",
-    "battle_of_the_sexes": "Battle of the sexes",
-    "matching_pennies": "Matching pennies",
-    "custom": "Custom game",
-}
 
-
-def is_symmetric(payoffs: Payoffs) -> bool:
-    """Whether the game is the same from both seats, so that an agent can play itself."""
-    return payoffs[0] == payoffs[1]
+def title_of(name: str) -> str:
+    """What figures call the game `hp.game_name`."""
+    return {"ipd": "IPD", "custom": "Custom game"}.get(name) or name.replace("_", " ").capitalize()

@@ -44,9 +44,7 @@ def save_agents(run: Run, state: TrainState) -> None:
 def load_agent(path: str | Path) -> tuple[AgentParams, dict[str, Any]]:
     """Reads an agent: its parameters and its description. Nothing in the file is executed.
 
-    Raises:
-      OSError: it cannot be read.
-      ValueError: it is not an agent of this format.
+    Raises OSError where it cannot be read, ValueError where it is not an agent of this format.
     """
     try:
         arrays = read_npz(path)
@@ -89,9 +87,6 @@ def game_and_agent(script: str, hp: Hyperparameters) -> tuple[MatrixGame | CoinG
 def rebuild(description: dict[str, Any]) -> tuple[MatrixGame | CoinGame, Agent]:
     """The game and the agent of a saved agent, from its description; ConfigError if that is not understood."""
     return game_and_agent(description["game"], parse_hp(description["game"], description["hp"]))
-
-
-# ------------------------------------------------------------------------------------- pytrees as .npz files
 
 
 def leaf_name(path: tuple) -> str:

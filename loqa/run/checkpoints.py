@@ -102,13 +102,8 @@ def iteration_of(path: Path) -> int:
     return int(path.stem.removeprefix("state_"))
 
 
-def read_checkpoint(path: Path, expected: TrainState) -> tuple[dict[str, Any], TrainState]:
-    """The metadata and the state of a checkpoint.
-
-    Raises:
-      OSError, ValueError, KeyError: it cannot be read, is damaged, or has another format; an array is missing, or
-        has another shape or type than in `expected`.
-    """
+def _read(path: Path, expected: TrainState) -> tuple[dict[str, Any], TrainState]:
+    """The metadata and the state of a checkpoint, with the names, shapes and types of `expected`, or an exception."""
     arrays = read_npz(path)
     metadata = json.loads(str(arrays.pop("metadata")))
     if metadata["format"] != FORMAT:
@@ -147,35 +142,46 @@ def _is_key(leaf: Any) -> bool:
     return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-# ---------------------------------------------------------------------------------------- which run is resumed
-
-
 def find(resume: str | None, script: str, hp: Hyperparameters, new_state: Callable[[], TrainState]) -> Resumed | None:
     """The run that is resumed, or None for a new run; `resume` is as in conf/shared/base_config.yaml.
 
-    `new_state` makes the state of a new run, whose shapes a checkpoint must have; it is only traced.
-
-    Raises:
-      ConfigError: the directory, its configuration or its newest checkpoint cannot be used. "auto" passes over
-        what it cannot use.
+    `new_state` makes the state of a new run, whose shapes a checkpoint must have; it is only traced. Raises ConfigError
+    where the directory, its configuration or its newest checkpoint cannot be used; "auto" passes over these.
     """
     if resume is None and provenance.multirun_name() is None:
         return None
-    if resume in (None, "auto"):
-        resumed, others = _find_newest(script, hp, new_state)
-        if resume and not resumed:
-            newest = f"; the newest of this name is {others[-1]}" if others else ""
-            print(f"resume=auto: there is nothing to resume, so this is a new run{newest}")
-        return resumed
-    directory = Path(os.path.expanduser(resume)).absolute()
-    if why := _why_not(directory, script, hp):
-        raise ConfigError(f"resume is {why}")
-    if paths := checkpoint_paths(directory):
-        return read(paths[0], hp, new_state)
-    started = Resumed(directory, {}, None)
-    if (directory / "summary.json").exists() and not started.is_finished(hp):
-        raise ConfigError(f"resume is {resume!r}, a run that ended and has no checkpoint to resume from")
-    return started
+    if resume not in (None, "auto"):
+        directory = Path(os.path.expanduser(resume)).absolute()
+        if why := _why_not(directory, script, hp):
+            raise ConfigError(f"resume is {why}")
+        if paths := checkpoint_paths(directory):
+            return read(paths[0], hp, new_state)
+        started = Resumed(directory, {}, None)
+        if (directory / "summary.json").exists() and not started.is_finished(hp):
+            raise ConfigError(f"resume is {resume!r}, a run that ended and has no checkpoint to resume from")
+        return started
+    without, paths, others = [], [], []  # runs of these settings without a checkpoint, checkpoints, and why not others
+    for directory in sorted(Path(os.path.expanduser(hp.save_dir)).absolute().glob(f"{hp.run_name}_*")):
+        found = checkpoint_paths(directory)
+        if why := _why_not(directory, script, hp):
+            others.append(why)
+        elif not found:
+            without.append(Resumed(directory, {}, None))
+        elif iteration_of(found[0]) <= hp.total_iterations:  # a longer run is left alone
+            paths += found
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            return read(path, hp, new_state)
+        except ConfigError as error:
+            print(f"resume=auto: {error}; trying an earlier one")
+    for started in reversed(without):
+        # It was ended before its first checkpoint, or it is finished and its checkpoints were deleted.
+        if started.is_finished(hp) or not (started.directory / "summary.json").exists():
+            return started
+    if resume:
+        newest = f"; the newest of this name is {others[-1]}" if others else ""
+        print(f"resume=auto: there is nothing to resume, so this is a new run{newest}")
+    return None
 
 
 def read(path: Path, hp: Hyperparameters, new_state: Callable[[], TrainState]) -> Resumed:
@@ -183,35 +189,9 @@ def read(path: Path, hp: Hyperparameters, new_state: Callable[[], TrainState]) -
     try:
         if iteration_of(path) > hp.total_iterations:
             raise ValueError(f"it is at iteration {iteration_of(path)}, but this run has {hp.total_iterations}")
-        return Resumed(path.parent.parent, *read_checkpoint(path, jax.eval_shape(new_state)))
+        return Resumed(path.parent.parent, *_read(path, jax.eval_shape(new_state)))
     except Exception as error:  # what is whole may still have anything in it
         raise ConfigError(f"the checkpoint {path} cannot be used: {reason(error)}") from error
-
-
-def _find_newest(
-    script: str, hp: Hyperparameters, new_state: Callable[[], TrainState]
-) -> tuple[Resumed | None, list[str]]:
-    """The newest run of these settings, and of each run of its name with others why it is not it."""
-    directories, paths, others = [], [], []
-    for directory in sorted(Path(os.path.expanduser(hp.save_dir)).absolute().glob(f"{hp.run_name}_*")):
-        found = checkpoint_paths(directory)
-        if why := _why_not(directory, script, hp):
-            others.append(why)
-        elif not found:
-            directories.append(directory)
-        elif iteration_of(found[0]) <= hp.total_iterations:  # a longer run is left alone
-            paths += found
-    for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
-        try:
-            return read(path, hp, new_state), others
-        except ConfigError as error:
-            print(f"resume=auto: {error}; trying an earlier one")
-    for directory in reversed(directories):
-        # It was ended before its first checkpoint, or it is finished and its checkpoints were deleted.
-        started = Resumed(directory, {}, None)
-        if started.is_finished(hp) or not (directory / "summary.json").exists():
-            return started, others
-    return None, others
 
 
 def _why_not(directory: Path, script: str, hp: Hyperparameters) -> str:
@@ -223,8 +203,8 @@ def _why_not(directory: Path, script: str, hp: Hyperparameters) -> str:
         return f"{str(directory)!r}, which is not a run: config.yaml: {why}"
     try:
         there, here = (flat(one.model_dump(), "hp.") for one in (parse_hp(script, saved), hp))
-        different = [key for key in here if here[key] != there[key] and key not in MAY_DIFFER_ON_RESUME]
-        what = "; ".join(f"{key} is {there[key]} there and {here[key]} here" for key in different[:5])
+        different = [x for x in here | there if here.get(x) != there.get(x) and x not in MAY_DIFFER_ON_RESUME]
+        what = "; ".join(f"{key} is {there.get(key)} there and {here.get(key)} here" for key in different[:5])
     except ConfigError as error:
         what = f"its {error}"
     return f"{str(directory)!r}, a run with other settings: {what}" if what else ""

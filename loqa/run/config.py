@@ -8,22 +8,13 @@ sentence that names the key, its value and what is allowed.
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BeforeValidator, Field, ValidationError
 
-from loqa.hyperparameters import (
-    PUBLISHED_NAMES,
-    CoinHyperparameters,
-    Count,
-    IPDHyperparameters,
-    Section,
-    Switch,
-    Text,
-    show,
-)
+from loqa.hyperparameters import RENAMED, CoinHyperparameters, Count, IPDHyperparameters, Section, Switch, Text, show
 
 CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
 NETWORKS = ("logits", "mlp", "gru")
@@ -87,25 +78,20 @@ class JaxConfig(Section):
             yield "processes", f"[address, number, which] with which below {self.processes[1]}"
 
 
-class Config(Section):
+HP = TypeVar("HP")
+
+
+class Config(Section, Generic[HP]):
     wandb: WandbConfig
     jax: JaxConfig
     resume: Text | None
+    hp: HP
 
 
-class IPDConfig(Config):
-    hp: IPDHyperparameters
+CONFIGS = {"ipd": Config[IPDHyperparameters], "coin": Config[CoinHyperparameters]}
 
 
-class CoinConfig(Config):
-    hp: CoinHyperparameters
-
-
-CONFIGS = {"ipd": IPDConfig, "coin": CoinConfig}
-AnyConfig = TypeVar("AnyConfig", IPDConfig, CoinConfig)
-
-
-def parse(cfg: DictConfig | Mapping, config_class: type[AnyConfig]) -> AnyConfig:
+def parse(cfg: DictConfig | Mapping, config_class: type[Config[HP]]) -> Config[HP]:
     """Reads what Hydra composed (or a plain dictionary) strictly into a config class, or raises ConfigError."""
     try:
         tree = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
@@ -174,5 +160,5 @@ def _validate(tree: Any, section: type[Section], *path: str) -> Any:
         key, value, allowed = f"{key}.network", value["network"], f"must be one of {error['ctx']['expected_tags']}"
     if kind == "value_error" and not allowed.startswith("must"):  # a sentence of the section about a key of it
         raise ConfigError(f"{key}.{allowed}" if key else allowed)
-    reason = f" ({PUBLISHED_NAMES[value]})" if isinstance(value, str) and value in PUBLISHED_NAMES else ""
+    reason = f" ({RENAMED[value]})" if isinstance(value, str) and value in RENAMED else ""
     raise ConfigError(f"{key or 'the configuration'} is {show(value)}, but {allowed}{reason}")

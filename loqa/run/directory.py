@@ -88,7 +88,7 @@ def _write_whole(path: Path, function: Callable[[Path], object]) -> None:
 
 
 def _lock(directory: Path) -> int:
-    """Locks the directory until the process ends, however it ends."""
+    """Locks the directory until it is unlocked, or the process ends, however it ends."""
     lock = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         if fcntl:

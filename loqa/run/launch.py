@@ -35,8 +35,6 @@ GROUPS = ("hp", "experiment", "smoke", "launcher")  # overrides of these choose 
 
 def compose(script: str, overrides: list[str]) -> DictConfig:
     """What Hydra hands to a script, "ipd" or "coin", when it is called with these overrides, or ConfigError."""
-    if script not in CONFIGS:
-        raise ConfigError(f"script is {show(script)}, but must be {' or '.join(CONFIGS)}")
     try:
         return _compose(script, overrides)
     except (*HYDRAS_ERRORS, ValueError) as error:
@@ -127,7 +125,8 @@ def count_devices(option: int | str, hp: Hyperparameters) -> int:
     """How many devices share a batch of episodes and its opponents; raises ConfigError if they cannot."""
     available, parts = len(jax.devices()), math.gcd(hp.batch_size, hp.agent_replay_buffer.opponents_per_batch or 0)
     if option == "auto" and jax.process_count() == 1:
-        return max(number for number in range(1, available + 1) if parts % number == 0)
+        most = 1 if hp.lookahead else available  # LOLA and POLA share nothing: each device would do all of it
+        return max(number for number in range(1, most + 1) if parts % number == 0)
     option = available if option == "auto" else option
     if option > available or parts % option:
         allowed = f"at most {available} and a divisor of hp.batch_size and of the number of opponents"
@@ -181,7 +180,8 @@ def apply_jax_options(options: JaxConfig) -> None:
         os.environ.setdefault("PJRT_NPROC", str(cores))
     with contextlib.suppress(RuntimeError):  # a multirun's second job in this process has the first one's devices
         here = cores if options.num_devices == "auto" else options.num_devices
-        jax.config.update("jax_num_cpu_devices", here if options.processes is None else here // options.processes[1])
+        each = here if options.processes is None else max(1, here // options.processes[1])
+        jax.config.update("jax_num_cpu_devices", each)
     if options.processes and not jax.distributed.is_initialized():
         jax.distributed.initialize(*options.processes)
     if options.compilation_cache and not jax.config.jax_compilation_cache_dir:

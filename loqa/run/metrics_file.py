@@ -15,8 +15,7 @@ class MetricsFile:
     """
 
     def __init__(self, write: Callable[[str, Callable[[Path], object]], bool], text: str):
-        self.text, self._write = text, write
-        self._is_written = True
+        self.text, self._write, self._is_written = text, write, True
         last = {name: float(column[-1]) for name, column in self.columns().items()}
         self.newest = {name: int(x) if x.is_integer() else x for name, x in last.items()}  # row; {} before the first
 

@@ -17,7 +17,7 @@ import yaml
 import loqa
 from loqa.hyperparameters import Hyperparameters
 from loqa.run import provenance
-from loqa.run.config import CoinConfig, IPDConfig, differences_from_published
+from loqa.run.config import Config, differences_from_published
 from loqa.run.directory import RunDirectory, make_directory
 from loqa.run.metrics_file import MetricsFile
 from loqa.run.signals import StopSignals
@@ -47,27 +47,14 @@ class Resumed(NamedTuple):
 class Run:
     """One training run: `with Run("ipd", config, config_yaml, resumed) as run: ...`, once for each seed.
 
-    Args:
-      script: "ipd" or "coin".
-      config: the configuration.
-      config_yaml: the same as text; written to config.yaml and given to W&B.
-      resumed: the earlier part of the run, in whose directory it continues; None for a new one.
-      num_devices: how many devices share an iteration.
-
-    Within the block the first signal to stop only sets `stop_signal`: the loop is expected to checkpoint and call
-    `stop`. Leaving the block finishes the W&B run, with exit code 1 after an exception.
-
-    Raises:
-      ConfigError: the directory cannot be made or written, or another process uses it.
+    `config_yaml` is the configuration as text, for config.yaml and W&B; `resumed` the earlier part of the run, in whose
+    directory it continues. Within the block the first signal to stop only sets `stop_signal`: the loop is expected to
+    checkpoint and call `stop`. Leaving the block finishes the W&B run, with exit code 1 after an exception. Raises
+    ConfigError where the directory cannot be made or written, or another process uses it.
     """
 
     def __init__(
-        self,
-        script: str,
-        config: IPDConfig | CoinConfig,
-        config_yaml: str,
-        resumed: Resumed | None = None,
-        num_devices: int = 1,
+        self, script: str, config: Config, config_yaml: str, resumed: Resumed | None = None, num_devices: int = 1
     ):
         hp, metadata = config.hp, resumed.metadata if resumed else {}
         earlier = metadata.get("run", {})  # its `snapshot`
@@ -146,8 +133,7 @@ class Run:
 
     def finish(self, conclude: Callable[[Self], object] = lambda run: None, reached: str | None = None) -> None:
         """Writes summary.json, concludes, and lists the files; `reached`: the threshold that ended it early."""
-        position = {"iteration": 0, "walltime": self._walltime(), "env_steps": 0}
-        last = position | self._metrics.newest | {"walltime": position["walltime"]}
+        last = self._metrics.newest | {"walltime": self._walltime()}
         summary = {key: value if math.isfinite(value) else None for key, value in last.items()}  # JSON has no NaN
         summary |= {"reached": reached, "versions": self.versions, "commits": self._commits}
         summary |= {"machine": provenance.machine(), "command": provenance.command()}

@@ -12,7 +12,7 @@ from loqa.agent import Agent
 from loqa.learner import TrainState
 from loqa.run.agents import load_params, named_leaves, save_agents
 from loqa.run.checkpoints import Checkpoints
-from loqa.run.config import CoinConfig, IPDConfig, RunError
+from loqa.run.config import Config, RunError
 from loqa.run.run import Run
 
 
@@ -27,7 +27,7 @@ class Experiment(NamedTuple):
     reached: Callable[[dict[str, np.ndarray]], str | None] = lambda metrics: None  # why training ends early
 
 
-def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> None:
+def train(config: Config, experiment: Experiment, run: Run) -> None:
     """Trains, evaluates and saves until the last iteration, or until a threshold is held."""
     hp, agent = config.hp, experiment.agent
     key_init, key_evaluation = jax.random.split(jax.random.key(hp.seed))
@@ -40,18 +40,20 @@ def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> N
     iterate, evaluate = learner.repeat(experiment.iteration, run.num_devices), jax.jit(experiment.evaluation)
 
     def measure(state: TrainState) -> None:
+        # On one device, and without the buffers, which an evaluation does not need.
+        learners = tuple(me._replace(past=None, replay=None) for me in state.learners)
+        on_one = jax.tree.map(lambda x: x.addressable_data(0), state._replace(learners=learners))
         with jax.debug_nans(False):  # P(C) is NaN where a policy with memory never was
-            metrics = {k: float(v) for k, v in evaluate(key_evaluation, for_evaluation(state)).items()}
+            metrics = {k: float(v) for k, v in evaluate(key_evaluation, on_one).items()}
         iteration = int(state.iteration)
         position = {"iteration": iteration, "env_steps": iteration * hp.env_steps_per_iteration}
         run.log(position | metrics, {title: metrics[key] for title, key in experiment.columns.items()})
         require_finite(state, {name: x for name, x in metrics.items() if name.startswith("loss_")})
 
-    iteration, last = int(state.iteration), hp.total_iterations
+    iteration = int(state.iteration)
     periods = hp.eval_every, hp.save_every, hp.checkpoint_every, experiment.progress_every
     reached = experiment.reached(run.metrics()) if run.last_iteration == iteration > 0 else None
-    if reached:
-        last = iteration
+    last = iteration if reached else hp.total_iterations
     if iteration < last:
         run.log_line("compiling the evaluation and the training step ...")
         if not (jax.config.jax_debug_nans or jax.config.jax_disable_jit):
@@ -61,7 +63,7 @@ def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> N
     if iteration == last:
         save_agents(run, state)
     while iteration < last and not devices.in_any_process(run.stop_signal):
-        stop = next_stop(iteration, last, *periods)
+        stop = min(last, *((iteration // period + 1) * period for period in periods))  # the next multiple of one
         state = jax.block_until_ready(iterate(state, stop - iteration))
         require_finite(state)
         iteration = stop
@@ -82,17 +84,6 @@ def train(config: IPDConfig | CoinConfig, experiment: Experiment, run: Run) -> N
     from loqa.tools.plot import conclude  # here, because matplotlib is slow to import
 
     run.finish(partial(conclude, game=agent.game), reached)
-
-
-def for_evaluation(state: TrainState) -> TrainState:
-    """The state on one device, without the buffers, which an evaluation does not need."""
-    learners = tuple(me._replace(past=None, replay=None) for me in state.learners)
-    return jax.tree.map(lambda x: x.addressable_data(0), state._replace(learners=learners))
-
-
-def next_stop(iteration: int, last: int, *periods: int) -> int:
-    """The first iteration after `iteration` that is a multiple of one of `periods`, or the last one."""
-    return min([last, *((iteration // period + 1) * period for period in periods)])
 
 
 def require_finite(state: TrainState, losses: dict[str, float] | None = None) -> None:

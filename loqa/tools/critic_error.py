@@ -18,7 +18,7 @@ from loqa.games.ipd import PAYOFF, STATES, MatrixGame, TablePlayer, read_table
 from loqa.learner import policy_options
 from loqa.losses import Side, agent_policy_loss, center_q_values
 from loqa.rollout import draw_noise, rollout
-from loqa.run.config import IPDConfig, parse
+from loqa.run.config import CONFIGS, parse
 from loqa.run.launch import compose
 from loqa.tools.common import ArgumentParser, markdown_table, tool
 from loqa.tools.plot import draw_seed_curves, in_style, legend_below, panels, save
@@ -48,7 +48,7 @@ def expected_gradients(errors: tuple[float, ...] = ERRORS, batches: int = BATCHE
     actor loss and of the shaping loss.
     """
     q_table = jnp.asarray(exact_q_values(), jnp.float32)
-    hp = parse(compose("ipd", []), IPDConfig).hp
+    hp = parse(compose("ipd", []), CONFIGS["ipd"]).hp
     options = policy_options(hp, 0) | {"terminal_value": False}
 
     def losses(log_odds: jax.Array, error: jax.Array, played) -> jax.Array:
