@@ -27,7 +27,7 @@ def learning_metrics(
     policy_losses: Callable[..., losses.PolicyLoss],
     critic_loss: Callable[..., jax.Array],
 ) -> Metrics:
-    """Losses, entropy and gradient norms of the learner in `seat` on episodes played as in training.
+    """Losses, entropy and gradient norms of the learner in `seat`, on episodes against the agents as they are now.
 
     The gradient norms are of each loss alone, before clipping: `grad_agent` of the actor loss with the
     entropy bonus, `grad_opponent` of the shaping loss without its weight. The losses are those of ipd.py.
