@@ -16,7 +16,13 @@ class Ring(NamedTuple):
 
 
 def init(item: PyTree, capacity: int) -> Ring:
-    """An empty ring for items shaped like `item`, with a capacity of at least 1."""
+    """An empty ring for items shaped like `item`.
+
+    Raises:
+      ValueError: a capacity below 1.
+    """
+    if capacity < 1:
+        raise ValueError(f"capacity is {capacity}, but must be at least 1")
     items = jax.tree.map(lambda x: jnp.zeros((capacity, *jnp.shape(x)), jnp.result_type(x)), item)
     return Ring(items, jnp.zeros((), jnp.int32))
 
@@ -43,6 +49,8 @@ def add(ring: Ring, item: PyTree, where: jax.Array | bool = True) -> Ring:
 def add_batch(ring: Ring, batch: PyTree) -> Ring:
     """Adds the n items of `batch`, each leaf [n, ...], with n at most the capacity."""
     n = jax.tree.leaves(batch)[0].shape[0]
+    if n > capacity(ring):
+        raise ValueError(f"{n} items do not fit in a ring of {capacity(ring)}")
     slots = (ring.added + jnp.arange(n)) % capacity(ring)
     items = jax.tree.map(lambda items, new: items.at[slots].set(new), ring.items, batch)
     return Ring(items, ring.added + n)
@@ -54,7 +62,11 @@ def sample_indices(ring: Ring, key: jax.Array, n: int) -> jax.Array:
     return jax.random.randint(key, (n,), 0, held)
 
 
+def take(ring: Ring, indices: jax.Array) -> PyTree:
+    """The items in `indices` [...]: each leaf [..., ...]."""
+    return jax.tree.map(lambda items: items[indices], ring.items)
+
+
 def sample(ring: Ring, key: jax.Array, n: int) -> PyTree:
     """n items drawn uniformly with replacement: each leaf [n, ...]."""
-    indices = sample_indices(ring, key, n)
-    return jax.tree.map(lambda items: items[indices], ring.items)
+    return take(ring, sample_indices(ring, key, n))

@@ -55,6 +55,12 @@ def test_a_new_ring_is_empty():
     assert ring.items["rest"][0].dtype == jnp.int32
 
 
+@pytest.mark.parametrize("capacity", [0, -1])
+def test_a_ring_without_room_is_refused(capacity):
+    with pytest.raises(ValueError, match=f"capacity is {capacity}, but must be at least 1"):
+        buffers.init(make_item(0), capacity)
+
+
 @pytest.mark.parametrize(
     "number, slots", [(0, [0, 0, 0]), (1, [1, 0, 0]), (3, [1, 2, 3]), (4, [4, 2, 3]), (7, [7, 5, 6])]
 )
@@ -86,7 +92,9 @@ def test_a_batch_wraps_around_the_end():
     np.testing.assert_array_equal(numbers_in(ring.items), [6, 7, 3, 4, 5])
 
 
-def test_a_batch_may_be_as_large_as_the_ring():
+def test_a_batch_larger_than_the_ring_is_refused():
+    with pytest.raises(ValueError, match="4 items do not fit in a ring of 3"):
+        buffers.add_batch(ring_of(3, 0), make_batch([1, 2, 3, 4]))
     full = buffers.add_batch(ring_of(3, 1), make_batch([2, 3, 4]))
     np.testing.assert_array_equal(numbers_in(full.items), [4, 2, 3])
 
@@ -106,6 +114,11 @@ def test_samples_are_drawn_anew_with_each_key():
     one, again, other = (numbers_in(sample(ring, jax.random.key(seed), 20)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, again)
     assert (one != other).any()
+
+
+def test_take_keeps_the_axes_of_the_indices():
+    taken = buffers.take(ring_of(4, 4), jnp.array([[0, 3, 3], [2, 1, 0]]))
+    np.testing.assert_array_equal(numbers_in(taken), [[1, 4, 4], [3, 2, 1]])
 
 
 @pytest.mark.parametrize("where", [True, False])

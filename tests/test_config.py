@@ -470,6 +470,11 @@ def test_refused_payoffs(rows, words):
     assert sentence_of("ipd", CUSTOM, f"hp.payoffs={rows}").startswith(f"hp.payoffs{words}")
 
 
+def test_compose_knows_two_scripts():
+    with pytest.raises(ConfigError, match="'chess', but must be ipd or coin"):
+        compose("chess", [])
+
+
 # ------------------------------------------------------------------------------------------------- a script
 
 

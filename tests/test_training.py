@@ -13,6 +13,7 @@ from loqa import learner
 from loqa.run.agents import load_params, save_agent
 from loqa.run.config import ConfigError
 from loqa.run.launch import compose
+from loqa.run.trainer import next_stop
 
 # The Q replay buffer keeps the episodes, so that a test can look at them.
 OPTIONS = ["hp.batch_size=8", "hp.game_length=6", "hp.qvalue.replay_buffer.mode=enabled", "hp.num_iterations=4"]
@@ -124,6 +125,12 @@ def test_the_evaluation_knows_both_seats():
             returns = np.mean([rewards[i] * (1 - 0.96**k) / 0.04 for k in range(1, 7)])
             got = metrics[f"qvalue_{i}_mean"] - metrics[f"qvalue_{i}_bias"]
             np.testing.assert_allclose(got, returns, atol=1e-4)
+
+
+def test_next_stop():
+    assert next_stop(0, 1000, 100, 250) == 100
+    assert next_stop(200, 1000, 100, 250) == 250
+    assert next_stop(950, 970, 100, 250) == 970
 
 
 # ------------------------------------------------------------------------------- a saved agent to start from

@@ -35,6 +35,8 @@ GROUPS = ("hp", "experiment", "smoke", "launcher")  # overrides of these choose 
 
 def compose(script: str, overrides: list[str]) -> DictConfig:
     """What Hydra hands to a script, "ipd" or "coin", when it is called with these overrides, or ConfigError."""
+    if script not in CONFIGS:
+        raise ConfigError(f"script is {show(script)}, but must be {' or '.join(CONFIGS)}")
     try:
         return _compose(script, overrides)
     except (*HYDRAS_ERRORS, ValueError) as error:

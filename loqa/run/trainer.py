@@ -63,7 +63,7 @@ def train(config: Config, experiment: Experiment, run: Run) -> None:
     if iteration == last:
         save_agents(run, state)
     while iteration < last and not devices.in_any_process(run.stop_signal):
-        stop = min(last, *((iteration // period + 1) * period for period in periods))  # the next multiple of one
+        stop = next_stop(iteration, last, *periods)
         state = jax.block_until_ready(iterate(state, stop - iteration))
         require_finite(state)
         iteration = stop
@@ -84,6 +84,11 @@ def train(config: Config, experiment: Experiment, run: Run) -> None:
     from loqa.tools.plot import conclude  # here, because matplotlib is slow to import
 
     run.finish(partial(conclude, game=agent.game), reached)
+
+
+def next_stop(iteration: int, last: int, *periods: int) -> int:
+    """The first iteration after `iteration` that is a multiple of one of `periods`, or the last one."""
+    return min([last, *((iteration // period + 1) * period for period in periods)])
 
 
 def require_finite(state: TrainState, losses: dict[str, float] | None = None) -> None:

@@ -235,12 +235,13 @@ def conclude(run: Run, game: CoinGame | MatrixGame) -> None:
         run.log_line(" " * 12 + "".join(f"{title:>8}" for title in COLUMNS))
         for name, rewards in {"this run": last, "paper, 3x3": REWARDS_3X3}.items():
             run.log_line(f"{name:12}" + "".join(f"{rewards[column]:z8.3f}" for column in COLUMNS.values()))
-    for i in (i for i in (0, 1) if isinstance(game, MatrixGame) and f"p_{i}_START_C" in last):
-        p_cooperate = ", ".join(f"{state} {last[f'p_{i}_{state}_C']:z.3f}" for state in STATES)
-        run.log_line(f"agent {i}: P(C) in {p_cooperate}")
-        if game.payoffs == PAYOFFS["ipd"]:
-            run.log_line(f"tit-for-tat: {'yes' if is_tit_for_tat(saved.metrics, i)[-1] else 'no'}")
-        run.write(f"cooperation_{i}.png", partial(group_bars, {f"{game.title}, agent {i}": [saved]}, agent=i))
+    else:
+        for i in range(2 if "p_1_START_C" in last else 1):
+            p_cooperate = ", ".join(f"{state} {last[f'p_{i}_{state}_C']:z.3f}" for state in STATES)
+            run.log_line(f"agent {i}: P(C) in {p_cooperate}")
+            if game.payoffs == PAYOFFS["ipd"]:
+                run.log_line(f"tit-for-tat: {'yes' if is_tit_for_tat(saved.metrics, i)[-1] else 'no'}")
+            run.write(f"cooperation_{i}.png", partial(group_bars, {f"{game.title}, agent {i}": [saved]}, agent=i))
     columns = [column for column in TITLES if column in last]
     run.write("curves.png", partial(seed_curves, {"": [saved]}, columns=columns))
 
