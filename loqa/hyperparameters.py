@@ -216,6 +216,7 @@ class Hyperparameters(Section):
     differentiable_opponent: DifferentiableOpponent
     agent_replay_buffer: AgentReplayBuffer
     lookahead: Lookahead | None
+    reward_scale: ClassVar[float] = 1.0  # no key: what rewards a step are worth, beside those of a 3x3 board
 
     @property
     def num_learners(self) -> int:
@@ -316,6 +317,11 @@ class CoinHyperparameters(Hyperparameters):
     def game_length(self) -> int:
         """Steps of an episode."""
         return self.game.game_length
+
+    @property
+    def reward_scale(self) -> float:
+        """Coins are further apart on larger boards: the paper's thresholds are divided by the same number."""
+        return 1 / max(1, self.game.height // 2)
 
     @property
     def run_name(self) -> str:

@@ -89,7 +89,7 @@ def replay_episodes(me: LearnerState, new: Experience, key: jax.Array) -> tuple[
 def policy_options(hp: Hyperparameters, iteration: jax.Array) -> dict[str, Any]:
     """What `agent_policy_loss` takes of the hyperparameters in this iteration, counted from 0."""
     opponent = hp.differentiable_opponent
-    offset = opponent.advantage_offset
+    offset = opponent.advantage_offset * hp.reward_scale
     if opponent.advantage_offset_end is not None:  # it falls linearly to 0
         offset *= jnp.maximum(0.0, 1.0 - iteration / opponent.advantage_offset_end)
     return {

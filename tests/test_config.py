@@ -65,7 +65,7 @@ def test_presets_differ_in_these_keys_only():
     kind, calibrated, published = (
         values("coin", name) for name in ("loqa_iclr", "loqa_calibrated", "loqa_iclr_published")
     )
-    kindness = {*centred, "differentiable_opponent.advantage_offset"}
+    kindness = {f"differentiable_opponent.{key}" for key in ("advantage_offset", "advantage_offset_end")} | centred
     assert {key for key in kind if kind[key] != calibrated[key]} == kindness
     critic = {"actor.train.stop_grad_advantage", "qvalue.td_lambda", "qvalue.terminal"}
     assert {key for key in kind if published[key] != calibrated[key]} == critic

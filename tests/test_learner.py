@@ -214,6 +214,14 @@ def test_shaping_ends_after_exclude_after_step():
     assert distance(gradient(three, iteration=3), gradient(*NAIVE)) < 1e-5
 
 
+@pytest.mark.parametrize("size, offset", [(3, 0.3), (5, 0.15), (7, 0.1)])
+def test_the_offset_falls_and_is_smaller_on_larger_boards(size, offset):
+    offsets = [f"hp.differentiable_opponent.advantage_offset{key}" for key in ("=0.4", "_end=200")]
+    hp = make_hp(f"hp.game.height={size}", f"hp.game.width={size}", *offsets)
+    of = lambda iteration: learner.policy_options(hp, iteration)["advantage_offset"]
+    np.testing.assert_allclose([of(50), of(200), of(300)], [offset, 0, 0], rtol=1e-6)
+
+
 def test_the_shaping_optimizer_waits_after_exclude_after_step():
     """With an optimizer of its own, no momentum of earlier iterations moves the parameters."""
     options = SEPARATE, NO_AGENT_STEP, "hp.actor.train.lr_loss_actor_opponent=0.1", *NO_CRITIC
