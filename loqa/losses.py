@@ -117,7 +117,7 @@ def agent_policy_loss(
         ("loaded-dice" only).
       op_softmax_temp: temperature of the opponent's softmax.
       stop_grad_normalizing_constant: no gradient through the normaliser of that softmax.
-      advantage_offset: [], added to the advantage in the shaping term. A positive constant makes whatever the
+      advantage_offset: [], added to the advantage in the shaping term. A positive offset makes whatever the
         opponent does more worth while to it: kindness, where 0 rewards only what is better for us than average.
 
     Returns:

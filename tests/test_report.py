@@ -96,6 +96,9 @@ def test_tables_and_figures_of_groups(tmp_path):
     shutil.rmtree(tmp_path / "theirs")
     with pytest.raises(ValueError, match="there are no runs in"):
         report.build(tmp_path)
+    wanted = [{"path": "theirs", "command": "ipd.py", "seeds": [1, 1], "iterations": 100}]
+    text = built(tmp_path, {"ipd": {"title": "IPD", "runs": runs, "show": show, "wanted": wanted}})
+    assert "our critic" in text and "their critic" not in text
 
 
 def test_runs_up_to_an_iteration(tmp_path):

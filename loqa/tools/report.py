@@ -166,6 +166,8 @@ def build(directory: Path) -> None:
             heat_map(rewards, kinds, directory / f"{name}.png")
             text += [markdown_table(*kind_table(rewards, kinds)), LEAGUE_NOTE, f"![Heat map]({name}.png)"]
         words = [(label, path) for label, paths in section.runs.items() for path in np.atleast_1d(paths)]
+        wanted = {one.path for one in section.wanted}  # these need not be there yet
+        words = [(label, path) for label, path in words if path not in wanted or (directory / path).exists()]
         runs = read_runs([f"{label}={directory / path}" for label, path in words])
         shown = []
         for run in runs:
