@@ -131,12 +131,14 @@ def test_what_is_missing(tmp_path, capsys, monkeypatch):
     for seed in (1, 2):
         make_run(tmp_path / f"ours/coin_3x3_seed{seed}", "coin", seed, (0.2, 0.2))
     want = {"path": "ours", "command": "coin_train.py hp.batch_size=8", "seeds": [1, 3], "iterations": 100}
-    section = {"title": "Coin", "runs": {"ours": "ours"}, "wanted": [want, want | {"board": "4x4", "seeds": [1, 2]}]}
+    others = {"boards": ["3x3", "4x4"], "seeds": [1, 2]}
+    section = {"title": "Coin", "runs": {"ours": "ours"}, "wanted": [want, want | others]}
     (tmp_path / "report.yaml").write_text(yaml.safe_dump({"coin": section}))
     ask = lambda: report.missing(tmp_path)
     archive = f"python -m loqa.tools.report archive experiments/ours/*_seed* --out {tmp_path}/ours"
     command = "python coin_train.py -m hp.batch_size=8 hp.seed={} hp.save_dir=experiments/ours"
-    assert ask() == ["# 1 of ours", command.format(3), archive, "# 2 of ours 4x4", command.format("1,2"), archive]
+    sized = command.replace("=8", "=8 hp.game.height=4 hp.game.width=4").format("1,2")
+    assert ask() == ["# 1 of ours", command.format(3), archive, "# 2 of ours 4x4", sized, archive]
     metrics = tmp_path / "ours/coin_3x3_seed2/metrics.csv"
     metrics.write_text("\n".join(metrics.read_text().splitlines()[:2]) + "\n")  # its first evaluation alone
     assert ask()[1] == command.format("2,3")

@@ -104,13 +104,13 @@ PARTS = {  # what `show` may name: its table, its figure
 
 
 class Wanted(BaseModel, extra="forbid"):
-    """Runs that a section of report.yaml wants: of `command` with seeds from the first to the last."""
+    """Runs that a section of report.yaml wants: of `command`, seeds from the first to the last on each board (4x4)."""
 
     path: str
     command: str
     seeds: tuple[int, int]
     iterations: int
-    board: str = ""
+    boards: list[str] = [""]
 
 
 class Section(BaseModel, extra="forbid"):
@@ -146,12 +146,15 @@ def missing(directory: Path) -> list[str]:
         runs = [
             run for run in runs if run.metrics["iteration"][-1] >= one.iterations or _summary(run.path).get("reached")
         ]
-        there = {run.seed for run in runs if one.board in ("", run.board)}
-        if seeds := [f"{seed}" for seed in range(one.seeds[0], one.seeds[1] + 1) if seed not in there]:
-            script, *words = one.command.split()
-            lines.append(f"# {len(seeds)} of {one.path} {one.board}".rstrip())
-            lines.append(f"python {' '.join([script, '-m', *words])} hp.seed={','.join(seeds)} hp.save_dir={new}")
-            lines.append(f"python -m loqa.tools.report archive {new}/*_seed* --out {path}")
+        for board in one.boards:
+            there = {run.seed for run in runs if board in ("", run.board)}
+            if seeds := [f"{seed}" for seed in range(one.seeds[0], one.seeds[1] + 1) if seed not in there]:
+                script, *words = one.command.split()
+                if board:
+                    words += "hp.game.height={} hp.game.width={}".format(*board.split("x")).split()
+                lines.append(f"# {len(seeds)} of {one.path} {board}".rstrip())
+                lines.append(f"python {' '.join([script, '-m', *words])} hp.seed={','.join(seeds)} hp.save_dir={new}")
+                lines.append(f"python -m loqa.tools.report archive {new}/*_seed* --out {path}")
     return lines
 
 
