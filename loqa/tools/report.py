@@ -146,15 +146,17 @@ def missing(directory: Path) -> list[str]:
         runs = [
             run for run in runs if run.metrics["iteration"][-1] >= one.iterations or _summary(run.path).get("reached")
         ]
+        train = []
         for board in one.boards:
             there = {run.seed for run in runs if board in ("", run.board)}
             if seeds := [f"{seed}" for seed in range(one.seeds[0], one.seeds[1] + 1) if seed not in there]:
                 script, *words = one.command.split()
                 if board:
                     words += "hp.game.height={} hp.game.width={}".format(*board.split("x")).split()
-                lines.append(f"# {len(seeds)} of {one.path} {board}".rstrip())
-                lines.append(f"python {' '.join([script, '-m', *words])} hp.seed={','.join(seeds)} hp.save_dir={new}")
-                lines.append(f"python -m loqa.tools.report archive {new}/*_seed* --out {path}")
+                train.append(f"# {len(seeds)} of {one.path} {board}".rstrip())
+                train.append(f"python {' '.join([script, '-m', *words])} hp.seed={','.join(seeds)} hp.save_dir={new}")
+        if train:  # archived once, since what is in the archive is not archived again
+            lines += [*train, f"python -m loqa.tools.report archive {new}/*_seed* --out {path}"]
     return lines
 
 
