@@ -165,11 +165,14 @@ class DifferentiableOpponent(Section):
 
 class AgentReplayBuffer(ReplayBuffer):
     update_freq: Count
+    recency: Annotated[float, Field(ge=1)]
     cur_agent_frac: Fraction
     opponents_per_batch: Count | None
 
     def contradictions(self):
         without = "when hp.agent_replay_buffer.mode is disabled: all episodes are against the current agent then"
+        if self.recency != 1 and not self.mode:
+            yield "recency", f"1 {without}"
         if self.cur_agent_frac and not self.mode:
             yield "cur_agent_frac", f"0 {without}"
         if self.opponents_per_batch and not self.mode:

@@ -30,7 +30,8 @@ def training(script, *overrides):
     return hp, agent, learner.repeat(make_iteration(hp, agent)), state
 
 
-CONSTANTS = {"reward_discount", "discount", "td_lambda", "cur_agent_frac"}  # NumPy or Python computes with them
+# NumPy or Python computes with them.
+CONSTANTS = {"reward_discount", "discount", "td_lambda", "recency", "cur_agent_frac"}
 
 
 def apart(section):

@@ -241,6 +241,7 @@ ipd  hp.differentiable_opponent.n_step: 1 | 2
 ipd  hp.differentiable_opponent.exclude_after_step: -1 | 0
 ipd  hp.reward_discount hp.epsilon_greedy hp.differentiable_opponent.discount: 1.01 -0.1 nan |
 ipd  hp.qvalue.td_lambda hp.qvalue.train.target_ema_gamma hp.agent_replay_buffer.cur_agent_frac: 1.01 -0.1 |
+ipd  hp.agent_replay_buffer.recency: 0.99 -1 inf |
 ipd  hp.epsilon_greedy: '0.2' true | a valid number
 ipd  hp.op_softmax_temp hp.qvalue.output_scale hp.actor.train.clip_grad.max_norm: 0 inf |
 ipd  hp.opponent_differentiation_weight hp.actor.train.lr_loss_actor hp.actor.train.entropy_beta: -1 inf fast |
@@ -346,6 +347,7 @@ ipd  hp.differentiable_opponent.n_step=51 @n_step | is 51, but must be at most 5
 coin hp.differentiable_opponent.n_step=9 @n_step hp.game.game_length=8 | is 9, but must be at most 8
 ipd  hp.differentiable_opponent.differentiable_current_reward=true @n_step | is true, but must be false with
 ipd  hp.qvalue.replay_buffer.capacity=2047 hp.qvalue.replay_buffer.mode=enabled | is 2047, but must be at
+ipd  @past.recency=2 | is 2.0, but must be 1 when hp.agent_replay_buffer.mode is disabled
 ipd  @past.cur_agent_frac=0.5 | is 0.5, but must be 0 when hp.agent_replay_buffer.mode is disabled
 ipd  @past.opponents_per_batch=64 | is 64, but must be null when hp.agent_replay_buffer.mode is disabled
 coin @past.opponents_per_batch=5 | is 5, but must be a divisor of hp.batch_size, 512

@@ -111,6 +111,7 @@ BOTH = [
     ("qvalue", "hp.qvalue.replay_buffer.capacity=4", REPLAY),
     ("actor", "hp.agent_replay_buffer.update_freq=1", PAST, "hp.agent_replay_buffer.update_freq=2"),
     ("actor", "hp.agent_replay_buffer.capacity=1", PAST, "hp.agent_replay_buffer.update_freq=1"),
+    ("actor", "hp.agent_replay_buffer.recency=9", PAST, "hp.agent_replay_buffer.update_freq=1"),
     ("actor", "hp.agent_replay_buffer.cur_agent_frac=1", PAST, "hp.agent_replay_buffer.update_freq=2"),
 ]
 CASES = [("ipd", *case) for case in BOTH]
