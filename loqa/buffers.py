@@ -62,7 +62,7 @@ def sample_indices(ring: Ring, key: jax.Array, n: int, recency: float = 1.0) -> 
     The age of a drawn item, in items, is u ** recency times their number, with u uniform in [0, 1).
     """
     held = jnp.minimum(ring.added, capacity(ring))
-    if recency == 1:
+    if recency == 1:  # as below, but with the random numbers that older runs drew
         return jax.random.randint(key, (n,), 0, held)
     age = (held * jax.random.uniform(key, (n,)) ** recency).astype(int)
     return (ring.added - 1 - age) % capacity(ring)
