@@ -93,6 +93,8 @@ class ClipGrad(Section):
 class ActorTrain(Section):
     optimizer: Literal["adam", "sgd"]
     lr_loss_actor: NonNegative
+    lr_initial_scale: Positive
+    lr_decay_steps: Count | None
     advantage: Literal["TD0", "MC"]
     stop_grad_advantage: bool
     center_q_values: bool
@@ -257,6 +259,8 @@ class Hyperparameters(Section):
                     yield key, "false for LOLA and POLA: two learners, against each other as they are"
             if self.epsilon_greedy:
                 yield "epsilon_greedy", "0 for LOLA and POLA, whose policies play as they are"
+            if self.actor.train.lr_initial_scale != 1:
+                yield "actor.train.lr_initial_scale", "1 for LOLA and POLA, whose learning rates are constant"
         for seat in (0, 1):
             if self.just_self_play and self.is_naive(seat):
                 yield f"agent_{seat}", "loqa where hp.just_self_play is true: a naive learner needs two learners"

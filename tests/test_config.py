@@ -233,7 +233,7 @@ ipd  hp.batch_size: big | a valid integer
 ipd  hp.num_iterations hp.max_env_steps hp.batch_size hp.eval_every hp.eval_episodes: 0 | 1
 ipd  hp.save_every hp.checkpoint_every: 0 | 1
 ipd  hp.game_length hp.qvalue.hidden_size hp.qvalue.replay_buffer.capacity hp.agent_replay_buffer.capacity: 0 | 1
-ipd  hp.agent_replay_buffer.update_freq hp.agent_replay_buffer.opponents_per_batch: 0 | 1
+ipd  hp.agent_replay_buffer.update_freq hp.agent_replay_buffer.opponents_per_batch hp.actor.train.lr_decay_steps: 0 | 1
 coin hp.game.height hp.game.width hp.game.game_length hp.actor.hidden_size hp.qvalue.hidden_size: 0 | 1
 coin hp.game.game_length hp.actor.hidden_size: 1.5 | a valid integer
 coin hp.actor.layers_before_gru hp.qvalue.layers_before_gru: 0 3 | than or equal to
@@ -244,6 +244,7 @@ ipd  hp.qvalue.td_lambda hp.qvalue.train.target_ema_gamma hp.agent_replay_buffer
 ipd  hp.agent_replay_buffer.recency: 0.99 -1 inf |
 ipd  hp.epsilon_greedy: '0.2' true | a valid number
 ipd  hp.op_softmax_temp hp.qvalue.output_scale hp.actor.train.clip_grad.max_norm: 0 inf |
+ipd  hp.actor.train.lr_initial_scale: 0 inf |
 ipd  hp.opponent_differentiation_weight hp.actor.train.lr_loss_actor hp.actor.train.entropy_beta: -1 inf fast |
 ipd  hp.actor.train.lr_loss_actor_agent hp.actor.train.lr_loss_actor_opponent hp.qvalue.train.lr_loss_qvalue: -1 |
 ipd  hp.save_dir wandb.project: '' null 3 | string

@@ -242,6 +242,21 @@ def test_separate_optimizers_have_their_own_rates_and_clip_alone():
     assert distance(step, jax.tree.map(lambda a, s: 0.5 * a + 0.25 * s, agent_part, shaping_part)) < 1e-6
 
 
+@pytest.mark.parametrize("separate", ["disabled", "enabled"])
+def test_the_learning_rates_fall_to_their_value(separate):
+    """Each step of SGD is the one at the constant rates from the same parameters, times 3, 2, and then 1."""
+    options = f"hp.actor.train.separate={separate}", *GRADIENT, *NO_CRITIC
+    falling = make_hp(*options, "hp.actor.train.lr_initial_scale=3", "hp.actor.train.lr_decay_steps=2")
+    constant = make_hp(*options)
+    me = start(falling)
+    for iteration, scale in enumerate([3, 2, 1, 1]):
+        usual = iterate(constant, start(constant, me.params), iteration).params
+        new = iterate(falling, me, iteration)
+        expected = jax.tree.map(lambda old, usual, s=scale: old + s * (usual - old), me.params, usual)
+        assert distance(new.params, expected) < 1e-5 * scale
+        me = new._replace(params=PARAMS)  # steps of this size lead astray
+
+
 def test_a_stopped_advantage_leaves_the_q_network_to_its_own_optimizer():
     assert optax.tree.norm(gradient().qvalue) > 1e-2
     assert optax.tree.norm(gradient("hp.actor.train.stop_grad_advantage=true").qvalue) == 0
