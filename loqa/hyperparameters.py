@@ -49,7 +49,6 @@ OneOrTwo = Annotated[Integer, Field(ge=1, le=2)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
-AtLeastOne = Annotated[float, Field(ge=1)]
 Switch = Annotated[bool, BeforeValidator(_switch)]  # enabled or disabled in YAML
 Text = Annotated[str, Field(pattern=r"\S")]
 Four = Annotated[tuple[float, float, float, float], Field(strict=False)]  # lists of YAML are accepted as tuples
@@ -94,7 +93,7 @@ class ClipGrad(Section):
 class ActorTrain(Section):
     optimizer: Literal["adam", "sgd"]
     lr_loss_actor: NonNegative
-    lr_initial_scale: AtLeastOne
+    lr_initial_scale: Positive
     lr_decay_steps: Count | None
     advantage: Literal["TD0", "MC"]
     stop_grad_advantage: bool
@@ -168,7 +167,7 @@ class DifferentiableOpponent(Section):
 
 class AgentReplayBuffer(ReplayBuffer):
     update_freq: Count
-    recency: AtLeastOne
+    recency: Annotated[float, Field(ge=1)]
     cur_agent_frac: Fraction
     opponents_per_batch: Count | None
 

@@ -118,8 +118,7 @@ def policy_optimizers(train: ActorTrain) -> tuple[optax.GradientTransformation, 
     if train.separate:
         rates = [train.lr_loss_actor_agent, train.lr_loss_actor_opponent]
     scale, steps = train.lr_initial_scale, train.lr_decay_steps
-    falling = lambda rate: lambda step: scale * rate / (1 + (scale - 1) * step / steps)
-    rates = [falling(rate) if steps else scale * rate for rate in rates]
+    rates = [optax.linear_schedule(scale * rate, rate, steps) if steps else scale * rate for rate in rates]
     clipped = train.clip_grad.mode == "norm"
     clip = optax.clip_by_global_norm(train.clip_grad.max_norm) if clipped else optax.identity()
     return tuple(optax.chain(clip, OPTIMIZERS[train.optimizer](rate)) for rate in rates)

@@ -244,7 +244,7 @@ ipd  hp.qvalue.td_lambda hp.qvalue.train.target_ema_gamma hp.agent_replay_buffer
 ipd  hp.agent_replay_buffer.recency: 0.99 -1 inf |
 ipd  hp.epsilon_greedy: '0.2' true | a valid number
 ipd  hp.op_softmax_temp hp.qvalue.output_scale hp.actor.train.clip_grad.max_norm: 0 inf |
-ipd  hp.actor.train.lr_initial_scale: 0.99 0 inf |
+ipd  hp.actor.train.lr_initial_scale: 0 inf |
 ipd  hp.opponent_differentiation_weight hp.actor.train.lr_loss_actor hp.actor.train.entropy_beta: -1 inf fast |
 ipd  hp.actor.train.lr_loss_actor_agent hp.actor.train.lr_loss_actor_opponent hp.qvalue.train.lr_loss_qvalue: -1 |
 ipd  hp.save_dir wandb.project: '' null 3 | string
