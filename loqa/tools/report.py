@@ -162,7 +162,8 @@ def missing(directory: Path) -> list[str]:
 
 def build(directory: Path) -> None:
     """Draws and writes everything that `report.yaml` of a directory names; raises OSError or ValueError."""
-    text = ["# Results", "Written by `python -m loqa.tools.report build` from the files beside it."]
+    title = directory.absolute().name.capitalize()
+    text = [f"# {title}", "Written by `python -m loqa.tools.report build` from the files beside it."]
     for name, section in read_sections(directory).items():
         print(name, flush=True)
         text += [f"## {section.title}", section.text.strip()]
