@@ -12,7 +12,6 @@ a run: its configuration, directory, checkpoints and W&B.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -25,7 +24,7 @@ from loqa.games import Game
 from loqa.games.ipd import STATES, MatrixGame
 from loqa.hyperparameters import Hyperparameters, IPDHyperparameters
 from loqa.learner import LearnerState, TrainState
-from loqa.losses import PolicyLoss, agent_policy_loss, center_q_values, q_value_loss
+from loqa.losses import PolicyLoss, agent_policy_loss, center_q_values, policy_advantages, q_value_loss
 from loqa.metrics import Metrics, cooperation, learning_metrics, play_metrics
 from loqa.opponents import Opponents, draw_opponents
 from loqa.rollout import Episodes, draw_noise, play
@@ -37,20 +36,22 @@ COLUMNS = {state: f"p_0_{state}_C" for state in STATES}
 COLUMNS |= {"reward": "mean_rewards_0", "vs AD": "always_defect_0_mean_rewards_a"}
 
 
-def policy_losses(
-    hp: Hyperparameters, agent: Agent, params: AgentParams, episodes: Episodes, iteration: jax.Array
-) -> PolicyLoss:
+def policy_losses(hp: Hyperparameters, agent: Agent, params: AgentParams, episodes: Episodes) -> PolicyLoss:
     """The terms of the policy's loss (Algorithm 2), means over the batch; differentiable in `params`."""
     mine, opponent = agent.side(params, episodes.mine), episodes.opponent
-    # Our deviation from the paper: the critic's mean error is taken away, at each step, where that is wanted.
+    # Our deviation from the paper: the critic's mean error is optionally subtracted at each step.
+    batch_mean = lambda x: devices.mean(x.mean(1))
     if hp.actor.train.center_q_values:
-        mine = center_q_values(mine, hp.reward_discount)
+        mine = center_q_values(mine, hp.reward_discount, batch_mean)
     if hp.differentiable_opponent.center_q_values:
-        opponent = center_q_values(opponent, hp.reward_discount)
-    baseline = devices.mean(opponent.rewards.mean())
-    options = learner.policy_options(hp, iteration)
-    terms = agent_policy_loss(mine, opponent, opponent_reward_baseline=baseline, **options)
-    return jax.tree.map(jnp.mean, terms)
+        opponent = center_q_values(opponent, hp.reward_discount, batch_mean)
+    options, baseline = learner.policy_options(hp), devices.mean(opponent.rewards.mean())
+    terms = jax.tree.map(jnp.mean, agent_policy_loss(mine, opponent, options, baseline))
+    if hp.actor.train.normalize_advantages:  # both terms are linear in them
+        variance = devices.mean((policy_advantages(mine, opponent, options).actor ** 2).mean())
+        scale = jax.lax.rsqrt(jax.lax.stop_gradient(variance) + 1e-8)
+        terms = terms._replace(actor=scale * terms.actor, shaping=scale * terms.shaping)
+    return terms
 
 
 def critic_loss(
@@ -89,7 +90,7 @@ def make_iteration(hp: Hyperparameters, agent: Agent) -> Callable[[TrainState], 
 
         # 3. The policy: one step on the actor loss with its entropy bonus, plus LOQA's shaping of the opponent.
         def policy_loss(params: AgentParams) -> tuple[jax.Array, jax.Array]:
-            terms = policy_losses(hp, agent, params, episodes, state.iteration)
+            terms = policy_losses(hp, agent, params, episodes)
             actor = terms.actor + hp.actor.train.entropy_beta * terms.negative_entropy
             if hp.is_naive(seat):
                 return actor, jnp.zeros(())
@@ -115,12 +116,11 @@ def make_evaluation(hp: Hyperparameters, agent: Agent) -> Callable[[jax.Array, T
     def evaluation(key: jax.Array, state: TrainState) -> Metrics:
         key_play, key_learn = jax.random.split(jax.random.fold_in(key, state.iteration))
         metrics = play_metrics(key_play, hp, agent, state.learners)
-        losses = partial(policy_losses, iteration=state.iteration), critic_loss
         for seat, me in enumerate(state.learners):
             opponents = Opponents.now(state.learners[-1 - seat].params)
             noise = draw_noise(jax.random.fold_in(key_learn, seat), hp.game_length, hp.eval_episodes)
             episodes = play(agent.game.from_seat(seat), agent, me.params, opponents, noise, hp.epsilon_greedy)
-            metrics |= learning_metrics(hp, agent, me, episodes, seat, *losses)
+            metrics |= learning_metrics(hp, agent, me, episodes, seat, policy_losses, critic_loss)
             if isinstance(agent.game, MatrixGame):
                 metrics |= cooperation(agent, me, episodes.mine.observations, seat)
         return metrics

@@ -56,16 +56,9 @@ def add_batch(ring: Ring, batch: PyTree) -> Ring:
     return Ring(items, ring.added + n)
 
 
-def sample_indices(ring: Ring, key: jax.Array, n: int, recency: float = 1.0) -> jax.Array:
-    """n slots, [n], drawn with replacement from those that hold an item: uniformly, or more of the newer ones.
-
-    The age of a drawn item, in items, is u ** recency times their number, with u uniform in [0, 1).
-    """
-    held = jnp.minimum(ring.added, capacity(ring))
-    if recency == 1:  # as below, but with the random numbers that older runs drew
-        return jax.random.randint(key, (n,), 0, held)
-    age = (held * jax.random.uniform(key, (n,)) ** recency).astype(int)
-    return (ring.added - 1 - age) % capacity(ring)
+def sample_indices(ring: Ring, key: jax.Array, n: int) -> jax.Array:
+    """n slots, [n], drawn uniformly with replacement from those that hold an item."""
+    return jax.random.randint(key, (n,), 0, jnp.minimum(ring.added, capacity(ring)))
 
 
 def take(ring: Ring, indices: jax.Array) -> PyTree:

@@ -22,6 +22,8 @@ def discounted_sum(x: jax.Array, discount: float) -> jax.Array:
     Written as a product with the triangular matrix of the powers: one matmul for a batch instead of a loop
     of T small steps. The product is in full float32 precision on every device.
     """
+    if discount == 0:
+        return x
     steps = np.arange(x.shape[0])
     ahead = np.maximum(steps[None, :] - steps[:, None], 0)
     powers = np.triu(np.power(np.float64(discount), ahead)).astype(np.float32)
@@ -35,27 +37,27 @@ def own_parts(log_prob: jax.Array) -> jax.Array:
 
 
 def loaded_dice_returns(
-    log_prob: jax.Array, returns: jax.Array, values: jax.Array, discount: float, lam: float
+    log_prob: jax.Array, returns: jax.Array, advantages: jax.Array, discount: float, lam: float
 ) -> jax.Array:
     """The opponent's discounted returns as a differentiable function of our policy.
 
-    Rhat_t = R_t + z_t, with z_t = (R_t - V_t) d_t + discount lam z_{t+1} and
+    Rhat_t = R_t + z_t, with z_t = A_t d_t + discount lam z_{t+1} and
     d_t = box(l_0 + .. + l_t) - box(l_0 + .. + l_{t-1}). Forward this is R_t; backward,
-    dRhat_t / dl_k = (discount lam)^(k-t) (R_k - V_k) for k >= t, and 0 for k < t.
+    dRhat_t / dl_k = (discount lam)^(k-t) A_k for k >= t, and 0 for k < t.
 
     Args:
       log_prob: [T], l_t, log-probabilities of our own actions, differentiable.
       returns: [T], R_t, the opponent's discounted returns; a constant.
-      values: [T], V_t, the opponent's values, the baseline; a constant.
+      advantages: [T], A_t, the opponent's advantages by any estimate; a constant. R_t - V_t in LOQA's paper.
       discount: gamma.
-      lam: lambda; 0 holds an action responsible for its own step's return alone, 1 for all before it.
+      lam: lambda; 0 credits an action at its own step only, 1 at all steps before it.
 
     Returns:
       [T], Rhat_t.
     """
-    returns, values = jax.lax.stop_gradient((returns, values))
+    returns, advantages = jax.lax.stop_gradient((returns, advantages))
     # With the past excluded, d_t is what action t itself adds.
-    return returns + discounted_sum((returns - values) * own_parts(log_prob), discount * lam)
+    return returns + discounted_sum(advantages * own_parts(log_prob), discount * lam)
 
 
 def n_step_returns(

@@ -93,9 +93,10 @@ class ClipGrad(Section):
 class ActorTrain(Section):
     optimizer: Literal["adam", "sgd"]
     lr_loss_actor: NonNegative
-    lr_initial_scale: Positive
-    lr_decay_steps: Count | None
-    advantage: Literal["TD0", "MC"]
+    advantage: Literal["TD0", "MC", "GAE"]
+    gae_lambda: Fraction
+    kindness: float
+    normalize_advantages: bool
     stop_grad_advantage: bool
     center_q_values: bool
     entropy_beta: NonNegative
@@ -152,12 +153,11 @@ class DifferentiableOpponent(Section):
     method: Literal["loaded-dice", "n_step"]
     n_step: Annotated[Integer, Field(ge=2)]
     discount: Fraction
+    gae_lambda: Fraction
     exclude_after_step: Annotated[Integer, Field(ge=0)]
     differentiable_current_reward: bool
     stop_grad_normalizing_constant: Switch
     center_q_values: bool
-    advantage_offset: float
-    advantage_offset_end: Count | None
 
     def contradictions(self):
         if self.method == "n_step" and self.differentiable_current_reward:
@@ -167,14 +167,11 @@ class DifferentiableOpponent(Section):
 
 class AgentReplayBuffer(ReplayBuffer):
     update_freq: Count
-    recency: Annotated[float, Field(ge=1)]
     cur_agent_frac: Fraction
     opponents_per_batch: Count | None
 
     def contradictions(self):
         without = "when hp.agent_replay_buffer.mode is disabled: all episodes are against the current agent then"
-        if self.recency != 1 and not self.mode:
-            yield "recency", f"1 {without}"
         if self.cur_agent_frac and not self.mode:
             yield "cur_agent_frac", f"0 {without}"
         if self.opponents_per_batch and not self.mode:
@@ -221,7 +218,6 @@ class Hyperparameters(Section):
     differentiable_opponent: DifferentiableOpponent
     agent_replay_buffer: AgentReplayBuffer
     lookahead: Lookahead | None
-    reward_scale: ClassVar[float] = 1.0  # no key: what rewards a step are worth, beside those of a 3x3 board
 
     @property
     def num_learners(self) -> int:
@@ -259,8 +255,6 @@ class Hyperparameters(Section):
                     yield key, "false for LOLA and POLA: two learners, against each other as they are"
             if self.epsilon_greedy:
                 yield "epsilon_greedy", "0 for LOLA and POLA, whose policies play as they are"
-            if self.actor.train.lr_initial_scale != 1:
-                yield "actor.train.lr_initial_scale", "1 for LOLA and POLA, whose learning rates are constant"
         for seat in (0, 1):
             if self.just_self_play and self.is_naive(seat):
                 yield f"agent_{seat}", "loqa where hp.just_self_play is true: a naive learner needs two learners"
@@ -324,11 +318,6 @@ class CoinHyperparameters(Hyperparameters):
     def game_length(self) -> int:
         """Steps of an episode."""
         return self.game.game_length
-
-    @property
-    def reward_scale(self) -> float:
-        """Coins are further apart on larger boards: the paper's thresholds are divided by the same number."""
-        return 1 / max(1, self.game.height // 2)
 
     @property
     def run_name(self) -> str:

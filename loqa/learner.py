@@ -12,6 +12,7 @@ import optax
 from loqa import buffers, devices
 from loqa.agent import Agent, AgentParams, Experience
 from loqa.hyperparameters import ActorTrain, Hyperparameters
+from loqa.losses import PolicyOptions
 
 OPTIMIZERS = {"adam": optax.adam, "sgd": optax.sgd}
 
@@ -86,25 +87,24 @@ def replay_episodes(me: LearnerState, new: Experience, key: jax.Array) -> tuple[
     return me._replace(replay=ring), jax.tree.map(lambda x: jnp.moveaxis(devices.share(x, 0), 0, 1), drawn)
 
 
-def policy_options(hp: Hyperparameters, iteration: jax.Array) -> dict[str, Any]:
-    """What `agent_policy_loss` takes of the hyperparameters in this iteration, counted from 0."""
-    opponent = hp.differentiable_opponent
-    offset = opponent.advantage_offset * hp.reward_scale
-    if opponent.advantage_offset_end is not None:  # it falls linearly to 0
-        offset *= jnp.maximum(0.0, 1.0 - iteration / opponent.advantage_offset_end)
-    return {
-        "discount": hp.reward_discount,
-        "advantage": hp.actor.train.advantage,
-        "stop_grad_advantage": hp.actor.train.stop_grad_advantage,
-        "terminal_value": hp.qvalue.terminal == "bootstrap",
-        "method": opponent.method,
-        "lam": opponent.discount,
-        "n_step": opponent.n_step,
-        "differentiable_current_reward": opponent.differentiable_current_reward,
-        "op_softmax_temp": hp.op_softmax_temp,
-        "stop_grad_normalizing_constant": opponent.stop_grad_normalizing_constant,
-        "advantage_offset": offset,
-    }
+def policy_options(hp: Hyperparameters) -> PolicyOptions:
+    """The options of `agent_policy_loss`."""
+    train, opponent = hp.actor.train, hp.differentiable_opponent
+    return PolicyOptions(
+        discount=hp.reward_discount,
+        advantage=train.advantage,
+        gae_lambda=train.gae_lambda,
+        stop_grad_advantage=train.stop_grad_advantage,
+        terminal_value=hp.qvalue.terminal == "bootstrap",
+        kindness=train.kindness,
+        method=opponent.method,
+        lam=opponent.discount,
+        opponent_gae_lambda=opponent.gae_lambda,
+        n_step=opponent.n_step,
+        differentiable_current_reward=opponent.differentiable_current_reward,
+        op_softmax_temp=hp.op_softmax_temp,
+        stop_grad_normalizing_constant=opponent.stop_grad_normalizing_constant,
+    )
 
 
 def shaping_is_active(hp: Hyperparameters, iteration: jax.Array) -> jax.Array:
@@ -117,8 +117,6 @@ def policy_optimizers(train: ActorTrain) -> tuple[optax.GradientTransformation, 
     rates = [train.lr_loss_actor]
     if train.separate:
         rates = [train.lr_loss_actor_agent, train.lr_loss_actor_opponent]
-    scale, steps = train.lr_initial_scale, train.lr_decay_steps
-    rates = [optax.linear_schedule(scale * rate, rate, steps) if steps else scale * rate for rate in rates]
     clipped = train.clip_grad.mode == "norm"
     clip = optax.clip_by_global_norm(train.clip_grad.max_norm) if clipped else optax.identity()
     return tuple(optax.chain(clip, OPTIMIZERS[train.optimizer](rate)) for rate in rates)

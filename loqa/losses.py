@@ -8,23 +8,41 @@ Shapes are those of one episode. A batch may follow as the last axes of every ar
 [T, A, B]), and then of the results ([] becomes [B]): the same as `vmap`, in the layout that is fast.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from loqa import devices
 from loqa.dice import discounted_sum, loaded_dice_returns, n_step_returns
 
 
 class Side(NamedTuple):
-    """One player's side of an episode: what it played and got, and what its own networks say of it."""
+    """One player's side of an episode: actions, rewards and the outputs of its own networks."""
 
     logits: jax.Array  # [T+1, A], of its policy; log-probabilities serve as well
     q_values: jax.Array  # [T+1, A]
     actions: jax.Array  # [T], int
     rewards: jax.Array  # [T]
+
+
+class PolicyOptions(NamedTuple):
+    """Options of `agent_policy_loss`. The defaults are the paper's settings, as in its published code."""
+
+    discount: float = 0.96  # gamma
+    advantage: str = "TD0"  # TD0, MC or GAE: the estimate of our advantage
+    gae_lambda: float = 0.0  # of GAE: 0 is TD0, 1 is MC
+    stop_grad_advantage: bool = False  # no gradient through TD0 and GAE; there is none through MC
+    terminal_value: bool = True  # False: the finite horizon, where V(s_T) is 0
+    kindness: float = 0.0  # share of the opponent's advantage that is added to ours in the actor term
+    method: str = "loaded-dice"  # loaded-dice or n_step: how the opponent's return depends on our policy
+    lam: float = 0.9  # of loaded DiCE: how far an action's credit reaches back
+    opponent_gae_lambda: float = 1.0  # of the opponent's advantage in loaded DiCE: 1 is Monte Carlo
+    n_step: int = 2  # window of n_step
+    differentiable_current_reward: bool = False  # include our simultaneous action (loaded-dice only)
+    op_softmax_temp: float = 1.0  # temperature of the opponent's softmax
+    stop_grad_normalizing_constant: bool = False  # no gradient through the normalizer of that softmax
 
 
 class PolicyLoss(NamedTuple):
@@ -33,6 +51,134 @@ class PolicyLoss(NamedTuple):
     actor: jax.Array  # -mean_t log pi(a_t|s_t) A_t
     shaping: jax.Array  # -mean_t log pihat'(a'_t|s_t) A_t
     negative_entropy: jax.Array  # minus the mean entropy of pi over the T steps
+
+
+class Advantages(NamedTuple):
+    """The advantages in the policy's loss; K is T, or T+1-n_step with `n_step`."""
+
+    actor: jax.Array  # [T], ours, of the actor term
+    shaping: jax.Array  # [K], ours, of the shaping term
+    opponent: jax.Array  # [T]
+
+
+def agent_policy_loss(
+    mine: Side,
+    opponent: Side,
+    options: PolicyOptions = PolicyOptions(),
+    opponent_reward_baseline: jax.Array | float | None = None,
+) -> PolicyLoss:
+    """LOQA's loss of one player's policy on one episode (Algorithm 2).
+
+    The actor term is the ordinary policy gradient. The shaping term is LOQA: the opponent is assumed to play a softmax
+    of its Q-values, and the Q-value of the action that it took, estimated from the episode, depends on our later
+    actions. Our own advantage rewards us for making that action more or less probable by way of its Q-value.
+
+    Written out, the gradient of their sum is that of `mean_t log pi(a_t|s_t) w_t` with the constant weight
+    `w_t = A_t + gamma / temperature * E_t * A'_t`: our advantage, plus the opponent's times what it has lately done
+    for us, `E_t = sum_{k<t} (gamma lam)^(t-1-k) (1 - pihat'(a'_k|s_k)) A_k`.
+
+    Args:
+      mine: our side; differentiable in the logits, and in the Q-values through the advantage unless it is stopped.
+      opponent: the opponent's side, with its own rewards and Q-values; a constant here.
+      options: see `PolicyOptions`.
+      opponent_reward_baseline: [], the opponent's mean reward over the batch and its steps, for "n_step"; None: the
+        mean of `opponent.rewards`.
+
+    Returns:
+      PolicyLoss.
+
+    Raises:
+      ValueError: shapes that do not fit, an advantage or method that does not exist, or a window that does not fit.
+    """
+    _check(mine, opponent)
+    opponent = jax.lax.stop_gradient(opponent)
+    log_probs = jax.nn.log_softmax(mine.logits, axis=1)
+    log_prob = select(log_probs[:-1], mine.actions)
+    advantages = policy_advantages(mine, opponent, options)
+    if opponent_reward_baseline is None:
+        opponent_reward_baseline = opponent.rewards.mean()
+    taken_q = differentiable_q_values(log_prob, opponent, advantages.opponent, options, opponent_reward_baseline)
+    kind_advantages = advantages.actor + options.kindness * advantages.opponent
+    return PolicyLoss(
+        actor=-(log_prob * kind_advantages).mean(0),
+        shaping=shaping_loss(taken_q, opponent, advantages.shaping, options),
+        negative_entropy=(jnp.exp(log_probs) * log_probs).sum(1)[:-1].mean(0),
+    )
+
+
+def policy_advantages(mine: Side, opponent: Side, options: PolicyOptions) -> Advantages:
+    """The advantages of both players.
+
+    The shaping term has the TD error where the actor term has GAE. It weighs our later actions, and GAE would contain
+    their own TD errors: the product with the opponent's advantage then has a mean of its own, which pays for whatever
+    is good for both players and has nothing to do with the opponent's choice.
+
+    The opponent's return R'_t ends with the episode, and so V'(s_T) counts as 0 in its advantage. With "n_step" the
+    steps of a full window are an episode of their own in the shaping term, with no value after its end.
+    """
+    values = state_values(mine.logits, mine.q_values)
+    values = values if options.terminal_value else values.at[-1].set(0.0)
+    if options.advantage == "MC":
+        actor = gae_advantages(mine.rewards, values.at[-1].set(0.0), options.discount, 1.0)
+        actor = shaping = jax.lax.stop_gradient(actor)
+    elif options.advantage in ("TD0", "GAE"):
+        actor = shaping = gae_advantages(mine.rewards, values, options.discount, 0.0)
+        if options.advantage == "GAE":
+            actor = gae_advantages(mine.rewards, values, options.discount, options.gae_lambda)
+    else:
+        raise ValueError(f"advantage is {options.advantage!r}, but must be 'TD0', 'MC' or 'GAE'")
+    if options.stop_grad_advantage:
+        actor, shaping = jax.lax.stop_gradient((actor, shaping))
+    if options.method == "n_step":
+        kept = len(mine.rewards) + 1 - options.n_step
+        if options.advantage == "MC":
+            shaping = shaping[:kept]
+        else:
+            shaping = gae_advantages(mine.rewards[:kept], _append_zero(values[:kept]), options.discount, 0.0)
+        shaping = jax.lax.stop_gradient(shaping)
+    opponent_values = state_values(opponent.logits, opponent.q_values).at[-1].set(0.0)
+    theirs = gae_advantages(opponent.rewards, opponent_values, options.discount, options.opponent_gae_lambda)
+    return Advantages(actor, shaping, theirs)
+
+
+def differentiable_q_values(
+    log_prob: jax.Array,
+    opponent: Side,
+    opponent_advantages: jax.Array,
+    options: PolicyOptions,
+    opponent_reward_baseline: jax.Array | float,
+) -> jax.Array:
+    """The opponent's Q-value of the action that it took at each step, as a function of our policy.
+
+    `log_prob` [T]: of our actions, differentiable. Returns [T], or [T+1-n_step] with "n_step". Our action at step t is
+    simultaneous with the opponent's, so only what follows it counts, unless `differentiable_current_reward`.
+    """
+    if options.method == "loaded-dice":
+        returns = discounted_sum(opponent.rewards, options.discount)
+        returns = loaded_dice_returns(log_prob, returns, opponent_advantages, options.discount, options.lam)
+        if options.differentiable_current_reward:
+            return returns
+        return opponent.rewards + options.discount * _append_zero(returns[1:])
+    if options.method == "n_step":
+        values = state_values(opponent.logits, opponent.q_values)
+        values = values if options.terminal_value else values.at[-1].set(0.0)
+        baseline, n = opponent_reward_baseline, options.n_step
+        return n_step_returns(log_prob, opponent.rewards, values, baseline, options.discount, n)
+    raise ValueError(f"method is {options.method!r}, but must be 'loaded-dice' or 'n_step'")
+
+
+def shaping_loss(taken_q: jax.Array, opponent: Side, advantages: jax.Array, options: PolicyOptions) -> jax.Array:
+    """-mean_t log pihat'(a'_t|s_t) A_t over the K steps of `taken_q` and `advantages`, both [K] -> [].
+
+    pihat' is the softmax of the opponent's Q-values, with `taken_q` in place of its own for the action that it took.
+    """
+    kept = taken_q.shape[0]
+    taken = jax.nn.one_hot(opponent.actions[:kept], opponent.q_values.shape[1], axis=1)
+    shaped_q = jnp.where(taken == 1, taken_q[:, None], opponent.q_values[:kept]) / options.op_softmax_temp
+    normalizer = jax.nn.logsumexp(shaped_q, axis=1)
+    if options.stop_grad_normalizing_constant:
+        normalizer = jax.lax.stop_gradient(normalizer)
+    return -((taken_q / options.op_softmax_temp - normalizer) * advantages).mean(0)
 
 
 def state_values(logits: jax.Array, q_values: jax.Array) -> jax.Array:
@@ -45,13 +191,27 @@ def select(values: jax.Array, actions: jax.Array) -> jax.Array:
     return (values * jax.nn.one_hot(actions, values.shape[1], axis=1)).sum(1)
 
 
-def td0_advantages(rewards: jax.Array, values: jax.Array, discount: float) -> jax.Array:
-    """r_t + discount V_{t+1} - V_t: [T], [T+1] -> [T]."""
-    return rewards + discount * values[1:] - values[:-1]
+def lambda_returns(rewards: jax.Array, next_values: jax.Array, discount: float, lam: float) -> jax.Array:
+    """TD(lambda) returns G_t = r_t + discount ((1 - lam) V_{t+1} + lam G_{t+1}), with G_T = V_T: [T], [T] -> [T].
+
+    `next_values`: V_1 to V_T. (Sutton and Barto, Reinforcement Learning, 2nd edition, chapter 12.)
+    """
+    # The recursion unrolled: every step adds r_k and its share of V_{k+1}, the last one all of V_T.
+    share = jnp.concatenate([(1.0 - lam) * next_values[:-1], next_values[-1:]])
+    return discounted_sum(rewards + discount * share, discount * lam)
 
 
-def center_q_values(side: Side, discount: float) -> Side:
-    """A batch of one player's sides, with Q-values whose mean error at each step is taken away.
+def gae_advantages(rewards: jax.Array, values: jax.Array, discount: float, gae_lambda: float) -> jax.Array:
+    """Generalized advantage estimates sum_{k>=t} (discount gae_lambda)^(k-t) delta_k: [T], [T+1] -> [T].
+
+    delta_t = r_t + discount V_{t+1} - V_t is the TD error: the estimate at lambda 0. At lambda 1 it is the return
+    minus the value. (GAE: Schulman et al. 2016, arXiv 1506.02438.)
+    """
+    return lambda_returns(rewards, values[1:], discount, gae_lambda) - values[:-1]
+
+
+def center_q_values(side: Side, discount: float, batch_mean: Callable = lambda x: x.mean(1)) -> Side:
+    """A batch of one player's sides, with Q-values whose mean error at each step is subtracted.
 
     Qc(s_t,a) = Q(s_t,a) + mean_b(G_t - Q(s_t,a_t)), with G_t the discounted return of the rest of the episode.
     After the last step nothing is left to earn and no action is played: G_T = 0, and V(s_T) is in Q's place.
@@ -60,6 +220,7 @@ def center_q_values(side: Side, discount: float) -> Side:
     Args:
       side: [T+1, A, B], with the batch last.
       discount: gamma.
+      batch_mean: [T+1, B] -> [T+1], the mean over the batch, which may be larger than what is here.
 
     Returns:
       The side with Qc.
@@ -67,7 +228,7 @@ def center_q_values(side: Side, discount: float) -> Side:
     last_value = state_values(side.logits[-1:], side.q_values[-1:])
     q_taken = jnp.concatenate([select(side.q_values[:-1], side.actions), last_value])
     errors = _append_zero(discounted_sum(side.rewards, discount)) - q_taken
-    correction = jax.lax.stop_gradient(devices.mean(errors.mean(1)))
+    correction = jax.lax.stop_gradient(batch_mean(errors))
     return side._replace(q_values=side.q_values + correction[:, None, None])
 
 
@@ -76,108 +237,15 @@ def _append_zero(x: jax.Array) -> jax.Array:
     return jnp.concatenate([x, jnp.zeros_like(x[:1])])
 
 
-def agent_policy_loss(
-    mine: Side,
-    opponent: Side,
-    *,
-    discount: float,
-    advantage: str,
-    stop_grad_advantage: bool,
-    terminal_value: bool,
-    method: str,
-    lam: float,
-    n_step: int,
-    opponent_reward_baseline: jax.Array | float,
-    differentiable_current_reward: bool,
-    op_softmax_temp: float,
-    stop_grad_normalizing_constant: bool,
-    advantage_offset: jax.Array | float,
-) -> PolicyLoss:
-    """LOQA's loss of one player's policy on one episode (Algorithm 2).
-
-    The actor term is the ordinary policy gradient. The shaping term is LOQA: the opponent is assumed to
-    play a softmax of its Q-values, and the Q-value of the action that it took, estimated from the episode,
-    depends on our later actions. Making that action more or less probable, by way of its Q-value, is
-    rewarded with our own advantage.
-
-    Args:
-      mine: our side; differentiable in the logits, and in the Q-values through the TD0 advantage unless it
-        is stopped.
-      opponent: the opponent's side, with its own rewards and Q-values; a constant here.
-      discount: gamma.
-      advantage: "TD0", or "MC": the discounted return minus the value, always a constant.
-      stop_grad_advantage: take the TD0 advantage of the actor and the shaping term as a constant.
-      terminal_value: False on the finite horizon, where values after the last step are 0.
-      method: "loaded-dice" or "n_step": how the opponent's return depends on our policy. With "n_step" the
-        shaping term has the T+1-n_step steps of a full window, and its advantage is a constant.
-      lam: lambda of loaded DiCE.
-      n_step: the window of "n_step".
-      opponent_reward_baseline: [], the opponent's mean reward over the batch, for "n_step".
-      differentiable_current_reward: let our simultaneous action count in the opponent's Q-value of its own
-        ("loaded-dice" only).
-      op_softmax_temp: temperature of the opponent's softmax.
-      stop_grad_normalizing_constant: no gradient through the normaliser of that softmax.
-      advantage_offset: [], added to the advantage in the shaping term. A positive offset makes whatever the
-        opponent does more worth while to it: kindness, where 0 rewards only what is better for us than average.
-
-    Returns:
-      PolicyLoss.
-
-    Raises:
-      ValueError: an advantage or method that does not exist, or a window that does not fit.
-    """
-    if advantage not in ("TD0", "MC"):
-        raise ValueError(f"advantage is {advantage!r}, but must be 'TD0' or 'MC'")
-    if method not in ("loaded-dice", "n_step"):
-        raise ValueError(f"method is {method!r}, but must be 'loaded-dice' or 'n_step'")
-    opponent = jax.lax.stop_gradient(opponent)
-    log_probs = jax.nn.log_softmax(mine.logits, axis=1)
-    log_prob = select(log_probs[:-1], mine.actions)
-    values = state_values(mine.logits, mine.q_values)
-    opponent_values = state_values(opponent.logits, opponent.q_values)
-    if not terminal_value:
-        values, opponent_values = values.at[-1].set(0.0), opponent_values.at[-1].set(0.0)
-
-    # The actor term: policy gradient.
-    if advantage == "MC":
-        advantages = jax.lax.stop_gradient(discounted_sum(mine.rewards, discount) - values[:-1])
-    else:
-        advantages = td0_advantages(mine.rewards, values, discount)
-    if stop_grad_advantage:
-        advantages = jax.lax.stop_gradient(advantages)
-    actor_loss = -(log_prob * advantages).mean(0)
-    negative_entropy = (jnp.exp(log_probs) * log_probs).sum(1)[:-1].mean(0)
-
-    # The opponent's Q-value of the action that it took at each step, as a function of our policy.
-    if method == "loaded-dice":
-        returns = discounted_sum(opponent.rewards, discount)
-        returns = loaded_dice_returns(log_prob, returns, opponent_values[:-1], discount, lam)
-        # Our action at t is simultaneous with the opponent's: only what follows it depends on us.
-        from_next = opponent.rewards + discount * _append_zero(returns[1:])
-        taken_q = returns if differentiable_current_reward else from_next
-        shaping_advantages = advantages
-    else:
-        taken_q = n_step_returns(
-            log_prob, opponent.rewards, opponent_values, opponent_reward_baseline, discount, n_step
-        )
-        kept = taken_q.shape[0]
-        if advantage == "MC":
-            shaping_advantages = advantages[:kept]
-        else:  # the steps with a full window are an episode of their own here, with no value after its end
-            kept_values = _append_zero(values[:kept])
-            shaping_advantages = td0_advantages(mine.rewards[:kept], kept_values, discount)
-        shaping_advantages = jax.lax.stop_gradient(shaping_advantages)
-
-    # The shaping term: the opponent's softmax policy with that Q-value in place of its own.
-    kept = taken_q.shape[0]
-    taken = jax.nn.one_hot(opponent.actions[:kept], opponent.q_values.shape[1], axis=1)
-    shaped_q = jnp.where(taken == 1, taken_q[:, None], opponent.q_values[:kept]) / op_softmax_temp
-    normaliser = jax.nn.logsumexp(shaped_q, axis=1)
-    if stop_grad_normalizing_constant:
-        normaliser = jax.lax.stop_gradient(normaliser)
-    opponent_log_prob = taken_q / op_softmax_temp - normaliser
-    shaping_loss = -(opponent_log_prob * (shaping_advantages + advantage_offset)).mean(0)
-    return PolicyLoss(actor_loss, shaping_loss, negative_entropy)
+def _check(*sides: Side) -> None:
+    """Raises ValueError where the arrays of the sides are not [T+1, A], [T+1, A], [T], [T], with one batch shape."""
+    for side in sides:
+        steps, *batch = jnp.shape(sides[0].rewards)
+        rows = jnp.shape(side.logits)
+        want = [(steps + 1, *rows[1:2], *batch)] * 2 + [(steps, *batch)] * 2
+        for name, shape, expected in zip(Side._fields, map(jnp.shape, side), want, strict=True):
+            if shape != expected:
+                raise ValueError(f"{name} has the shape {shape}, but must have {expected}: time, action, batch")
 
 
 def q_value_targets(target: Side, *, discount: float, mode: str, td_lambda: float, terminal_value: bool) -> jax.Array:
@@ -210,9 +278,8 @@ def q_value_targets(target: Side, *, discount: float, mode: str, td_lambda: floa
     else:
         raise ValueError(f"mode is {mode!r}, but must be 'mean' or 'argmax'")
     last_value = last_value if terminal_value else jnp.zeros_like(last_value)
-    # The recursion unrolled: every step adds r_k and its share of N_{k+1}, the last one all of N_T.
-    share = jnp.concatenate([(1.0 - td_lambda) * next_values, last_value])
-    return jax.lax.stop_gradient(discounted_sum(target.rewards + discount * share, discount * td_lambda))
+    next_values = jnp.concatenate([next_values, last_value])
+    return jax.lax.stop_gradient(lambda_returns(target.rewards, next_values, discount, td_lambda))
 
 
 def q_value_loss(q_values: jax.Array, target: Side, *, scale: float, **target_options) -> jax.Array:

@@ -39,14 +39,13 @@ class Opponents(NamedTuple):
 def draw_opponents(key: jax.Array, current: AgentParams, past: buffers.Ring | None, hp: Hyperparameters) -> Opponents:
     """The opponents of an iteration: an agent as it is now, or with `past` its past versions.
 
-    These are drawn with replacement, uniformly or more of the newer ones (`recency`), one for each episode (or
-    `opponents_per_batch`, each for an equal share); the last `cur_agent_frac` of the episodes meet the agent as it
-    is now.
+    These are drawn uniformly with replacement, one for each episode (or `opponents_per_batch`, each for an equal
+    share); the last `cur_agent_frac` of the episodes meet the agent as it is now.
     """
     if past is None:
         return Opponents.now(current)
     number = hp.agent_replay_buffer.opponents_per_batch or hp.batch_size
     num_current = int(hp.batch_size * hp.agent_replay_buffer.cur_agent_frac) // (hp.batch_size // number)
-    slots = buffers.sample_indices(past, key, number, hp.agent_replay_buffer.recency)
+    slots = buffers.sample_indices(past, key, number)
     slots = jnp.where(jnp.arange(number) < number - num_current, slots, Opponents.CURRENT)
     return Opponents(current, past.items, slots)

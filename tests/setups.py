@@ -31,7 +31,7 @@ def training(script, *overrides):
 
 
 # NumPy or Python computes with them.
-CONSTANTS = {"reward_discount", "discount", "td_lambda", "recency", "cur_agent_frac"}
+CONSTANTS = {"reward_discount", "discount", "td_lambda", "gae_lambda", "cur_agent_frac"}
 
 
 def apart(section):

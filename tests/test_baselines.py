@@ -225,7 +225,6 @@ def test_lola_is_one_step_without_divergences():
         (["hp.agent_0=lola"], "hp.agent_0 is 'lola', but must be lola or pola with the presets of these names"),
         (["hp=lola", "hp.just_self_play=true"], "hp.just_self_play is true, but must be false for LOLA and POLA"),
         (["hp=lola", "hp.epsilon_greedy=0.1"], "hp.epsilon_greedy is 0.1, but must be 0"),
-        (["hp=lola", "hp.actor.train.lr_initial_scale=3"], "hp.actor.train.lr_initial_scale is 3.0, but must be 1 for"),
     ],
 )
 def test_what_the_presets_refuse(overrides, sentence):

@@ -62,17 +62,21 @@ def test_presets_differ_in_these_keys_only():
     assert {key for key in ours if ours[key] != calibrated[key]} == {f"qvalue.{key}" for key in critic}
     for network in (mlp, gru):  # one learning rate for all
         assert all(network[key] == ours[key] for key in ours if "lr_loss" in key or key in centred)
-    kind, calibrated, published = (
-        values("coin", name) for name in ("loqa_iclr", "loqa_calibrated", "loqa_iclr_published")
-    )
-    kindness = {f"differentiable_opponent.{key}" for key in ("advantage_offset", "advantage_offset_end")} | centred
-    assert {key for key in kind if kind[key] != calibrated[key]} == kindness
-    critic = {"actor.train.stop_grad_advantage", "qvalue.td_lambda", "qvalue.terminal"}
-    assert {key for key in kind if published[key] != calibrated[key]} == critic
+    ours, published = (values("coin", name) for name in ("loqa_iclr", "loqa_iclr_published"))
+    actor = {"advantage", "gae_lambda", "stop_grad_advantage", "kindness"}
+    changes = {f"actor.train.{key}" for key in actor} | centred | {"differentiable_opponent.gae_lambda"}
+    changes |= {"qvalue.td_lambda", "qvalue.terminal"}
+    assert {key for key in ours if ours[key] != published[key]} == changes
 
 
 @pytest.mark.parametrize(
-    "name", ["shared/base_hp.yaml", "shared/base_config.yaml", "ipd/hp/logits.yaml", "coin/hp/loqa_iclr.yaml"]
+    "name",
+    [
+        "shared/base_hp.yaml",
+        "shared/base_config.yaml",
+        "ipd/hp/logits_published.yaml",
+        "coin/hp/loqa_iclr_published.yaml",
+    ],
 )
 def test_every_key_is_explained_on_its_line(name):
     """In the file itself, or in the base that it starts from."""
@@ -233,7 +237,7 @@ ipd  hp.batch_size: big | a valid integer
 ipd  hp.num_iterations hp.max_env_steps hp.batch_size hp.eval_every hp.eval_episodes: 0 | 1
 ipd  hp.save_every hp.checkpoint_every: 0 | 1
 ipd  hp.game_length hp.qvalue.hidden_size hp.qvalue.replay_buffer.capacity hp.agent_replay_buffer.capacity: 0 | 1
-ipd  hp.agent_replay_buffer.update_freq hp.agent_replay_buffer.opponents_per_batch hp.actor.train.lr_decay_steps: 0 | 1
+ipd  hp.agent_replay_buffer.update_freq hp.agent_replay_buffer.opponents_per_batch: 0 | 1
 coin hp.game.height hp.game.width hp.game.game_length hp.actor.hidden_size hp.qvalue.hidden_size: 0 | 1
 coin hp.game.game_length hp.actor.hidden_size: 1.5 | a valid integer
 coin hp.actor.layers_before_gru hp.qvalue.layers_before_gru: 0 3 | than or equal to
@@ -241,10 +245,10 @@ ipd  hp.differentiable_opponent.n_step: 1 | 2
 ipd  hp.differentiable_opponent.exclude_after_step: -1 | 0
 ipd  hp.reward_discount hp.epsilon_greedy hp.differentiable_opponent.discount: 1.01 -0.1 nan |
 ipd  hp.qvalue.td_lambda hp.qvalue.train.target_ema_gamma hp.agent_replay_buffer.cur_agent_frac: 1.01 -0.1 |
-ipd  hp.agent_replay_buffer.recency: 0.99 -1 inf |
+ipd  hp.actor.train.gae_lambda hp.differentiable_opponent.gae_lambda: 1.01 -0.1 |
+ipd  hp.actor.train.kindness: inf nan |
 ipd  hp.epsilon_greedy: '0.2' true | a valid number
 ipd  hp.op_softmax_temp hp.qvalue.output_scale hp.actor.train.clip_grad.max_norm: 0 inf |
-ipd  hp.actor.train.lr_initial_scale: 0 inf |
 ipd  hp.opponent_differentiation_weight hp.actor.train.lr_loss_actor hp.actor.train.entropy_beta: -1 inf fast |
 ipd  hp.actor.train.lr_loss_actor_agent hp.actor.train.lr_loss_actor_opponent hp.qvalue.train.lr_loss_qvalue: -1 |
 ipd  hp.save_dir wandb.project: '' null 3 | string
@@ -348,7 +352,6 @@ ipd  hp.differentiable_opponent.n_step=51 @n_step | is 51, but must be at most 5
 coin hp.differentiable_opponent.n_step=9 @n_step hp.game.game_length=8 | is 9, but must be at most 8
 ipd  hp.differentiable_opponent.differentiable_current_reward=true @n_step | is true, but must be false with
 ipd  hp.qvalue.replay_buffer.capacity=2047 hp.qvalue.replay_buffer.mode=enabled | is 2047, but must be at
-ipd  @past.recency=2 | is 2.0, but must be 1 when hp.agent_replay_buffer.mode is disabled
 ipd  @past.cur_agent_frac=0.5 | is 0.5, but must be 0 when hp.agent_replay_buffer.mode is disabled
 ipd  @past.opponents_per_batch=64 | is 64, but must be null when hp.agent_replay_buffer.mode is disabled
 coin @past.opponents_per_batch=5 | is 5, but must be a divisor of hp.batch_size, 512
@@ -388,7 +391,7 @@ ipd  hp.actor.model=gru | is 'gru', but there is no such key: use network
 ipd  hp.optimizer=adam | is 'adam', but there is no such key: use hp.actor.train.optimizer and
 coin hp.actor.train.lr_loss_agent=1 | is 1, but there is no such key: use lr_loss_actor_agent
 ipd  hp=nosuch | is 'nosuch', but must be advantage_alignment or gru or logits
-coin hp=logits | is 'logits', but must be advantage_alignment or lola or loqa_calibrated
+coin hp=logits | is 'logits', but must be advantage_alignment or lola or loqa_iclr
 ipd  experiment=nosuch | is 'nosuch', but must be figure or naive
 ipd  hp=3 | Config group override must be a string or a list. Got int (in hp=3)
 ipd  +hp.seed=3 | An item is already at

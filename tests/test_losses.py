@@ -9,7 +9,20 @@ import numpy as np
 import pytest
 
 from loqa.dice import discounted_sum, loaded_dice_returns, magic_box, n_step_returns
-from loqa.losses import Side, agent_policy_loss, center_q_values, q_value_loss, q_value_targets, select, state_values
+from loqa.losses import (
+    PolicyOptions,
+    Side,
+    agent_policy_loss,
+    center_q_values,
+    differentiable_q_values,
+    gae_advantages,
+    policy_advantages,
+    q_value_loss,
+    q_value_targets,
+    select,
+    shaping_loss,
+    state_values,
+)
 
 # Inputs and outputs of the published code, computed in float32 on a CPU.
 GOLDEN = np.load(Path(__file__).parent / "golden" / "losses.npz")
@@ -25,19 +38,6 @@ VARIANTS = {
     "n_step5_td0": {"method": "n_step", "n_step": 5},
 }
 GAMMA, LAM = 0.96, 0.9
-PUBLISHED_POLICY = {
-    "discount": GAMMA,
-    "advantage": "TD0",
-    "stop_grad_advantage": False,
-    "terminal_value": True,
-    "method": "loaded-dice",
-    "lam": LAM,
-    "n_step": 2,
-    "differentiable_current_reward": False,
-    "op_softmax_temp": 1.0,
-    "stop_grad_normalizing_constant": False,
-    "advantage_offset": 0.0,
-}
 PUBLISHED_TARGETS = {"discount": GAMMA, "mode": "mean", "td_lambda": 0.0, "terminal_value": True}
 
 
@@ -54,8 +54,7 @@ def opponent_side(x, player=1):
 def policy_terms(x, logits, q_values, **options):
     """[actor, shaping, negative entropy] of player 0."""
     mine = Side(logits, q_values, x["actions"][:, 0], x["rewards"][:, 0])
-    options = PUBLISHED_POLICY | {"opponent_reward_baseline": x["opponent_reward_baseline"]} | options
-    return jnp.stack(agent_policy_loss(mine, opponent_side(x), **options))
+    return jnp.stack(agent_policy_loss(mine, opponent_side(x), PolicyOptions(**options), x["opponent_reward_baseline"]))
 
 
 def critic_loss(x, q_values, scale=1.0, **options):
@@ -154,20 +153,20 @@ def test_loaded_dice_forward_is_the_return():
     x = episode()
     returns = discounted_sum(x["rewards"][:, 1], GAMMA)
     log_prob = select(jax.nn.log_softmax(x["logits"])[:-1], x["actions"][:, 0])
-    values = state_values(x["op_logits"], x["op_q"])[:-1]
-    np.testing.assert_array_equal(loaded_dice_returns(log_prob, returns, values, GAMMA, LAM), returns)
+    advantages = returns - state_values(x["op_logits"], x["op_q"])[:-1]
+    np.testing.assert_array_equal(loaded_dice_returns(log_prob, returns, advantages, GAMMA, LAM), returns)
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.9, 1.0])
 def test_loaded_dice_gradient_is_the_formula(lam):
-    """dRhat_t / dl_k = (gamma lam)^(k-t) (R_k - V_k) for k >= t, and exactly 0 before."""
+    """dRhat_t / dl_k = (gamma lam)^(k-t) A_k for k >= t, and exactly 0 before."""
     rng = np.random.default_rng(1)
-    log_prob, returns, values = rng.normal(size=(3, 6)).astype(np.float32)
-    returns_of = jax.jit(lambda log_prob: loaded_dice_returns(log_prob, returns, values, GAMMA, lam))
+    log_prob, returns, advantages = rng.normal(size=(3, 6)).astype(np.float32)
+    returns_of = jax.jit(lambda log_prob: loaded_dice_returns(log_prob, returns, advantages, GAMMA, lam))
     jacobian = np.asarray(jax.jacobian(returns_of)(log_prob))
     for t in range(6):
         for k in range(6):
-            expected = (GAMMA * lam) ** (k - t) * (returns[k] - values[k]) if k >= t else 0.0
+            expected = (GAMMA * lam) ** (k - t) * advantages[k] if k >= t else 0.0
             np.testing.assert_allclose(jacobian[t, k], expected, rtol=1e-5, atol=1e-7 if k >= t else 0)
 
 
@@ -256,12 +255,14 @@ def test_a_batch_in_the_last_axis_is_vmap(options):
 
 
 @pytest.mark.parametrize("method", [{}, {"method": "n_step", "n_step": 3}], ids=["loaded-dice", "n_step"])
-@pytest.mark.parametrize("advantage", ["TD0", "MC"])
+@pytest.mark.parametrize("advantage", ["TD0", "MC", "GAE"])
 @pytest.mark.parametrize("terminal", [True, False], ids=["bootstrap", "finite horizon"])
 def test_with_centring_a_function_of_time_added_to_a_critic_changes_no_gradient(method, advantage, terminal):
     """Any to ours and any other to all the opponents'; without centring it does change them."""
     batch = jax.tree.map(lambda *x: jnp.stack(x, -1), *(episode(seed) for seed in range(8)))
-    options = PUBLISHED_POLICY | method | {"advantage": advantage, "terminal_value": terminal}
+    options = PolicyOptions(
+        **method, advantage=advantage, gae_lambda=0.7, opponent_gae_lambda=0.4, kindness=0.2, terminal_value=terminal
+    )
     to_mine, to_theirs = 5 * np.random.default_rng(0).normal(size=(2, 8, 1, 1))
 
     def gradients(centred, mine_shift=0.0, their_shift=0.0):
@@ -271,7 +272,7 @@ def test_with_centring_a_function_of_time_added_to_a_critic_changes_no_gradient(
             theirs = theirs._replace(q_values=theirs.q_values + their_shift)
             if centred:
                 mine, theirs = (center_q_values(side, GAMMA) for side in (mine, theirs))
-            terms = agent_policy_loss(mine, theirs, opponent_reward_baseline=0.3, **options)
+            terms = agent_policy_loss(mine, theirs, options, 0.3)
             return (terms.actor + terms.shaping).mean()
 
         both = jax.jit(jax.grad(loss, argnums=(0, 1)))(batch["logits"], batch["q"])
@@ -290,13 +291,15 @@ def test_centring_by_hand():
     np.testing.assert_allclose(correction, np.broadcast_to([[[1.5]], [[-3.0]]], (2, 2, 2)))
 
 
-def test_the_offset_raises_the_advantage_of_the_shaping_term_alone():
+def test_kindness_adds_a_share_of_the_opponents_advantage_to_the_actor_term_alone():
     x = episode()
-    of = lambda offset: policy_terms(x, x["logits"], x["q"], advantage_offset=offset)
-    (actor, none, entropy), (same_actor, some, same_entropy) = of(0.0), of(0.5)
-    assert (actor, entropy) == (same_actor, same_entropy)
-    np.testing.assert_allclose(2 * of(0.25)[1], none + some, rtol=1e-5)  # linear in the offset
-    assert abs(some - none) > 1e-2
+    of = lambda kindness: policy_terms(x, x["logits"], x["q"], kindness=kindness, opponent_gae_lambda=0.6)
+    (actor, *others), (kinder, *same) = of(0.0), of(0.5)
+    assert others == same
+    values = state_values(x["op_logits"], x["op_q"]).at[-1].set(0.0)
+    log_prob = select(jax.nn.log_softmax(x["logits"])[:-1], x["actions"][:, 0])
+    theirs = gae_advantages(x["rewards"][:, 1], values, GAMMA, 0.6)
+    np.testing.assert_allclose(kinder - actor, -0.5 * (log_prob * theirs).mean(), rtol=1e-4)
 
 
 def targets(x, **options):
@@ -335,7 +338,7 @@ def test_q_loss_is_huber_on_the_scaled_error():
     assert critic_loss(x, x["q"], 2.0) < critic_loss(x, x["q"], 1.0)
 
 
-@pytest.mark.parametrize("options", [{"advantage": "GAE"}, {"method": "dice"}, {"method": "n_step", "n_step": 8}])
+@pytest.mark.parametrize("options", [{"advantage": "TD1"}, {"method": "dice"}, {"method": "n_step", "n_step": 8}])
 def test_what_does_not_exist_is_refused(options):
     x = episode()
     with pytest.raises(ValueError, match="must"):
@@ -344,26 +347,120 @@ def test_what_does_not_exist_is_refused(options):
         targets(x, mode="max")
 
 
+# ----------------------------------------------------------------------------------------------- advantages
+
+
+@pytest.mark.parametrize("gae_lambda", [0.0, 0.5, 1.0])
+def test_gae_is_the_discounted_sum_of_td_errors(gae_lambda):
+    rng = np.random.default_rng(6)
+    rewards, values = rng.normal(size=5).astype(np.float32), rng.normal(size=6).astype(np.float32)
+    expected, later = [], 0.0
+    for t in reversed(range(5)):
+        later = rewards[t] + GAMMA * values[t + 1] - values[t] + GAMMA * gae_lambda * later
+        expected.append(later)
+    np.testing.assert_allclose(gae_advantages(rewards, values, GAMMA, gae_lambda), expected[::-1], rtol=1e-4)
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_without_its_normaliser_the_shaping_gradient_is_advantage_alignment(case):
-    """-mean_t log pi(a_t|s_t) A'_t gamma sum_{k<t} (gamma lam)^(t-1-k) A_k (Duque et al. 2025, ICLR)."""
+def test_td0_and_mc_are_the_ends_of_gae(case):
     x = inputs(case)
+    terms, gradients = terms_and_gradients(x, advantage="GAE", gae_lambda=0.0)
+    assert_close(terms, GOLDEN[f"{case}/loaded_dice_td0/losses"], 1e-4)
+    assert_close(gradients[0], GOLDEN[f"{case}/loaded_dice_td0/grad_logits"], 1e-3)
+    finite = {"terminal_value": False, "stop_grad_advantage": True}
+    (actor, *_), gradients = terms_and_gradients(x, advantage="GAE", gae_lambda=1.0, **finite)
+    assert_close(actor, GOLDEN[f"{case}/loaded_dice_mc/losses"][0], 1e-4)
+    assert_close(gradients[0][0], GOLDEN[f"{case}/loaded_dice_mc/grad_logits"][0], 1e-3)
+
+
+def test_the_differentiable_return_with_gae_by_hand():
+    """T = 4, gamma 1/2, lambda 1/2: TD errors -5, -1, 2.5, 7, each counted with a quarter a step."""
+    rewards, values = jnp.array([1.0, 2.0, 4.0, 8.0]), jnp.array([8.0, 4.0, 2.0, 1.0])
+    opponent = Side(jnp.zeros((5, 1)), jnp.append(values, 9.0)[:, None], jnp.zeros(4, int), rewards)  # one action
+    options = PolicyOptions(discount=0.5, lam=1.0, opponent_gae_lambda=0.5, differentiable_current_reward=True)
+    advantages = policy_advantages(opponent, opponent, options).opponent
+    np.testing.assert_allclose(advantages, [-4.984375, 0.0625, 4.25, 7.0])
+    returns = lambda log_prob: differentiable_q_values(log_prob, opponent, advantages, options, 0.0)
+    np.testing.assert_array_equal(returns(jnp.zeros(4)), [4.0, 6.0, 8.0, 8.0])  # forward, the return
+    jacobian = jax.jacobian(returns)(jnp.zeros(4))
+    np.testing.assert_allclose(jacobian[0], [-4.984375, 0.03125, 1.0625, 0.875])
+    np.testing.assert_allclose(jacobian[2], [0.0, 0.0, 4.25, 3.5])
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["LOQA", "normalizer stopped"])
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+@pytest.mark.parametrize("gae_lambda", [0.0, 0.5, 1.0])
+def test_the_shaping_gradient_is_a_product_of_advantages(stopped, temperature, gae_lambda):
+    """-mean_t log pi(a_t|s_t) gamma / temperature E_t A'_t, E_t = sum_{k<t} (gamma lam)^(t-1-k) (1 - pihat_k) A_k.
+
+    With the normalizer stopped there is no pihat: Advantage Alignment (Duque et al. 2025, ICLR).
+    """
+    x = episode(7, steps=9)
     mine, opponent = Side(x["logits"], x["q"], x["actions"][:, 0], x["rewards"][:, 0]), opponent_side(x)
-    options = PUBLISHED_POLICY | {"stop_grad_normalizing_constant": True, "stop_grad_advantage": True}
-    options |= {"terminal_value": False, "opponent_reward_baseline": 0.0}
-    shaping = jax.grad(lambda y: agent_policy_loss(mine._replace(logits=y), opponent, **options).shaping)
+    options = PolicyOptions(
+        advantage="GAE", gae_lambda=0.8, opponent_gae_lambda=gae_lambda, op_softmax_temp=temperature,
+        stop_grad_normalizing_constant=stopped, stop_grad_advantage=True, terminal_value=False,
+    )  # fmt: skip
 
-    steps = len(mine.rewards)
-    values, opponent_values = (np.array(state_values(side.logits, side.q_values)) for side in (mine, opponent))
-    values[-1] = 0.0
-    ours = mine.rewards + GAMMA * values[1:] - values[:-1]
-    theirs = [sum(GAMMA ** (k - t) * opponent.rewards[k] for k in range(t, steps)) for t in range(steps)]
-    theirs = np.array(theirs) - opponent_values[:-1]
-    past = [sum((GAMMA * LAM) ** (t - 1 - k) * ours[k] for k in range(t)) for t in range(steps)]
-    weights = GAMMA * np.array(past) * theirs
+    def td_errors(side):
+        values = np.array(state_values(side.logits, side.q_values))
+        values[-1] = 0.0
+        return side.rewards + GAMMA * values[1:] - values[:-1]
 
-    def product(logits):
-        return -(select(jax.nn.log_softmax(logits, axis=1)[:-1], mine.actions) * weights).mean()
-
+    steps = range(len(mine.rewards))
+    weighted = lambda errors, t: sum((GAMMA * gae_lambda) ** (k - t) * errors[k] for k in steps if k >= t)
+    theirs = np.array([weighted(td_errors(opponent), t) for t in steps])
+    from_next = [sum(GAMMA ** (k - t) * opponent.rewards[k] for k in steps if k >= t) for t in steps]
+    counts = []
+    for t in steps:
+        q = opponent.q_values[t].copy()
+        q[opponent.actions[t]] = from_next[t]  # r'_t + gamma R'_{t+1}
+        counts.append(1.0 if stopped else 1.0 - jax.nn.softmax(q / temperature)[opponent.actions[t]])
+    good = np.array(counts) * td_errors(mine)
+    trace = np.array([sum((GAMMA * LAM) ** (t - 1 - k) * good[k] for k in range(t)) for t in steps])
+    weights = GAMMA / temperature * trace * theirs
+    product = lambda y: -(select(jax.nn.log_softmax(y, axis=1)[:-1], mine.actions) * weights).mean()
+    shaping = lambda y: agent_policy_loss(mine._replace(logits=y), opponent, options).shaping
     expected = jax.grad(product)(x["logits"])
-    np.testing.assert_allclose(shaping(x["logits"]), expected, atol=1e-5 * float(np.abs(expected).max()))
+    np.testing.assert_allclose(jax.grad(shaping)(x["logits"]), expected, atol=1e-5 * float(np.abs(expected).max()))
+
+
+def test_gae_in_the_shaping_term_would_pay_for_what_the_opponent_did_not_do():
+    """The opponent's actions change nothing, so there is nothing to shape: why the TD error stays there.
+
+    Two steps, our action changes both rewards; all sixteen episodes with their probabilities, exact critics.
+    """
+    ours, theirs, p = jnp.array([1.0, 3.0]), jnp.array([2.0, -1.0]), 0.4  # p: of our action 1
+    a, b, c, d = jnp.meshgrid(*[jnp.arange(2)] * 4, indexing="ij")
+    mine_played, opponent_played = jnp.stack([a, b]).reshape(2, 16), jnp.stack([c, d]).reshape(2, 16)
+    pi = jnp.array([1 - p, p])
+    probability = jnp.prod(pi[mine_played], 0) / 4  # the opponent plays uniformly
+    everywhere = lambda q: jnp.broadcast_to(jnp.asarray(q)[:, :, None], (3, 2, 16))
+    q_mine = everywhere([ours + GAMMA * pi @ ours, ours, jnp.zeros(2)])
+    q_theirs = everywhere(jnp.stack([jnp.full(2, (1 + GAMMA) * pi @ theirs), jnp.full(2, pi @ theirs), jnp.zeros(2)]))
+    opponent = Side(jnp.zeros((3, 2, 16)), q_theirs, opponent_played, theirs[mine_played])
+    options = PolicyOptions(
+        advantage="GAE", gae_lambda=0.9, opponent_gae_lambda=0.5, stop_grad_advantage=True,
+        terminal_value=False, stop_grad_normalizing_constant=True,
+    )  # fmt: skip
+
+    def expected_loss(logits, which):
+        mine = Side(logits[:, :, None] + jnp.zeros(16), q_mine, mine_played, ours[mine_played])
+        advantages = policy_advantages(mine, opponent, options)
+        log_prob = select(jax.nn.log_softmax(mine.logits, axis=1)[:-1], mine_played)
+        taken_q = differentiable_q_values(log_prob, opponent, advantages.opponent, options, 0.0)
+        return shaping_loss(taken_q, opponent, getattr(advantages, which), options) @ probability
+
+    logits = jnp.broadcast_to(jnp.log(pi), (3, 2))
+    np.testing.assert_allclose(jax.grad(expected_loss)(logits, "shaping"), 0.0, atol=1e-6)
+    assert jnp.abs(jax.grad(expected_loss)(logits, "actor")).max() > 0.1
+
+
+@pytest.mark.parametrize("field", Side._fields)
+def test_a_batch_in_the_wrong_place_is_refused(field):
+    batch = jax.tree.map(lambda *x: jnp.stack(x, -1), *map(episode, range(4)))
+    mine = Side(batch["logits"], batch["q"], batch["actions"][:, 0], batch["rewards"][:, 0])
+    wrong = mine._replace(**{field: jnp.moveaxis(getattr(mine, field), -1, 0)})
+    for sides in ((wrong, opponent_side(batch)), (mine, wrong)):
+        with pytest.raises(ValueError, match="has the shape .* but must have"):
+            agent_policy_loss(*sides)

@@ -95,16 +95,11 @@ BOTH = [
     ("actor", "hp.differentiable_opponent.differentiable_current_reward=true", SGD),
     ("actor", "hp.differentiable_opponent.stop_grad_normalizing_constant=enabled", SGD),
     ("actor", "hp.differentiable_opponent.center_q_values=false", SGD),
-    (
-        "actor",
-        "hp.differentiable_opponent.advantage_offset_end=2",
-        "hp.differentiable_opponent.advantage_offset=0.5",
-        SGD,
-    ),
+    ("actor", "hp.differentiable_opponent.gae_lambda=0.5", SGD),
     ("actor", "hp.actor.train.center_q_values=false", SGD),
-    ("actor", "hp.actor.train.lr_decay_steps=1", "hp.actor.train.lr_initial_scale=3"),
     ("actor", "hp.actor.train.optimizer=sgd"),
     ("actor", "hp.actor.train.advantage=MC", SGD),
+    ("actor", "hp.actor.train.gae_lambda=0.5", "hp.actor.train.advantage=GAE", SGD),
     ("qvalue", "hp.qvalue.mode=argmax"),
     ("qvalue", "hp.qvalue.output_scale=3"),
     ("qvalue", "hp.qvalue.train.optimizer=sgd"),
@@ -112,7 +107,6 @@ BOTH = [
     ("qvalue", "hp.qvalue.replay_buffer.capacity=4", REPLAY),
     ("actor", "hp.agent_replay_buffer.update_freq=1", PAST, "hp.agent_replay_buffer.update_freq=2"),
     ("actor", "hp.agent_replay_buffer.capacity=1", PAST, "hp.agent_replay_buffer.update_freq=1"),
-    ("actor", "hp.agent_replay_buffer.recency=9", PAST, "hp.agent_replay_buffer.update_freq=1"),
     ("actor", "hp.agent_replay_buffer.cur_agent_frac=1", PAST, "hp.agent_replay_buffer.update_freq=2"),
 ]
 CASES = [("ipd", *case) for case in BOTH]
@@ -120,9 +114,8 @@ CASES = [("ipd", *case) for case in BOTH]
 FLOATS = {
     "hp.op_softmax_temp": ("actor", 1.0, 3.0),
     "hp.opponent_differentiation_weight": ("actor", 1.0, 3.0),
-    "hp.differentiable_opponent.advantage_offset": ("actor", 0.0, 0.5),
+    "hp.actor.train.kindness": ("actor", 0.0, 0.5),
     "hp.actor.train.lr_loss_actor": ("actor", 0.1, 0.2),
-    "hp.actor.train.lr_initial_scale": ("actor", 1.0, 3.0),
     "hp.actor.train.entropy_beta": ("actor", 0.0, 2.0),
     "hp.actor.train.clip_grad.max_norm": ("actor", 1e3, 1e-4),
     "hp.qvalue.train.lr_loss_qvalue": ("qvalue", 0.01, 0.5),

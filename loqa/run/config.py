@@ -128,7 +128,7 @@ def _preset(script: str, name: str) -> DictConfig:
 def differences_from_published(script: str, hp: IPDHyperparameters | CoinHyperparameters) -> list[str]:
     """The keys of losses, networks and opponents that the published settings have otherwise, and what `hp` has."""
     published = flat(parse_hp(script, _preset(script, PUBLISHED[script])).model_dump())
-    parts = ("actor.", "qvalue.", "differentiable_opponent.", "agent_replay_buffer.recency")
+    parts = ("actor.", "qvalue.", "differentiable_opponent.")
     here = {key: value for key, value in flat(hp.model_dump()).items() if key.startswith(parts)}
     return [f"{key}={show(value)}" for key, value in here.items() if value != published.get(key, value)]
 

@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from loqa import learner
 from loqa.hyperparameters import Hyperparameters, show
 from loqa.run import checkpoints, provenance, trainer
-from loqa.run.config import CONF_DIR, CONFIGS, DEFAULTS, ConfigError, JaxConfig, RunError, parse
+from loqa.run.config import CONF_DIR, CONFIGS, PUBLISHED, ConfigError, JaxConfig, RunError, parse
 from loqa.run.run import Run
 from loqa.run.trainer import Experiment
 
@@ -92,7 +92,7 @@ def help_text(name: str) -> str:
             head = re.match(r"(# @package.*\n)?((?:#.*\n)+)", path.read_text())[2].replace("\n# ", " ")
             choice, (first, *_) = f"{group}={path.stem}", re.split(r"\.(?: (?=[A-Z])|\s*$)", head[2:])
             lines.append(f"{choice:27}{first.removeprefix(f'{choice}: ')}")
-    keys = ("shared/base_config.yaml", f"{name}/hp/{DEFAULTS[name]}.yaml", "shared/base_hp.yaml")
+    keys = ("shared/base_config.yaml", f"{name}/hp/{PUBLISHED[name]}.yaml", "shared/base_hp.yaml")
     files = [(CONF_DIR / path).read_text().split("\nhydra:")[0].removeprefix("# @package _global_\n") for path in keys]
     return "\n".join([*lines, "", files[0], "# Below, in front of each key: hp.", *files[1:]])
 

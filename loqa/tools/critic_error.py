@@ -49,7 +49,7 @@ def expected_gradients(errors: tuple[float, ...] = ERRORS, batches: int = BATCHE
     """
     q_table = jnp.asarray(exact_q_values(), jnp.float32)
     hp = parse(compose("ipd", []), CONFIGS["ipd"]).hp
-    options = policy_options(hp, 0) | {"terminal_value": False}
+    options = policy_options(hp)._replace(terminal_value=False)
 
     def losses(log_odds: jax.Array, error: jax.Array, played) -> jax.Array:
         """Actor and shaping loss, as they are and centred, [2, 2]: the means of a batch."""
@@ -58,7 +58,7 @@ def expected_gradients(errors: tuple[float, ...] = ERRORS, batches: int = BATCHE
         q = q_table[:, None] + error  # [T+1, 1, 5, 2]
         sides = [Side(both(logits, i), both(q, i), played.actions[:, i], played.rewards[:, i]) for i in (0, 1)]
         both_ways = [sides, [center_q_values(side, DISCOUNT) for side in sides]]
-        terms = [agent_policy_loss(*sides, opponent_reward_baseline=0.0, **options) for sides in both_ways]
+        terms = [agent_policy_loss(*sides, options) for sides in both_ways]
         return jnp.stack([jnp.stack([each.actor.mean(), each.shaping.mean()]) for each in terms])
 
     @jax.jit
