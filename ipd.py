@@ -24,7 +24,7 @@ from loqa.games import Game
 from loqa.games.ipd import STATES, MatrixGame
 from loqa.hyperparameters import Hyperparameters, IPDHyperparameters
 from loqa.learner import LearnerState, TrainState
-from loqa.losses import PolicyLoss, agent_policy_loss, center_q_values, policy_advantages, q_value_loss
+from loqa.losses import PolicyLoss, agent_policy_loss, center_q_values, q_value_loss
 from loqa.metrics import Metrics, cooperation, learning_metrics, play_metrics
 from loqa.opponents import Opponents, draw_opponents
 from loqa.rollout import Episodes, draw_noise, play
@@ -45,13 +45,9 @@ def policy_losses(hp: Hyperparameters, agent: Agent, params: AgentParams, episod
         mine = center_q_values(mine, hp.reward_discount, batch_mean)
     if hp.differentiable_opponent.center_q_values:
         opponent = center_q_values(opponent, hp.reward_discount, batch_mean)
-    options, baseline = learner.policy_options(hp), devices.mean(opponent.rewards.mean())
-    terms = jax.tree.map(jnp.mean, agent_policy_loss(mine, opponent, options, baseline))
-    if hp.actor.train.normalize_advantages:  # both terms are linear in them
-        variance = devices.mean((policy_advantages(mine, opponent, options).actor ** 2).mean())
-        scale = jax.lax.rsqrt(jax.lax.stop_gradient(variance) + 1e-8)
-        terms = terms._replace(actor=scale * terms.actor, shaping=scale * terms.shaping)
-    return terms
+    baseline = devices.mean(opponent.rewards.mean())
+    terms = agent_policy_loss(mine, opponent, learner.policy_options(hp), baseline)
+    return jax.tree.map(jnp.mean, terms)
 
 
 def critic_loss(

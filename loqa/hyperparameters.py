@@ -26,6 +26,7 @@ RENAMED = {
     "separate_optimizers": "use actor.train.separate",
     "lr_loss_agent": "use lr_loss_actor_agent",
     "lr_loss_opponent": "use lr_loss_actor_opponent",
+    "advantage_offset": "use hp.actor.train.kindness",
     "inf_weight": "use hp.opponent_differentiation_weight",
 }
 
@@ -96,7 +97,6 @@ class ActorTrain(Section):
     advantage: Literal["TD0", "MC", "GAE"]
     gae_lambda: Fraction
     kindness: float
-    normalize_advantages: bool
     stop_grad_advantage: bool
     center_q_values: bool
     entropy_beta: NonNegative

@@ -14,7 +14,17 @@ from pydantic import ValidationError
 
 from loqa.run import launch
 from loqa.run.agents import load_agent
-from loqa.run.config import CONF_DIR, CONFIGS, ConfigError, JaxConfig, differences_from_published, flat, parse, parse_hp
+from loqa.run.config import (
+    CONF_DIR,
+    CONFIGS,
+    ConfigError,
+    JaxConfig,
+    differences_from_published,
+    flat,
+    parse,
+    parse_hp,
+    parse_saved,
+)
 from loqa.run.launch import apply_jax_options, compose
 
 PRESETS = [(script, path.stem) for script in CONFIGS for path in sorted((CONF_DIR / script / "hp").glob("*.yaml"))]
@@ -207,7 +217,7 @@ def test_a_plain_dictionary_is_enough_and_the_result_is_frozen():
 
 
 def test_hp_of_an_earlier_version_has_the_defaults_of_what_it_lacks():
-    assert parse_hp("ipd", {}) == load("ipd").hp
+    assert parse_hp("ipd", {}) == load("ipd", "hp=logits_published").hp
     old = parse_hp("coin", {"seed": 7, "game": {"width": 5}, "agent_replay_buffer": {"mode": "disabled"}})
     assert (old.seed, old.game.width, old.game.height, old.agent_replay_buffer.mode) == (7, 5, 3, False)
     for hp, words in [({"nosuch": 1}, "hp.nosuch is 1"), ({"actor": 3}, "hp.actor is 3"), (None, "hp is null")]:
@@ -220,7 +230,7 @@ def test_hp_of_an_earlier_version_has_the_defaults_of_what_it_lacks():
 @pytest.mark.parametrize("path", AGENTS[::5], ids=lambda path: path.parent.parent.name)
 def test_saved_agents_are_read(path):
     _, description = load_agent(path)
-    hp = parse_hp(description["game"], description["hp"])
+    hp = parse_saved(description["game"], description["hp"])
     assert hp.seed == description["hp"]["seed"] and hp.actor.train.lr_loss_actor > 0
 
 
@@ -267,7 +277,7 @@ ipd  hp.differentiable_opponent.method: loaded-ios | published code
 ipd  hp.actor.network: cnn null | 'logits', 'mlp', 'gru'
 ipd  hp.qvalue.network: logits | 'mlp', 'gru'
 ipd  hp.actor.train.optimizer hp.qvalue.train.optimizer: adamw | 'adam' or 'sgd'
-ipd  hp.actor.train.advantage: GAE | 'TD0' or 'MC'
+ipd  hp.actor.train.advantage: TD1 | 'TD0', 'MC' or 'GAE'
 ipd  hp.actor.train.clip_grad.mode: value | 'norm' or 'disabled'
 ipd  hp.qvalue.mode: max | 'mean' or 'argmax'
 ipd  hp.qvalue.terminal: none | 'zero' or 'bootstrap'

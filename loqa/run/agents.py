@@ -15,7 +15,7 @@ from loqa.games.coin import CoinGame
 from loqa.games.ipd import MatrixGame
 from loqa.hyperparameters import Hyperparameters
 from loqa.learner import TrainState
-from loqa.run.config import ConfigError, parse_hp
+from loqa.run.config import ConfigError, parse_saved
 from loqa.run.run import Run
 
 FORMAT = "loqa-agent-1"
@@ -86,7 +86,7 @@ def game_and_agent(script: str, hp: Hyperparameters) -> tuple[MatrixGame | CoinG
 
 def rebuild(description: dict[str, Any]) -> tuple[MatrixGame | CoinGame, Agent]:
     """The game and the agent of a saved agent, from its description; ConfigError if that is not understood."""
-    return game_and_agent(description["game"], parse_hp(description["game"], description["hp"]))
+    return game_and_agent(description["game"], parse_saved(description["game"], description["hp"]))
 
 
 def leaf_name(path: tuple) -> str:

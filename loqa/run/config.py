@@ -18,8 +18,7 @@ from loqa.hyperparameters import RENAMED, CoinHyperparameters, Count, IPDHyperpa
 
 CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
 NETWORKS = ("logits", "mlp", "gru")
-DEFAULTS = {"ipd": "logits", "coin": "loqa_iclr"}  # presets, by script
-PUBLISHED = {"ipd": "logits_published", "coin": "loqa_iclr_published"}
+PUBLISHED = {"ipd": "logits_published", "coin": "loqa_iclr_published"}  # presets, by script
 
 # Where pydantic's own words would be about Python.
 MUST_BE = {
@@ -100,16 +99,29 @@ def parse(cfg: DictConfig | Mapping, config_class: type[Config[HP]]) -> Config[H
     return _validate(tree, config_class)
 
 
-def parse_hp(script: str, hp: Mapping) -> IPDHyperparameters | CoinHyperparameters:
-    """The `hp` part, such as that of a saved agent's description, for script "ipd" or "coin", or ConfigError.
+# Keys of earlier versions, which saved agents still name; none of them changes what an agent is.
+GONE = {"advantage_offset", "advantage_offset_end", "lr_initial_scale", "lr_decay_steps", "recency"}
 
-    Keys that it lacks, since an earlier version did not have them, have their defaults.
+
+def parse_saved(script: str, hp: Mapping) -> IPDHyperparameters | CoinHyperparameters:
+    """As `parse_hp`, of a saved agent's description, which may be an earlier version's."""
+
+    def known(tree: Any) -> Any:
+        return {key: known(value) for key, value in tree.items() if key not in GONE} if type(tree) is dict else tree
+
+    return parse_hp(script, known(hp))
+
+
+def parse_hp(script: str, hp: Mapping) -> IPDHyperparameters | CoinHyperparameters:
+    """The `hp` part of a run's configuration, for script "ipd" or "coin", or ConfigError.
+
+    Keys that it lacks, since an earlier version did not have them, have the published settings.
     """
     if script not in CONFIGS:
         raise ConfigError(f"the game is {show(script)}, but must be {' or '.join(CONFIGS)}")
     try:
         if isinstance(hp, Mapping):
-            hp = OmegaConf.to_container(OmegaConf.merge(_preset(script, DEFAULTS[script]), hp))
+            hp = OmegaConf.to_container(OmegaConf.merge(_preset(script, PUBLISHED[script]), hp))
     except OmegaConfBaseException as error:
         raise ConfigError(f"hp cannot be read: {str(error).splitlines()[0]}") from None
     return _validate(hp, CONFIGS[script].model_fields["hp"].annotation, "hp")
