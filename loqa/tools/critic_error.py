@@ -1,4 +1,4 @@
-"""What an error of the critic does to LOQA's gradient: `python -m loqa.tools.critic_error [RUNS]`.
+"""What an error of the critic does to LOQA's gradient: `python -m loqa.tools.critic_error`.
 
 Where both players of the iterated prisoner's dilemma cooperate with probability 1/2 in every state, the Q-values
 are known exactly. With a constant added they replace the critic's here, and the expected gradient of the losses
@@ -21,8 +21,7 @@ from loqa.rollout import draw_noise, rollout
 from loqa.run.config import CONFIGS, parse
 from loqa.run.launch import compose
 from loqa.tools.common import ArgumentParser, markdown_table, tool
-from loqa.tools.plot import draw_seed_curves, in_style, legend_below, panels, save
-from loqa.tools.saved_runs import Groups, group_runs, read_runs
+from loqa.tools.plot import in_style, legend_below, panels, save
 
 GAME_LENGTH, DISCOUNT = 50, 0.96  # the paper's
 BATCH, BATCHES = 4096, 32
@@ -74,20 +73,13 @@ def expected_gradients(errors: tuple[float, ...] = ERRORS, batches: int = BATCHE
 
 
 @in_style
-def draw(groups: Groups, path: Path) -> list[str]:
-    """Draws the gradients against the error, and beside them the error of the critics of groups of runs."""
-    for run in sum(groups.values(), []):
-        if run.settings.get("game_name") != "ipd":
-            raise ValueError(f"{run.path} is not a run of the iterated prisoner's dilemma")
-    figure, grid = panels(3 if groups else 2, sharey=not groups)
-    gradients = expected_gradients()[0].sum(2)  # of both losses
-    for axes, title, push in zip(grid, WAYS, np.moveaxis(gradients, 1, 0), strict=False):
+def draw(path: Path) -> list[str]:
+    """Draws the gradients of both losses together against the error."""
+    figure, grid = panels(2, sharey=True)
+    gradients = expected_gradients()[0].sum(2)  # [E, 2, 5]
+    for axes, title, push in zip(grid, WAYS, np.moveaxis(gradients, 1, 0), strict=True):
         axes.plot(ERRORS, push, label=STATES)
         axes.set(title=title, xlabel="error of all Q-values", ylabel="push to cooperation")
-    if groups:
-        draw_seed_curves(grid[2], groups, "qvalue_0_bias", "iteration")
-        grid[2].set(title="in training", ylabel="mean error of Q")
-        grid[2].legend(fontsize=5, handlelength=1)
     legend_below(figure, grid[0], NOTE)
     return save(figure, path)
 
@@ -104,12 +96,10 @@ def table() -> str:
 
 @tool
 def main(parser: ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="*", metavar="RUNS", help="whose critics' errors to draw, too")
     parser.add_argument("--out", type=Path, default="experiments/plots/critic_error", help="files, without suffix")
     options = parser.parse_args()
-    groups = group_runs(read_runs(options.runs)) if options.runs else {}
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    print(*draw(groups, options.out), table(), sep="\n")
+    print(*draw(options.out), table(), sep="\n")
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ PARTS = {  # what `show` may name: its table, its figure
     "by_steps": (None, partial(seed_curves, x_axis="env_steps")),
     "thresholds": (saved_runs.threshold_table, threshold_figure),
     "reciprocity": (saved_runs.reciprocity_table, partial(seed_curves, columns=RECIPROCITY, x_axis="env_steps")),
-    "critic_error": (lambda groups: critic_error.table(), critic_error.draw),
+    "critic_error": (lambda groups: critic_error.table(), lambda groups, path: critic_error.draw(path)),
 }
 
 
