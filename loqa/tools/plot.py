@@ -55,9 +55,9 @@ Large: interquartile mean over seeds and its 95 % bootstrap interval; small: see
 Published: read off the paper's figure, means of three seeds on one A100."""
 
 
-def panels(number: int, size: tuple[float, float] = PANEL, **options: Any) -> tuple[Figure, np.ndarray]:
-    """A figure of panels of `size` inches, three a row, and its axes [number]; `options`: of `Figure.subplots`."""
-    rows, columns = math.ceil(number / 3), min(number, 3)
+def panels(number: int, size: Sequence[float] = PANEL, columns: int = 3, **options: Any) -> tuple[Figure, np.ndarray]:
+    """A figure of panels of `size` inches, `columns` a row, and its axes [number]; `options`: of `Figure.subplots`."""
+    rows, columns = math.ceil(number / columns), min(number, columns)
     figure = Figure(figsize=(size[0] * columns, size[1] * rows), dpi=200, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **options).ravel()
     for unused in axes[number:]:
