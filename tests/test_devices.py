@@ -10,10 +10,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 import setups
 
 from ipd import make_iteration
 from loqa import learner
+from loqa.run import provenance
 from loqa.run.agents import load_agent
 from loqa.run.launch import count_devices
 
@@ -24,6 +26,7 @@ import json, sys
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
 import numpy as np
+import pytest
 import setups
 from ipd import make_iteration
 from loqa import devices, learner
@@ -102,3 +105,23 @@ def test_two_processes_make_one_run(tmp_path):
     assert [process.wait() for process in together] == [0, 0]
     (saved,) = tmp_path.glob("*/agents/agent_0_000003.npz")
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), load_agent(saved)[0], alone)
+
+
+@pytest.mark.parametrize(
+    ("group", "files", "expected"),
+    [
+        ("0::/", {"cpu.max": "150000 100000"}, 2),
+        ("0::/", {"cpu.max": "max 100000"}, 64),
+        ("0::/a/b", {"a/b/cpu.max": "max 100000", "a/cpu.max": "50000 100000", "cpu.max": "900000 100000"}, 1),
+        ("3:cpu,cpuacct:/host/id", {"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"}, 2),
+        ("3:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 64),
+        ("3:cpuset:/", {"cpu/cpu.cfs_quota_us": "200000"}, 64),
+        ("0::/", {"cpu.max": "nonsense"}, 64),
+    ],
+)
+def test_a_containers_quota_counts_as_cores(group, files, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(64)), raising=False)
+    for name, text in {"proc/self/cgroup": group, **{f"sys/fs/cgroup/{x}": text for x, text in files.items()}}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert provenance.cores(tmp_path) == expected

@@ -313,6 +313,18 @@ def test_auto_takes_the_newest_run_of_the_same_settings(finished, capsys, monkey
         assert run.resumed.metadata["iteration"] == 40 and run.directory == finished
 
 
+def test_auto_takes_the_furthest_checkpoint_whatever_the_times_of_files_say(finished):
+    """As after a copy to another machine: the times are those of the copy, in any order."""
+    with new_run(finished.parent) as later:
+        Checkpoints(later).save(trained(10))
+    for age, path in enumerate([*reversed(states(finished)), *states(later.directory)]):
+        os.utime(path, (1e9 - age, 1e9 - age))
+    with new_run(finished.parent, "resume=auto") as run:
+        assert run.directory == finished and run.resumed.metadata["iteration"] == 40
+        assert Checkpoints(run).save(trained(42))
+    assert [path.stem for path in states(finished)] == [f"state_0000000{i}" for i in (30, 40, 42)]
+
+
 def test_auto_passes_over_runs_of_other_networks(finished, capsys):
     words = ["hp=mlp", f"hp.save_dir={finished.parent}", "resume=auto"]
     assert find(parse(compose("ipd", words), CONFIGS["ipd"])) is None

@@ -169,7 +169,9 @@ def find(resume: str | None, script: str, hp: Hyperparameters, new_state: Callab
             without.append(Resumed(directory, {}, None))
         elif iteration_of(found[0]) <= hp.total_iterations:  # a longer run is left alone
             paths += found
-    for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
+    # The same settings are the same run, so the furthest checkpoint is the best, and of equal ones that of the last
+    # begun. The times of files say nothing: copies of a directory have others.
+    for path in sorted(paths, key=lambda path: (iteration_of(path), path.parent.parent.name), reverse=True):
         try:
             return read(path, hp, new_state)
         except ConfigError as error:

@@ -1,6 +1,7 @@
 """Where a run comes from: its command, the multirun it may be a job of, the versions, the commit, the machine."""
 
 import importlib.metadata
+import math
 import os
 import platform
 import re
@@ -71,9 +72,39 @@ def commit() -> str | None:
         return None
 
 
-def cores() -> int:
-    """How many cores of the CPU this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+def cores(root: Path = Path("/")) -> int:
+    """How many cores of the CPU this process may use: by its affinity, and by the quota of its container."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    groups = root / "sys/fs/cgroup"
+    try:  # its own group of those on the machine; within a container this is often the root
+        own = [line.split(":", 2)[1:] for line in (root / "proc/self/cgroup").read_text().splitlines()]
+    except OSError:
+        return allowed
+    for controllers, name in own:
+        version_1 = "cpu" in controllers.split(",")
+        if controllers and not version_1:
+            continue
+        mount = groups / "cpu" if version_1 else groups
+        group = mount / name.lstrip("/")
+        for folder in (group, *group.parents):  # a limit of any group above holds, too
+            quota, period = _quota(folder, version_1)
+            if quota > 0:
+                allowed = min(allowed, max(1, math.ceil(quota / period)))
+            if folder == mount:
+                break
+    return allowed
+
+
+def _quota(group: Path, version_1: bool) -> tuple[int, int]:
+    """Microseconds of processor time that a control group has in each period, 0 without a limit; and the period."""
+    try:
+        if version_1:
+            words = [(group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")]
+        else:
+            words = (group / "cpu.max").read_text().split()
+        return (0, 1) if words[0] == "max" else (int(words[0]), int(words[1]))
+    except (OSError, ValueError, IndexError):
+        return 0, 1
 
 
 def processor() -> str:
