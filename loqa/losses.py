@@ -233,8 +233,8 @@ def center_q_values(side: Side, discount: float, batch_mean: Callable = lambda x
 
 
 def _append_zero(x: jax.Array) -> jax.Array:
-    """[T] -> [T+1]."""
-    return jnp.concatenate([x, jnp.zeros_like(x[:1])])
+    """[T] -> [T+1], also where T is 0."""
+    return jnp.concatenate([x, jnp.zeros((1, *x.shape[1:]), x.dtype)])
 
 
 def _check(*sides: Side) -> None:

@@ -456,6 +456,14 @@ def test_gae_in_the_shaping_term_would_pay_for_what_the_opponent_did_not_do():
     assert jnp.abs(jax.grad(expected_loss)(logits, "actor")).max() > 0.1
 
 
+def test_nothing_is_shaped_in_an_episode_of_one_step():
+    """Our only action is simultaneous with the opponent's only one."""
+    x = episode(steps=1)
+    shaping = lambda logits: policy_terms(x, logits, x["q"], stop_grad_advantage=True)[1]
+    assert jnp.isfinite(shaping(x["logits"]))
+    np.testing.assert_array_equal(jax.grad(shaping)(x["logits"]), 0.0)
+
+
 @pytest.mark.parametrize("field", Side._fields)
 def test_a_batch_in_the_wrong_place_is_refused(field):
     batch = jax.tree.map(lambda *x: jnp.stack(x, -1), *map(episode, range(4)))
