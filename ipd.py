@@ -12,19 +12,20 @@ a run: its configuration, directory, checkpoints and W&B.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from loqa import devices, learner
-from loqa.agent import Agent, AgentParams, Experience
+from loqa import devices, learner, optimizers
+from loqa.agent import Agent, AgentParams
 from loqa.baselines import pola
 from loqa.games import Game
 from loqa.games.ipd import STATES, MatrixGame
 from loqa.hyperparameters import Hyperparameters, IPDHyperparameters
 from loqa.learner import LearnerState, TrainState
-from loqa.losses import PolicyLoss, agent_policy_loss, center_q_values, q_value_loss
+from loqa.losses import PolicyLoss, Side, agent_policy_loss, center_q_values, q_value_loss
 from loqa.metrics import Metrics, cooperation, learning_metrics, play_metrics
 from loqa.opponents import Opponents, draw_opponents
 from loqa.rollout import Episodes, draw_noise, play
@@ -50,22 +51,43 @@ def policy_losses(hp: Hyperparameters, agent: Agent, params: AgentParams, episod
     return jax.tree.map(jnp.mean, terms)
 
 
-def critic_loss(
-    hp: Hyperparameters, agent: Agent, params: AgentParams, target_params: AgentParams, experience: Experience
-) -> jax.Array:
-    """The Q-network's loss, the mean over the batch: its Q-values against the target network's targets."""
-    mine, target = agent.side(params, experience), agent.side(target_params, experience)
-    options = {"discount": hp.reward_discount, "mode": hp.qvalue.mode, "td_lambda": hp.qvalue.td_lambda}
-    options |= {"terminal_value": hp.qvalue.terminal == "bootstrap", "scale": hp.qvalue.output_scale}
-    return q_value_loss(mine.q_values, target, **options).mean()
+def policy_weights(hp: Hyperparameters, seat: int, iteration: jax.Array) -> PolicyLoss:
+    """The weights of these terms in an iteration; None leaves a term out, as naive learners do with the shaping."""
+    active = iteration < min(hp.differentiable_opponent.exclude_after_step, 2**31 - 1)
+    shaping = None if hp.is_naive(seat) else jnp.where(active, hp.opponent_differentiation_weight, 0.0)
+    return PolicyLoss(actor=1.0, shaping=shaping, negative_entropy=hp.actor.train.entropy_beta)
+
+
+def policy_loss(
+    hp: Hyperparameters, agent: Agent, episodes: Episodes, params: AgentParams, weights: PolicyLoss
+) -> tuple[jax.Array, PolicyLoss]:
+    """The policy's loss as one number, the weighted sum of its terms; and these."""
+    terms = policy_losses(hp, agent, params, episodes)
+    return sum(weight * term for weight, term in zip(weights, terms, strict=True) if weight is not None), terms
+
+
+def critic_loss(hp: Hyperparameters, agent: Agent, params: AgentParams, target: AgentParams, mine: Side) -> jax.Array:
+    """The Q-network's loss, the mean over the batch: its Q-values against targets by the `target` parameters."""
+    q_values, critic = agent.side(params, mine).q_values, hp.qvalue
+    return q_value_loss(
+        q_values,
+        agent.side(target, mine),
+        scale=critic.output_scale,
+        discount=hp.reward_discount,
+        mode=critic.mode,
+        td_lambda=critic.td_lambda,
+        terminal_value=critic.terminal == "bootstrap",
+    ).mean()
 
 
 def make_iteration(hp: Hyperparameters, agent: Agent) -> Callable[[TrainState], TrainState]:
     """One iteration of LOQA (Algorithm 1), a pure function of the state."""
+    policy_optimizer = optimizers.policy_optimizer(hp.actor.train)
+    critic_optimizer = optimizers.critic_optimizer(hp.qvalue.train)
 
     def iteration(state: TrainState) -> TrainState:
-        key = jax.random.fold_in(state.key, state.iteration)
-        learners = tuple(learner.remember_agent(me, hp, state.iteration) for me in state.learners)
+        key, update_freq = jax.random.fold_in(state.key, state.iteration), hp.agent_replay_buffer.update_freq
+        learners = tuple(learner.remember_agent(me, state.iteration, update_freq) for me in state.learners)
         state = state._replace(learners=learners)
         # In self-play there is one learner, and the other is itself. Of two learners each plays episodes of
         # its own against the other, and both learn from the same snapshot of each other.
@@ -75,48 +97,44 @@ def make_iteration(hp: Hyperparameters, agent: Agent) -> Callable[[TrainState], 
 
     def learn(state: TrainState, seat: int, key: jax.Array) -> LearnerState:
         key_opponents, key_rollout, key_replay = jax.random.split(key, 3)
-        me, other = state.learners[seat], state.learners[-1 - seat]
+        me, other = state.learners[seat], state.opponent_of(seat)
 
         # 1. Sample opponents: the other as it is, or with the agent replay buffer as it was.
-        opponents = draw_opponents(key_opponents, other.params, other.past, hp)
+        number, num_current = hp.num_opponents, hp.num_current_opponents
+        opponents = draw_opponents(key_opponents, other.params, other.past, number, num_current)
 
         # 2. Roll out a batch of episodes; the learner is player 0 of the game as it is from its seat.
         noise = draw_noise(key_rollout, hp.game_length, hp.batch_size)
         episodes = play(agent.game.from_seat(seat), agent, me.params, opponents, noise, hp.epsilon_greedy)
 
         # 3. The policy: one step on the actor loss with its entropy bonus, plus LOQA's shaping of the opponent.
-        def policy_loss(params: AgentParams) -> tuple[jax.Array, jax.Array]:
-            terms = policy_losses(hp, agent, params, episodes)
-            actor = terms.actor + hp.actor.train.entropy_beta * terms.negative_entropy
-            if hp.is_naive(seat):
-                return actor, jnp.zeros(())
-            weight = jnp.where(learner.shaping_is_active(hp, state.iteration), hp.opponent_differentiation_weight, 0.0)
-            return actor, weight * terms.shaping
-
-        me = learner.step_policy(me, policy_loss, hp, state.iteration)
+        loss = partial(policy_loss, hp, agent, episodes)
+        me = learner.step_policy(me, loss, policy_weights(hp, seat, state.iteration), policy_optimizer)
 
         # 4. The critic: one step on the same episodes, or on replayed ones.
-        me, experience = learner.replay_episodes(me, episodes.mine, key_replay)
-        target_params = me.target_params
-        me = learner.step_critic(me, lambda params: critic_loss(hp, agent, params, target_params, experience), hp)
+        me, mine = learner.replay_episodes(me, episodes.mine, key_replay)
+        target = me.target_params
+        me = learner.step_critic(me, lambda params: critic_loss(hp, agent, params, target, mine), critic_optimizer)
 
         # 5. The target network follows slowly.
-        return learner.step_target(me, hp)
+        return learner.step_target(me, hp.qvalue.train.target_ema_gamma)
 
     return iteration
 
 
 def make_evaluation(hp: Hyperparameters, agent: Agent) -> Callable[[jax.Array, TrainState], Metrics]:
-    """What is logged: how the agents play, and how they learn. It has keys of its own: training ignores it."""
+    """The logged metrics: how the agents play, and how they learn. Uses separate keys, so it cannot affect training."""
 
     def evaluation(key: jax.Array, state: TrainState) -> Metrics:
         key_play, key_learn = jax.random.split(jax.random.fold_in(key, state.iteration))
-        metrics = play_metrics(key_play, hp, agent, state.learners)
+        metrics = play_metrics(key_play, agent, state.learners, hp.eval_episodes)
         for seat, me in enumerate(state.learners):
-            opponents = Opponents.now(state.learners[-1 - seat].params)
+            opponents = Opponents.now(state.opponent_of(seat).params)
             noise = draw_noise(jax.random.fold_in(key_learn, seat), hp.game_length, hp.eval_episodes)
             episodes = play(agent.game.from_seat(seat), agent, me.params, opponents, noise, hp.epsilon_greedy)
-            metrics |= learning_metrics(hp, agent, me, episodes, seat, policy_losses, critic_loss)
+            loss, beta = partial(policy_loss, hp, agent, episodes), hp.actor.train.entropy_beta
+            critic = critic_loss(hp, agent, me.params, me.target_params, episodes.mine)
+            metrics |= learning_metrics(agent, me, episodes.mine, seat, loss, critic, beta, hp.reward_discount)
             if isinstance(agent.game, MatrixGame):
                 metrics |= cooperation(agent, me, episodes.mine.observations, seat)
         return metrics

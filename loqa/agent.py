@@ -22,14 +22,6 @@ class AgentParams(NamedTuple):
     qvalue: Params
 
 
-class Experience(NamedTuple):
-    """What a player saw, did and got in B episodes of T steps, time first."""
-
-    observations: jax.Array  # [T+1, B, D]
-    actions: jax.Array  # [T, B], int
-    rewards: jax.Array  # [T, B]
-
-
 @dataclasses.dataclass(frozen=True)
 class Agent:
     """Two separate networks; the Q-network also sees the time step, appended last."""
@@ -86,11 +78,11 @@ class Agent:
         batch_axes = [1] * (observations.ndim - 2)
         return self.game.read_table(table.reshape(length, *batch_axes, *table.shape[1:]), observations)
 
-    def side(self, params: AgentParams, experience: Experience) -> Side:
-        """This agent's side of B episodes as the losses take it, [T, A, B] with the batch last."""
-        observations, actions, rewards = experience
+    def side(self, params: AgentParams, side: Side) -> Side:
+        """A side of B episodes, batch last, with the outputs of this agent's networks on its observations."""
+        observations = jnp.moveaxis(side.observations, -1, 1)
         logits, q_values = self.logits(params, observations), self.q_values(params, observations)
-        return Side(batch_last(logits), batch_last(q_values), actions, rewards)
+        return side._replace(logits=batch_last(logits), q_values=batch_last(q_values))
 
     def _q_values(self, params: AgentParams, observations: jax.Array) -> jax.Array:
         return self.output_scale * self.qvalue.apply(params.qvalue, self._append_time(observations))

@@ -242,6 +242,17 @@ class Hyperparameters(Section):
             return self.num_iterations
         return min(self.num_iterations, self.max_env_steps // self.env_steps_per_iteration)
 
+    @property
+    def num_opponents(self) -> int:
+        """Drawn for an iteration from the agent replay buffer; each plays an equal share of the episodes."""
+        return self.agent_replay_buffer.opponents_per_batch or self.batch_size
+
+    @property
+    def num_current_opponents(self) -> int:
+        """How many of these are the current agent instead, by `cur_agent_frac`."""
+        episodes = int(self.batch_size * self.agent_replay_buffer.cur_agent_frac)
+        return episodes // (self.batch_size // self.num_opponents)
+
     def contradictions(self):
         opponent, replay, past = self.differentiable_opponent, self.qvalue.replay_buffer, self.agent_replay_buffer
         if self.total_iterations == 0:

@@ -10,11 +10,10 @@ import jax.numpy as jnp
 import optax
 
 from loqa import buffers, devices
-from loqa.agent import Agent, AgentParams, Experience
-from loqa.hyperparameters import ActorTrain, Hyperparameters
-from loqa.losses import PolicyOptions
-
-OPTIMIZERS = {"adam": optax.adam, "sgd": optax.sgd}
+from loqa.agent import Agent, AgentParams
+from loqa.hyperparameters import Hyperparameters
+from loqa.losses import PolicyLoss, PolicyOptions, Side
+from loqa.optimizers import Loss, PolicyOptimizer, SeparateOptimizers, critic_optimizer, policy_optimizer
 
 
 class LearnerState(NamedTuple):
@@ -22,10 +21,10 @@ class LearnerState(NamedTuple):
 
     params: AgentParams
     target_params: AgentParams
-    actor_optimizer: tuple[Any, ...]  # of all parameters: one, or with `separate` one for each of the two losses
-    qvalue_optimizer: Any
+    actor_optimizer: tuple[Any, ...]  # its state; of all parameters
+    qvalue_optimizer: Any  # its state
     past: buffers.Ring | None  # past versions of its parameters; None without an agent replay buffer
-    replay: buffers.Ring | None  # its past episodes; None without a Q replay buffer
+    replay: buffers.Ring | None  # its past episodes, as `Side`; None without a Q replay buffer
 
 
 class TrainState(NamedTuple):
@@ -35,8 +34,12 @@ class TrainState(NamedTuple):
     iteration: jax.Array  # int [], how many are done
     learners: tuple[LearnerState, ...]  # one that plays itself, or two
 
+    def opponent_of(self, seat: int) -> LearnerState:
+        """The learner that the one in `seat` plays: the other one, or in self-play itself."""
+        return self.learners[0] if len(self.learners) == 1 else self.learners[1 - seat]
 
-@partial(jax.jit, static_argnums=(0, 1))  # since a network's initialisation is hundreds of small programs otherwise
+
+@partial(jax.jit, static_argnums=(0, 1))  # since a network's initialization is hundreds of small programs otherwise
 def init(agent: Agent, hp: Hyperparameters, key: jax.Array, params: AgentParams | None = None) -> TrainState:
     """The state before the first iteration; all learners start from `params`, or each from new ones."""
     key_train, *keys = jax.random.split(key, 1 + hp.num_learners)
@@ -54,37 +57,34 @@ def init_learner(agent: Agent, hp: Hyperparameters, params: AgentParams) -> Lear
     if hp.qvalue.replay_buffer.mode:
         steps = jnp.zeros(hp.game_length)
         observations = jnp.zeros((hp.game_length + 1, agent.game.observation_size))
-        episode = Experience(observations, steps.astype(int), steps)
+        episode = Side(None, None, steps.astype(int), steps, observations)
         replay = buffers.init(episode, hp.qvalue.replay_buffer.capacity)
     return LearnerState(
         # Copies, since the state is updated in place.
         params=jax.tree.map(jnp.array, params),
         target_params=jax.tree.map(jnp.array, params),
-        # The policy's optimizers own the whole agent: its losses reach the Q-network through the advantage,
-        # unless that is stopped.
-        actor_optimizer=tuple(optimizer.init(params) for optimizer in policy_optimizers(hp.actor.train)),
-        qvalue_optimizer=critic_optimizer(hp).init(params.qvalue),
+        actor_optimizer=policy_optimizer(hp.actor.train).init(params),
+        qvalue_optimizer=critic_optimizer(hp.qvalue.train).init(params.qvalue),
         past=past,
         replay=replay,
     )
 
 
-def remember_agent(me: LearnerState, hp: Hyperparameters, iteration: jax.Array) -> LearnerState:
-    """Adds the present parameters to the past ones, when this iteration is due (iteration 0 is)."""
+def remember_agent(me: LearnerState, iteration: jax.Array, update_freq: int) -> LearnerState:
+    """Adds the present parameters to the past ones every `update_freq` iterations, the first time at iteration 0."""
     if me.past is None:
         return me
-    due = iteration % hp.agent_replay_buffer.update_freq == 0
-    return me._replace(past=buffers.add(me.past, me.params, where=due))
+    return me._replace(past=buffers.add(me.past, me.params, where=iteration % update_freq == 0))
 
 
-def replay_episodes(me: LearnerState, new: Experience, key: jax.Array) -> tuple[LearnerState, Experience]:
-    """What the critic learns from: the episodes just played, or with a replay buffer as many stored ones."""
+def replay_episodes(me: LearnerState, new: Side, key: jax.Array) -> tuple[LearnerState, Side]:
+    """The episodes that the critic learns from: those just played, or with a replay buffer as many stored ones."""
     if me.replay is None:
         return me, new
-    new = jax.tree.map(lambda x: devices.whole(jnp.moveaxis(x, 1, 0), 0), new)
+    new = jax.tree.map(lambda x: devices.whole(jnp.moveaxis(x, -1, 0), 0), new)
     ring = buffers.add_batch(me.replay, new)
     drawn = buffers.sample(ring, key, new.actions.shape[0])
-    return me._replace(replay=ring), jax.tree.map(lambda x: jnp.moveaxis(devices.share(x, 0), 0, 1), drawn)
+    return me._replace(replay=ring), jax.tree.map(lambda x: jnp.moveaxis(devices.share(x, 0), 0, -1), drawn)
 
 
 def policy_options(hp: Hyperparameters) -> PolicyOptions:
@@ -107,66 +107,28 @@ def policy_options(hp: Hyperparameters) -> PolicyOptions:
     )
 
 
-def shaping_is_active(hp: Hyperparameters, iteration: jax.Array) -> jax.Array:
-    """Whether this iteration, counted from 0, has a shaping loss."""
-    return iteration < min(hp.differentiable_opponent.exclude_after_step, 2**31 - 1)
-
-
-def policy_optimizers(train: ActorTrain) -> tuple[optax.GradientTransformation, ...]:
-    """The policy's optimizer, or with `separate` one for each of the two losses; each clips alone."""
-    rates = [train.lr_loss_actor]
-    if train.separate:
-        rates = [train.lr_loss_actor_agent, train.lr_loss_actor_opponent]
-    clipped = train.clip_grad.mode == "norm"
-    clip = optax.clip_by_global_norm(train.clip_grad.max_norm) if clipped else optax.identity()
-    return tuple(optax.chain(clip, OPTIMIZERS[train.optimizer](rate)) for rate in rates)
-
-
-def critic_optimizer(hp: Hyperparameters) -> optax.GradientTransformation:
-    """The Q-network's own optimizer."""
-    return OPTIMIZERS[hp.qvalue.train.optimizer](hp.qvalue.train.lr_loss_qvalue)
-
-
 def step_policy(
-    me: LearnerState,
-    losses: Callable[[AgentParams], tuple[jax.Array, jax.Array]],
-    hp: Hyperparameters,
-    iteration: jax.Array,
+    me: LearnerState, loss: Loss, weights: PolicyLoss, optimizer: PolicyOptimizer | SeparateOptimizers
 ) -> LearnerState:
-    """One step of the policy's optimizer, or of both, in this iteration, counted from 0.
-
-    `losses`: of parameters, the actor loss with its entropy bonus, and the weighted shaping loss, each [].
-    """
-    _, pull_back = jax.vjp(losses, me.params)
-    one, zero = jnp.ones(()), jnp.zeros(())
-    weights = [(one, zero), (zero, one)] if hp.actor.train.separate else [(one, one)]  # or of both in one pass
-    gradients = devices.mean([pull_back(pair)[0] for pair in weights])
-    params, states = me.params, []
-    for i, optimizer in enumerate(policy_optimizers(hp.actor.train)):
-        before = me.actor_optimizer[i]
-        updates, state = optimizer.update(gradients[i], before, params)
-        if i == 1:  # where there is no shaping its own optimizer waits: its momentum would move on
-            active = shaping_is_active(hp, iteration)
-            updates = jax.tree.map(lambda x, active=active: jnp.where(active, x, 0.0), updates)
-            state = jax.tree.map(partial(jnp.where, active), state, before)
-        params = optax.apply_updates(params, updates)
-        states.append(state)
-    return me._replace(params=params, actor_optimizer=tuple(states))
+    """One step of the policy's optimizer on `loss`, a function of the parameters and of the weights of its terms."""
+    params, state = optimizer.step(me.params, me.actor_optimizer, loss, weights)
+    return me._replace(params=params, actor_optimizer=state)
 
 
-def step_critic(me: LearnerState, loss: Callable[[AgentParams], jax.Array], hp: Hyperparameters) -> LearnerState:
+def step_critic(
+    me: LearnerState, loss: Callable[[AgentParams], jax.Array], optimizer: optax.GradientTransformation
+) -> LearnerState:
     """One step of the Q-network's optimizer on `loss`, in its own parameters alone."""
     qvalue = me.params.qvalue
     gradient = devices.mean(jax.grad(lambda qvalue: loss(me.params._replace(qvalue=qvalue)))(qvalue))
-    updates, state = critic_optimizer(hp).update(gradient, me.qvalue_optimizer, qvalue)
+    updates, state = optimizer.update(gradient, me.qvalue_optimizer, qvalue)
     params = me.params._replace(qvalue=optax.apply_updates(qvalue, updates))
     return me._replace(params=params, qvalue_optimizer=state)
 
 
-def step_target(me: LearnerState, hp: Hyperparameters) -> LearnerState:
+def step_target(me: LearnerState, ema_gamma: float) -> LearnerState:
     """target = gamma target + (1 - gamma) params, for all parameters."""
-    step_size = 1.0 - hp.qvalue.train.target_ema_gamma
-    return me._replace(target_params=optax.incremental_update(me.params, me.target_params, step_size))
+    return me._replace(target_params=optax.incremental_update(me.params, me.target_params, 1.0 - ema_gamma))
 
 
 def repeat(

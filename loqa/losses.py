@@ -19,12 +19,16 @@ from loqa.dice import discounted_sum, loaded_dice_returns, n_step_returns
 
 
 class Side(NamedTuple):
-    """One player's side of an episode: actions, rewards and the outputs of its own networks."""
+    """One player's side of an episode: actions, rewards and the outputs of its own networks.
 
-    logits: jax.Array  # [T+1, A], of its policy; log-probabilities serve as well
-    q_values: jax.Array  # [T+1, A]
+    `Agent.side` computes the outputs from the observations, which the losses do not read.
+    """
+
+    logits: jax.Array | None  # [T+1, A], of its policy; log-probabilities serve as well
+    q_values: jax.Array | None  # [T+1, A]
     actions: jax.Array  # [T], int
     rewards: jax.Array  # [T]
+    observations: jax.Array | None = None  # [T+1, D]
 
 
 class PolicyOptions(NamedTuple):
@@ -243,8 +247,8 @@ def _check(*sides: Side) -> None:
         steps, *batch = jnp.shape(sides[0].rewards)
         rows = jnp.shape(side.logits)
         want = [(steps + 1, *rows[1:2], *batch)] * 2 + [(steps, *batch)] * 2
-        for name, shape, expected in zip(Side._fields, map(jnp.shape, side), want, strict=True):
-            if shape != expected:
+        for name, expected in zip(Side._fields, want, strict=False):  # of all but the observations
+            if (shape := jnp.shape(getattr(side, name))) != expected:
                 raise ValueError(f"{name} has the shape {shape}, but must have {expected}: time, action, batch")
 
 

@@ -1,4 +1,4 @@
-"""Who the learner plays against: an agent as it is now, or past versions of it (the agent replay buffer)."""
+"""The learner's opponents: an agent as it is now, or past versions of it (the agent replay buffer)."""
 
 from typing import Any, NamedTuple
 
@@ -7,7 +7,6 @@ import jax.numpy as jnp
 
 from loqa import buffers
 from loqa.agent import AgentParams
-from loqa.hyperparameters import Hyperparameters
 
 
 class Opponents(NamedTuple):
@@ -36,16 +35,16 @@ class Opponents(NamedTuple):
         return jax.tree.map(pick, self.past, self.current)
 
 
-def draw_opponents(key: jax.Array, current: AgentParams, past: buffers.Ring | None, hp: Hyperparameters) -> Opponents:
+def draw_opponents(
+    key: jax.Array, current: AgentParams, past: buffers.Ring | None, number: int, num_current: int
+) -> Opponents:
     """The opponents of an iteration: an agent as it is now, or with `past` its past versions.
 
-    These are drawn uniformly with replacement, one for each episode (or `opponents_per_batch`, each for an equal
-    share); the last `cur_agent_frac` of the episodes meet the agent as it is now.
+    Of these `number` are drawn uniformly with replacement, each for an equal share of the episodes; the last
+    `num_current` are the agent as it is now instead.
     """
     if past is None:
         return Opponents.now(current)
-    number = hp.agent_replay_buffer.opponents_per_batch or hp.batch_size
-    num_current = int(hp.batch_size * hp.agent_replay_buffer.cur_agent_frac) // (hp.batch_size // number)
     slots = buffers.sample_indices(past, key, number)
     slots = jnp.where(jnp.arange(number) < number - num_current, slots, Opponents.CURRENT)
     return Opponents(current, past.items, slots)

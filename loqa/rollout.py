@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from loqa import devices
-from loqa.agent import Agent, AgentParams, Experience, batch_last
+from loqa.agent import Agent, AgentParams, batch_last
 from loqa.games import Game
 from loqa.losses import Side
 from loqa.opponents import Opponents
 
 
 class Player(Protocol):
-    """What plays: an `Agent`, or a scripted player. Pure; arrays may have any batch axes."""
+    """The interface of an `Agent` or a scripted player. Pure; arrays may have any batch axes."""
 
     def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> Any:
         """What it remembers before the first step."""
@@ -25,19 +25,24 @@ class Player(Protocol):
 
 
 class Trajectories(NamedTuple):
-    """B episodes of T steps, time first. The second axis is the player, where there is one."""
+    """B episodes of T steps as they are played: time first, then the player. Behind the rollout, see `side`."""
 
     observations: jax.Array  # [T+1, 2, B, D], float
     logits: jax.Array  # [T+1, 2, B, A], of both policies on what they saw
     actions: jax.Array  # [T, 2, B], int
     rewards: jax.Array  # [T, 2, B], float
 
+    def side(self, player: int) -> Side:
+        """One player's side, with the batch last: [T+1, A, B], [T, B], [T+1, D, B]; without Q-values."""
+        observations, logits, actions, rewards = (x[:, player] for x in self)
+        return Side(batch_last(logits), None, actions, rewards, batch_last(observations))
+
 
 class Episodes(NamedTuple):
-    """What a learner sees of B episodes, time first: its own side, then its opponents'."""
+    """What a learner sees of B episodes, batch last: its own side, then its opponents'."""
 
-    mine: Experience
-    opponent: Side  # batch last: [T+1, A, B], with the opponents' own logits and Q-values of what they saw
+    mine: Side  # with observations, on which `Agent.side` computes the networks' outputs
+    opponent: Side  # with the logits and Q-values of the opponents' own networks
 
 
 class Noise(NamedTuple):
@@ -72,7 +77,7 @@ def sample_actions(logits: jax.Array, uniform: jax.Array, epsilon: float = 0.0) 
     weights = list(jnp.exp(logits - functools.reduce(jnp.maximum, logits)))
     share = epsilon * sum(weights) / len(weights)
     weights = [(1.0 - epsilon) * weight + share for weight in weights]
-    # Not normalised: a weight of 0 then leaves the running sum as it is, and its action is never played.
+    # Not normalized: a weight of 0 then leaves the running sum as it is, and its action is never played.
     *cumulative, total = itertools.accumulate(weights)
     return sum((uniform * total >= below).astype(jnp.int32) for below in cumulative)
 
@@ -84,9 +89,9 @@ def rollout(
     noise: Noise,
     epsilons: tuple[float, float] = (0.0, 0.0),
 ) -> Trajectories:
-    """Plays as many episodes and steps as there is `noise` for.
+    """Plays a batch of episodes, whose number and length `noise` fixes.
 
-    Of players 0 and 1: `params` is what each one's `act` is given, `epsilons` the share of its uniform actions.
+    Of players 0 and 1: `params` are passed to each one's `act`, `epsilons` are the shares of uniform actions.
     """
     num_episodes = noise.reset_keys.shape[0]
 
@@ -116,7 +121,7 @@ def rollout(
 
 
 class ManyAgents(NamedTuple):
-    """A player that is G versions of an agent at once: version i plays the i-th B / G of the episodes.
+    """G parameter sets of an agent, batched, as one player: set i plays the i-th B / G of the episodes.
 
     Its `params` have a leading axis G.
     """
@@ -162,17 +167,13 @@ def play(game: Game, agent: Agent, params: AgentParams, opponents: Opponents, no
         slots, noise = block
         theirs = opponents.params(slots)
         both = rollout(game, (agent, many), (params, theirs), noise, (epsilon, epsilon))
-        q_values = many.q_values(theirs, both.observations[:, 1])
-        mine = Experience(both.observations[:, 0], both.actions[:, 0], both.rewards[:, 0])
-        return Episodes(mine, Side(both.logits[:, 1], q_values, both.actions[:, 1], both.rewards[:, 1]))
-
-    def with_batch_last(episodes):
-        logits, q_values, *rest = episodes.opponent
-        return episodes._replace(opponent=Side(batch_last(logits), batch_last(q_values), *rest))
+        q_values = batch_last(many.q_values(theirs, both.observations[:, 1]))
+        mine, opponent = both.side(0), both.side(1)
+        return Episodes(mine._replace(logits=None), opponent._replace(q_values=q_values, observations=None))
 
     if num_blocks == 1:
-        return with_batch_last(play_block((slots, noise)))
+        return play_block((slots, noise))
     cut = lambda x: jnp.moveaxis(x.reshape(*x.shape[:-1], num_blocks, -1), -2, 0)
     blocks = slots.reshape(num_blocks, -1), Noise(*map(cut, noise))
-    join = lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
-    return with_batch_last(jax.tree.map(join, jax.lax.map(play_block, blocks)))
+    join = lambda x: jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], -1)
+    return jax.tree.map(join, jax.lax.map(play_block, blocks))

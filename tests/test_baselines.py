@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from setups import make_agent, make_hp, training
 
-from loqa.agent import AgentParams, Experience
+from loqa.agent import AgentParams
 from loqa.baselines import exact
 from loqa.baselines.pola import descend, dice_losses, make_objective, mean_kl, player_loss
 from loqa.games.ipd import MatrixGame
 from loqa.games.payoffs import PAYOFFS
+from loqa.losses import Side
 from loqa.run.agents import save_agent
 from loqa.run.config import ConfigError
 from loqa.tools.players import load_player
@@ -159,9 +160,9 @@ def test_an_inner_step_by_hand():
     hp = make_hp("ipd", "hp=pola", *TABLE, "hp.game_length=1")
     agent = make_agent("ipd", hp)
     params = zeros(agent)
-    nothing = jnp.zeros((2, 2, 4))
-    mine = Experience(nothing, jnp.array([[0, 1]]), jnp.array([[1.0, 3.0]]))
-    theirs = Experience(nothing, jnp.array([[1, 1]]), jnp.array([[0.0, 0.0]]))
+    nothing = None, None
+    mine = Side(*nothing, jnp.array([[0, 1]]), jnp.array([[1.0, 3.0]]), jnp.zeros((2, 4, 2)))
+    theirs = Side(*nothing, jnp.array([[1, 1]]), jnp.array([[0.0, 0.0]]), jnp.zeros((2, 4, 2)))
     loss = partial(player_loss, agent=agent, discount=GAMMA, beta=10.0)
     gradient = jax.jit(jax.grad(loss))(params, params, params, mine, theirs)
     after = descend(params, gradient, AgentParams(0.1, 0.0))

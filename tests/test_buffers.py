@@ -11,8 +11,9 @@ import pytest
 import setups
 
 from loqa import buffers, learner
-from loqa.agent import Agent, Experience
+from loqa.agent import Agent
 from loqa.games.ipd import MatrixGame
+from loqa.losses import Side
 from loqa.networks import MLP
 from loqa.opponents import Opponents, draw_opponents
 
@@ -193,10 +194,10 @@ def test_there_are_only_the_rings_that_are_asked_for():
 
 @pytest.mark.parametrize("capacity, slots", [(10, [0, 3, 6, 9]), (3, [9, 3, 6]), (1, [9])])
 def test_the_agent_is_remembered_at_iteration_0_and_every_update_freq(capacity, slots):
-    (me,), hp = init_learners(
+    (me,), _ = init_learners(
         "hp.agent_replay_buffer.update_freq=3", f"hp.agent_replay_buffer.capacity={capacity}", "hp.num_iterations=10"
     )
-    remember = jax.jit(partial(learner.remember_agent, hp=hp))
+    remember = jax.jit(partial(learner.remember_agent, update_freq=3))
     for i in range(10):
         me = remember(me._replace(params=numbered(me.params, i)), iteration=jnp.array(i))
         assert int(me.past.added) == i // 3 + 1
@@ -222,7 +223,7 @@ def test_exactly_the_last_episodes_meet_the_current_agent(batch_size, opponents,
         f"hp.agent_replay_buffer.opponents_per_batch={'null' if opponents is None else opponents}",
     )
     current, ring = past_agents(number=3, capacity=5)
-    drawn = draw_opponents(KEY, current, ring, hp)
+    drawn = draw_opponents(KEY, current, ring, hp.num_opponents, hp.num_current_opponents)
     assert drawn.slots.shape == (opponents or batch_size,)
     of_episodes = np.repeat(np.asarray(drawn.slots), batch_size // drawn.slots.shape[0])
     against_past = batch_size - episodes_against_current
@@ -234,28 +235,28 @@ def test_exactly_the_last_episodes_meet_the_current_agent(batch_size, opponents,
 
 
 def test_past_opponents_are_drawn_uniformly_one_for_each_episode():
-    hp = make_hp("hp.batch_size=3000")
     current, ring = past_agents(number=7, capacity=4)
-    slots = draw_opponents(KEY, current, ring, hp).slots
+    slots = draw_opponents(KEY, current, ring, 3000, 0).slots
     counts = np.bincount(slots, minlength=4)
     assert np.abs(counts - 750).max() <= 4 * np.sqrt(750)
-    other = draw_opponents(jax.random.key(1), current, ring, hp).slots
+    other = draw_opponents(jax.random.key(1), current, ring, 3000, 0).slots
     assert (slots != other).any()
 
 
 def test_without_past_agents_the_one_opponent_is_the_current_agent():
     current, _ = past_agents(number=0, capacity=1)
-    opponents = draw_opponents(KEY, current, None, make_hp())
+    opponents = draw_opponents(KEY, current, None, 16, 0)
     np.testing.assert_array_equal(opponents.slots, [Opponents.CURRENT])
     params = opponents.params(opponents.slots)
     assert all((x == -1).all() and x.shape[0] == 1 for x in jax.tree.leaves(params))
 
 
 def make_episodes(numbers):
-    """Episodes of three steps, time first, whose every entry says which episode and which step it is of."""
+    """Episodes of three steps whose every entry says which episode and which step it is of."""
     number, step = np.array(numbers), np.arange(4)[:, None]
     entries = (10 * number + step).astype(np.int32)
-    return Experience(np.stack([entries] * 4, -1).astype(np.float32), entries[:-1], entries[:-1].astype(np.float32))
+    observations = np.stack([entries] * 4, 1).astype(np.float32)
+    return Side(None, None, entries[:-1], entries[:-1].astype(np.float32), observations)
 
 
 def numbers_of_episodes(episodes):

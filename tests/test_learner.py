@@ -16,10 +16,9 @@ import setups
 
 import ipd
 from loqa import learner
-from loqa.agent import AgentParams, Experience, batch_last
+from loqa.agent import AgentParams, batch_last
 from loqa.learner import TrainState
 from loqa.losses import Side
-from loqa.metrics import learning_metrics
 from loqa.rollout import Episodes
 from loqa.tools.import_agents import gru_network_params
 
@@ -57,7 +56,7 @@ def golden_episodes():
     of_opponents = lambda f: batch_last(time_first(jax.vmap(f)(opponents, observations[:, :, 1])))
     played = [(time_first(GOLDEN["act"][:, :, i]), time_first(GOLDEN["rew"][:, :, i])) for i in (0, 1)]
     return Episodes(
-        Experience(time_first(observations[:, :, 0]), *played[0]),
+        Side(None, None, *played[0], batch_last(time_first(observations[:, :, 0]))),
         Side(of_opponents(AGENT.logits), of_opponents(AGENT.q_values), *played[1]),
     )
 
@@ -110,8 +109,8 @@ def distance(a, b):
 
 
 def test_networks_unroll_as_published():
-    log_probs = jax.nn.log_softmax(AGENT.logits(PARAMS, EPISODES.mine.observations)[:, 0])
-    q_values = AGENT.q_values(PARAMS, EPISODES.mine.observations)[:, 0]
+    side = AGENT.side(PARAMS, EPISODES.mine)
+    log_probs, q_values = jax.nn.log_softmax(side.logits[..., 0]), side.q_values[..., 0]
     np.testing.assert_allclose(log_probs, GOLDEN["unroll0/logp_seq"], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(q_values, GOLDEN["unroll0/qvalue_seq"], rtol=1e-4, atol=1e-5)
     values = (jnp.exp(log_probs) * q_values).sum(-1)
@@ -187,8 +186,9 @@ def test_the_golden_gradient_tells_mistakes_apart(wrong):
 
 def test_logged_norms_are_the_published_ones():
     hp = make_hp()
-    losses = ipd.policy_losses, ipd.critic_loss
-    metrics = jax.jit(lambda me: learning_metrics(hp, AGENT, me, EPISODES, 0, *losses))(start(hp))
+    with mock.patch.object(ipd, "play", lambda *args: EPISODES):
+        state = TrainState(jax.random.key(0), jnp.array(0), (start(hp),))
+        metrics = jax.jit(ipd.make_evaluation(hp, AGENT))(jax.random.key(0), state)
     np.testing.assert_allclose(metrics["grad_agent0_norm"], GOLDEN["grad_agent_norm"], rtol=1e-3)
     np.testing.assert_allclose(metrics["grad_opponent0_norm"], GOLDEN["grad_opponent_norm"], rtol=1e-3)
     np.testing.assert_allclose(metrics["agent0_entropy"], GOLDEN["entropy"], rtol=1e-4)
@@ -241,7 +241,7 @@ def test_a_stopped_advantage_leaves_the_q_network_to_its_own_optimizer():
 
 def test_the_q_network_learns_from_the_replayed_episodes():
     hp = make_hp("hp.qvalue.replay_buffer.mode=enabled", "hp.qvalue.replay_buffer.capacity=1000")
-    stored = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), EPISODES.mine._replace(rewards=EPISODES.mine.rewards + 1))
+    stored = jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), EPISODES.mine._replace(rewards=EPISODES.mine.rewards + 1))
     me = start(hp)
     ring = me.replay
     for _ in range(20):
@@ -265,6 +265,6 @@ def test_opponents_are_constants():
 @pytest.mark.parametrize("gamma", [0.0, 0.25, 1.0])
 def test_target_moves_by_ema(gamma):
     hp = make_hp(f"hp.qvalue.train.target_ema_gamma={gamma}")
-    moved = learner.step_target(start(hp), hp).target_params
+    moved = learner.step_target(start(hp), hp.qvalue.train.target_ema_gamma).target_params
     expected = jax.tree.map(lambda t, p: gamma * t + (1 - gamma) * p, TARGET, PARAMS)
     assert distance(moved, expected) < 1e-6

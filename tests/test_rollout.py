@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from loqa.agent import Agent, Experience, batch_last
+from loqa.agent import Agent, batch_last
 from loqa.games import ipd
 from loqa.games.coin import CoinGame
 from loqa.losses import Side
@@ -114,11 +114,11 @@ def test_episodes_are_the_learners_side_and_then_its_opponents():
     current = random_params(IPD_AGENT, 3)
     episodes = ipd_play(params, Opponents(current, past, slots), noise_of(KEY, STEPS, EPISODES))
     steps, both = (STEPS, EPISODES), (STEPS + 1, 2, EPISODES)
-    assert jax.tree.map(jnp.shape, episodes.mine) == Experience((STEPS + 1, EPISODES, 4), steps, steps)
+    assert jax.tree.map(jnp.shape, episodes.mine) == Side(None, None, steps, steps, (STEPS + 1, 4, EPISODES))
     assert jax.tree.map(jnp.shape, episodes.opponent) == Side(both, both, steps, steps)
     mine, theirs = np.asarray(episodes.mine.actions), np.asarray(episodes.opponent.actions)
     assert (mine != theirs).any()
-    np.testing.assert_array_equal(episodes.mine.observations, seen_in_the_ipd(mine, theirs))
+    np.testing.assert_array_equal(episodes.mine.observations, batch_last(seen_in_the_ipd(mine, theirs)))
     np.testing.assert_array_equal(episodes.mine.rewards, np.array(ipd.PAYOFF)[mine, theirs])
     np.testing.assert_array_equal(episodes.opponent.rewards, np.array(ipd.PAYOFF)[theirs, mine])
 
@@ -215,7 +215,7 @@ def test_episodes_do_not_depend_on_which_others_are_played_with_them(monkeypatch
     for seat, side in enumerate(episodes):
         np.testing.assert_array_equal(side.actions, played.actions[:, seat])
         np.testing.assert_array_equal(side.rewards, played.rewards[:, seat])
-    np.testing.assert_array_equal(episodes.mine.observations, played.observations[:, 0])
+    np.testing.assert_array_equal(episodes.mine.observations, batch_last(played.observations[:, 0]))
     close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
     close(episodes.opponent.logits, batch_last(played.logits[:, 1]))
     close(episodes.opponent.q_values, batch_last(q_values))

@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from loqa.agent import Agent, AgentParams, Experience, batch_last
+from loqa.agent import Agent, AgentParams, batch_last
 from loqa.dice import discounted_sum, own_parts
 from loqa.games import Game
 from loqa.hyperparameters import Hyperparameters
 from loqa.learner import TrainState
-from loqa.losses import select, state_values
+from loqa.losses import Side, select, state_values
 from loqa.rollout import draw_noise, rollout
 
 
@@ -54,16 +54,16 @@ def mean_kl(old: jax.Array, new: jax.Array) -> jax.Array:
 
 
 def log_probs(agent: Agent, params: AgentParams, observations: jax.Array) -> jax.Array:
-    """The policy's log-probabilities before each action, from a zero hidden state: [T+1, B, D] -> [T, A, B]."""
-    return jax.nn.log_softmax(batch_last(agent.logits(params, observations[:-1])), axis=1)
+    """The policy's log-probabilities before each action, from a zero hidden state: [T+1, D, B] -> [T, A, B]."""
+    return jax.nn.log_softmax(batch_last(agent.logits(params, jnp.moveaxis(observations[:-1], -1, 1))), axis=1)
 
 
 def player_loss(
     params: AgentParams,
     other: AgentParams,
     reference: AgentParams,
-    mine: Experience,
-    theirs: Experience,
+    mine: Side,
+    theirs: Side,
     *,
     agent: Agent,
     discount: float,
@@ -75,7 +75,7 @@ def player_loss(
       params: the player's, differentiable.
       other: the other player's; the policy is differentiable.
       reference: where the player's policy shall stay close to; not used with beta 0.
-      mine, theirs: B episodes of both, played by policies of the values of `params` and `other`.
+      mine, theirs: both sides of B episodes, played by policies of the values of `params` and `other`.
       agent: the networks.
       discount: gamma.
       beta: weight of the KL divergence.
@@ -113,11 +113,11 @@ def make_objective(hp: Hyperparameters, agent: Agent) -> Callable[..., jax.Array
     def loss(*args: Any, beta: float) -> jax.Array:
         return player_loss(*args, agent=agent, discount=hp.reward_discount, beta=beta)
 
-    def play(game: Game, pair: tuple[AgentParams, AgentParams], key: jax.Array) -> list[Experience]:
+    def play(game: Game, pair: tuple[AgentParams, AgentParams], key: jax.Array) -> list[Side]:
         """Both players' sides of a new batch of episodes: data, with no gradient of its own."""
         noise = draw_noise(key, hp.game_length, hp.batch_size)
         both = rollout(game, (agent, agent), jax.lax.stop_gradient(pair), noise)
-        return [Experience(both.observations[:, i], both.actions[:, i], both.rewards[:, i]) for i in (0, 1)]
+        return [both.side(0), both.side(1)]
 
     def objective(theta: AgentParams, me: AgentParams, opponent: AgentParams, game: Game, key: jax.Array) -> jax.Array:
         @jax.checkpoint  # else the gradient keeps the episodes and hidden states of all inner steps
