@@ -13,28 +13,21 @@ a run: its configuration, directory, checkpoints and W&B.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from loqa import devices, learner, optimizers
 from loqa.agent import Agent, AgentParams
-from loqa.baselines import pola
-from loqa.games import Game
-from loqa.games.ipd import STATES, MatrixGame
-from loqa.hyperparameters import Hyperparameters, IPDHyperparameters
+from loqa.game import GameSpec
+from loqa.hyperparameters import Hyperparameters
 from loqa.learner import LearnerState, TrainState
 from loqa.losses import PolicyLoss, Side, agent_policy_loss, center_q_values, q_value_loss
-from loqa.metrics import Metrics, cooperation, learning_metrics, play_metrics
+from loqa.metrics import Evaluation, Metrics, learning_metrics, play_metrics
 from loqa.opponents import Opponents, draw_opponents
 from loqa.rollout import Episodes, draw_noise, play
 from loqa.run import launch
 from loqa.run.trainer import Experiment
-
-# What the terminal shows of the metrics.
-COLUMNS = {state: f"p_0_{state}_C" for state in STATES}
-COLUMNS |= {"reward": "mean_rewards_0", "vs AD": "always_defect_0_mean_rewards_a"}
 
 
 def policy_losses(hp: Hyperparameters, agent: Agent, params: AgentParams, episodes: Episodes) -> PolicyLoss:
@@ -122,12 +115,15 @@ def make_iteration(hp: Hyperparameters, agent: Agent) -> Callable[[TrainState], 
     return iteration
 
 
-def make_evaluation(hp: Hyperparameters, agent: Agent) -> Callable[[jax.Array, TrainState], Metrics]:
+def make_evaluation(
+    hp: Hyperparameters, agent: Agent, game_metrics: Callable[[Evaluation], Metrics]
+) -> Callable[[jax.Array, TrainState], Metrics]:
     """The logged metrics: how the agents play, and how they learn. Uses separate keys, so it cannot affect training."""
 
     def evaluation(key: jax.Array, state: TrainState) -> Metrics:
         key_play, key_learn = jax.random.split(jax.random.fold_in(key, state.iteration))
-        metrics = play_metrics(key_play, agent, state.learners, hp.eval_episodes)
+        metrics, self_play = play_metrics(key_play, agent, state.learners, hp.eval_episodes)
+        sides = []
         for seat, me in enumerate(state.learners):
             opponents = Opponents.now(state.opponent_of(seat).params)
             noise = draw_noise(jax.random.fold_in(key_learn, seat), hp.game_length, hp.eval_episodes)
@@ -135,24 +131,17 @@ def make_evaluation(hp: Hyperparameters, agent: Agent) -> Callable[[jax.Array, T
             loss, beta = partial(policy_loss, hp, agent, episodes), hp.actor.train.entropy_beta
             critic = critic_loss(hp, agent, me.params, me.target_params, episodes.mine)
             metrics |= learning_metrics(agent, me, episodes.mine, seat, loss, critic, beta, hp.reward_discount)
-            if isinstance(agent.game, MatrixGame):
-                metrics |= cooperation(agent, me, episodes.mine.observations, seat)
-        return metrics
+            sides.append(episodes.mine)
+        return metrics | game_metrics(Evaluation(agent, state.learners, self_play, sides))
 
     return evaluation
 
 
-def make_experiment(game: Game, hp: Hyperparameters, **shown: Any) -> Experiment:
-    """What is trained and evaluated on a game; `shown`: the other fields of an `Experiment`."""
-    agent = Agent.from_hp(game, hp)
-    learning_rule = pola.make_iteration if hp.lookahead else make_iteration  # hp=lola and hp=pola, to compare with
-    return Experiment(agent, learning_rule(hp, agent), make_evaluation(hp, agent), **shown)
-
-
-def experiment(hp: IPDHyperparameters) -> Experiment:
-    """The iterated prisoner's dilemma, or another matrix game, for the loop in loqa/run/trainer.py."""
-    return make_experiment(MatrixGame.from_hp(hp), hp, columns=COLUMNS, progress_every=100)
+def make_experiment(game: GameSpec, hp: Hyperparameters) -> Experiment:
+    """LOQA on a game: the parts that the loop in loqa/run/trainer.py repeats, from the state of `learner.init` on."""
+    agent = Agent.from_hp(game.rules.from_hp(hp), hp)
+    return Experiment(agent, make_iteration(hp, agent), make_evaluation(hp, agent, game.metrics))
 
 
 if __name__ == "__main__":
-    launch.script("ipd", experiment)
+    launch.script("ipd", make_experiment)

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from loqa.games import Game
+from loqa.game import Game
 from loqa.hyperparameters import Hyperparameters
 from loqa.losses import Side
 from loqa.networks import MLP, GRUNetwork, LogitsTable

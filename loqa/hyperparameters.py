@@ -1,17 +1,16 @@
-"""The hyperparameters, `hp`: typed and frozen, with attributes named as the YAML keys.
+"""The hyperparameters, `hp`, that all games share: typed and frozen, with attributes named as the YAML keys.
 
 conf/ has the meaning and the default of each key. Here are its type, its range, and which values contradict each
-other; what is refused is a pydantic `ValidationError`, which `loqa.run.config` puts into one line.
+other; those of a game are in its file in loqa/games. What is refused is a pydantic `ValidationError`, which
+`loqa.run.config` puts into one line.
 """
 
 import difflib
 from collections.abc import Iterable, Mapping
 from functools import reduce
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-
-from loqa.games.payoffs import PAYOFFS, Payoffs
 
 # Keys and values of the code published with the paper, and what they are here.
 RENAMED = {
@@ -186,18 +185,13 @@ class Lookahead(Section):
     outer_beta: NonNegative
 
 
-class Board(Section):
-    height: Count
-    width: Count
-    game_length: Count
-
-    def contradictions(self):
-        if self.height * self.width < 3:
-            yield ("width", f"larger where height is {self.height}: a board needs 3 cells, for two players and a coin")
+# The networks where a game leaves the choice.
+Actor = Annotated[LogitsActor | MLPActor | GRUActor, Field(discriminator="network")]
+QValue = Annotated[MLPQValue | GRUQValue, Field(discriminator="network")]
 
 
 class Hyperparameters(Section):
-    """What hp has in both games. Each game adds its actor, its qvalue, a `game_length` and an `epsilon_greedy`."""
+    """The hp of all games. Each game adds its `actor`, its `qvalue`, a `game_length` and an `epsilon_greedy`."""
 
     seed: Annotated[Integer, Field(ge=0, le=2**32 - 1)]
     num_iterations: Count
@@ -253,6 +247,11 @@ class Hyperparameters(Section):
         episodes = int(self.batch_size * self.agent_replay_buffer.cur_agent_frac)
         return episodes // (self.batch_size // self.num_opponents)
 
+    @property
+    def run_name(self) -> str:
+        """The first words of the name of a run's directory; the first of all is the game's."""
+        raise NotImplementedError
+
     def contradictions(self):
         opponent, replay, past = self.differentiable_opponent, self.qvalue.replay_buffer, self.agent_replay_buffer
         if self.total_iterations == 0:
@@ -281,62 +280,3 @@ class Hyperparameters(Section):
             elif current % each:
                 share = f"cur_agent_frac={past.cur_agent_frac}, {current} episodes"
                 yield key, f"such that {share}, is a multiple of {each}, of each"
-
-
-class IPDHyperparameters(Hyperparameters):
-    """hp of ipd.py"""
-
-    game_name: Literal[*PAYOFFS, "custom"]
-    payoffs: TwoRows | None
-    game_length: Count
-    epsilon_greedy: Fraction
-    actor: Annotated[LogitsActor | MLPActor | GRUActor, Field(discriminator="network")]
-    qvalue: Annotated[MLPQValue | GRUQValue, Field(discriminator="network")]
-
-    @property
-    def run_name(self) -> str:
-        """The first words of the name of a run's directory."""
-        return f"{self.game_name}_seed{self.seed}"
-
-    @property
-    def matrix_payoffs(self) -> Payoffs:
-        """The payoffs of the game, named or custom."""
-        return self.payoffs or PAYOFFS[self.game_name]
-
-    def contradictions(self):
-        yield from super().contradictions()
-        game, custom = f"where hp.game_name is {self.game_name}", self.game_name == "custom"
-        if custom and self.payoffs is None:
-            rows = "two lists of four numbers (a player's rewards in CC, CD, DC, DD, its own action first)"
-            yield "payoffs", f"{rows} {game}"
-        elif not custom and self.payoffs is not None:
-            yield "payoffs", f"null {game}: only custom takes them"
-        elif self.just_self_play and self.matrix_payoffs[0] != self.matrix_payoffs[1]:
-            why = "its payoffs (own action first) differ, so it needs a learner for each seat"
-            yield "just_self_play", f"false {game}: {why}"
-
-
-class CoinHyperparameters(Hyperparameters):
-    """hp of coin_train.py"""
-
-    epsilon_greedy: ClassVar[float] = 0.0  # no key: training episodes are played by the policy alone
-    game: Board
-    stop_at: Literal["weak", "medium", "strong"] | None
-    actor: GRUActor
-    qvalue: GRUQValue
-
-    @property
-    def game_length(self) -> int:
-        """Steps of an episode."""
-        return self.game.game_length
-
-    @property
-    def run_name(self) -> str:
-        """The first words of the name of a run's directory."""
-        return f"coin_{self.game.height}x{self.game.width}_seed{self.seed}"
-
-    def contradictions(self):
-        yield from super().contradictions()
-        if self.stop_at is not None and self.game.height != self.game.width:
-            board = f"{self.game.height}x{self.game.width} board"
-            yield "stop_at", f"null on a {board}: the thresholds are of square ones"

@@ -1,21 +1,30 @@
-"""What an evaluation measures, as pure functions of parameters and a key; training does not depend on it."""
+"""The metrics of an evaluation that all games have: pure functions on which training does not depend."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from loqa.agent import Agent, batch_last
 from loqa.dice import discounted_sum
-from loqa.games.coin import CoinGame, coins_taken
-from loqa.games.ipd import OBSERVATIONS, STATES, visits
 from loqa.learner import LearnerState
 from loqa.losses import PolicyLoss, Side, select
 from loqa.optimizers import Loss
-from loqa.rollout import Player, draw_noise, rollout
+from loqa.rollout import Player, Trajectories, draw_noise, rollout
 
 Metrics = dict[str, jax.Array]
+
+
+class Evaluation(NamedTuple):
+    """The data of an evaluation, from which a game computes metrics of its own."""
+
+    agent: Agent
+    learners: tuple[LearnerState, ...]
+    self_play: Trajectories  # without exploration, of the learner against itself or of two against each other
+    sides: list[Side]  # each learner's own side of episodes as in training
 
 
 def learning_metrics(
@@ -51,43 +60,34 @@ def learning_metrics(
     }
 
 
-def play_metrics(key: jax.Array, agent: Agent, learners: tuple[LearnerState, ...], num_episodes: int) -> Metrics:
-    """The agents' play without exploration: mean rewards a step, over `num_episodes` episodes a pair.
+def play_metrics(
+    key: jax.Array, agent: Agent, learners: tuple[LearnerState, ...], num_episodes: int
+) -> tuple[Metrics, Trajectories]:
+    """The agents' play without exploration: mean rewards a step, over `num_episodes` episodes a pair; and self-play.
 
-    `mean_rewards_0/1`: the learner against itself, or the two learners against each other.
-    `always_cooperate_0_mean_rewards_a/d` (and `always_defect_...`): agent 0 (a) against the scripted player (d);
-    `..._1_...`: agent 1, if there are two. In the Coin Game `own_coins_0`, `other_coins_0`: the coins a step, of its
-    own and of the other, that player 0 takes in the first.
+    `mean_rewards_0/1`: the learner against itself, or the two learners against each other, whose episodes are the
+    second result. `always_cooperate_0_mean_rewards_a/d` (and `always_defect_...`): agent 0 (a) against the scripted
+    player (d), where the game has it; `..._1_...`: agent 1, if there are two.
     """
     keys = iter(jax.random.split(key, 1 + 2 * len(learners)))
 
-    def mean_rewards(seat: int, other: Player, params: Any) -> tuple[jax.Array, jax.Array]:
+    def played(seat: int, other: Player, params: Any) -> Trajectories:
         noise = draw_noise(next(keys), agent.game_length, num_episodes)
-        pair = learners[seat].params, params
-        played = rollout(agent.game.from_seat(seat), (agent, other), pair, noise)
-        return played.rewards.mean((0, 2)), played.observations[:, 0]
+        return rollout(agent.game.from_seat(seat), (agent, other), (learners[seat].params, params), noise)
 
-    rewards, observations = mean_rewards(0, agent, learners[-1].params)
+    together = played(0, agent, learners[-1].params)
+    rewards = together.rewards.mean((0, 2))
     metrics = {"mean_rewards_0": rewards[0], "mean_rewards_1": rewards[1]}
-    if isinstance(agent.game, CoinGame):
-        own, others = coins_taken(observations)
-        metrics |= {"own_coins_0": own.mean(), "other_coins_0": others.mean()}
     scripted = agent.game.scripted()
     for seat in range(len(learners)):
         for name in ("always-cooperate", "always-defect"):
-            rewards, _ = mean_rewards(seat, *scripted[name])
-            prefix = f"{name.replace('-', '_')}_{seat}_mean_rewards"
-            metrics |= {f"{prefix}_a": rewards[0], f"{prefix}_d": rewards[1]}
-    return metrics
+            if name in scripted:
+                rewards = played(seat, *scripted[name]).rewards.mean((0, 2))
+                prefix = f"{name.replace('-', '_')}_{seat}_mean_rewards"
+                metrics |= {f"{prefix}_a": rewards[0], f"{prefix}_d": rewards[1]}
+    return metrics, together
 
 
-def cooperation(agent: Agent, me: LearnerState, seen: jax.Array, seat: int) -> Metrics:
-    """The IPD's P(C) in each of the five states: `p_<seat>_<state>_C`.
-
-    The mean over the visits to the state in what was `seen` [T+1, 4, B]; exact for a policy without memory, regardless
-    of visits. A state never visited by a policy with memory has no value: NaN.
-    """
-    seen = jnp.moveaxis(seen, -1, 1) if agent.is_recurrent else jnp.array(OBSERVATIONS)[None]
-    p_cooperate = jax.nn.softmax(agent.logits(me.params, seen))[..., 0]
-    here = dict(zip(STATES, visits(seen), strict=True))
-    return {f"p_{seat}_{state}_C": (x * p_cooperate).sum() / x.sum() for state, x in here.items()}
+def self_play(metrics: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The mean reward a step of both players [...]; `metrics`: columns of metrics.csv."""
+    return (metrics["mean_rewards_0"] + metrics["mean_rewards_1"]) / 2

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from loqa import devices
 from loqa.agent import Agent, AgentParams, batch_last
-from loqa.games import Game
+from loqa.game import Game
 from loqa.losses import Side
 from loqa.opponents import Opponents
 

@@ -11,8 +11,7 @@ from setups import make_agent, make_hp, training
 from loqa.agent import AgentParams
 from loqa.baselines import exact
 from loqa.baselines.pola import descend, dice_losses, make_objective, mean_kl, player_loss
-from loqa.games.ipd import MatrixGame
-from loqa.games.payoffs import PAYOFFS
+from loqa.games.ipd import PAYOFFS, MatrixGame
 from loqa.losses import Side
 from loqa.run.agents import save_agent
 from loqa.run.config import ConfigError

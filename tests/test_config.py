@@ -223,7 +223,7 @@ def test_hp_of_an_earlier_version_has_the_defaults_of_what_it_lacks():
     for hp, words in [({"nosuch": 1}, "hp.nosuch is 1"), ({"actor": 3}, "hp.actor is 3"), (None, "hp is null")]:
         with pytest.raises(ConfigError, match=words):
             parse_hp("ipd", hp)
-    with pytest.raises(ConfigError, match="'chess', but must be ipd or coin"):
+    with pytest.raises(ConfigError, match="'chess', but must be coin or ipd"):
         parse_hp("chess", {})
 
 
@@ -487,7 +487,7 @@ def test_refused_payoffs(rows, words):
 
 
 def test_compose_knows_two_scripts():
-    with pytest.raises(ConfigError, match="'chess', but must be ipd or coin"):
+    with pytest.raises(ConfigError, match="'chess', but must be coin or ipd"):
         compose("chess", [])
 
 

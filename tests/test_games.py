@@ -11,8 +11,7 @@ import pytest
 
 from loqa.games import ipd
 from loqa.games.coin import LIKES, CoinGame, CoinSeeker, CoinState, coins_taken
-from loqa.games.ipd import COOPERATE, DEFECT, MatrixGame
-from loqa.games.payoffs import PAYOFFS
+from loqa.games.ipd import COOPERATE, DEFECT, PAYOFFS, MatrixGame
 from loqa.rollout import draw_noise, rollout
 
 KEY = jax.random.key(0)

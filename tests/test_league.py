@@ -18,8 +18,7 @@ from PIL import Image
 
 from loqa.agent import AgentParams
 from loqa.games.coin import CoinGame
-from loqa.games.ipd import MatrixGame
-from loqa.games.payoffs import PAYOFFS
+from loqa.games.ipd import PAYOFFS, MatrixGame
 from loqa.rollout import draw_noise, rollout
 from loqa.run.agents import save_agent
 from loqa.run.config import CONFIGS, parse

@@ -188,7 +188,7 @@ def test_logged_norms_are_the_published_ones():
     hp = make_hp()
     with mock.patch.object(ipd, "play", lambda *args: EPISODES):
         state = TrainState(jax.random.key(0), jnp.array(0), (start(hp),))
-        metrics = jax.jit(ipd.make_evaluation(hp, AGENT))(jax.random.key(0), state)
+        metrics = jax.jit(ipd.make_evaluation(hp, AGENT, lambda evaluation: {}))(jax.random.key(0), state)
     np.testing.assert_allclose(metrics["grad_agent0_norm"], GOLDEN["grad_agent_norm"], rtol=1e-3)
     np.testing.assert_allclose(metrics["grad_opponent0_norm"], GOLDEN["grad_opponent_norm"], rtol=1e-3)
     np.testing.assert_allclose(metrics["agent0_entropy"], GOLDEN["entropy"], rtol=1e-4)

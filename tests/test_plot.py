@@ -4,25 +4,21 @@ import sys
 
 import numpy as np
 import pytest
+import setups
 import yaml
 from PIL import Image
 
+from loqa.figures import curves
+from loqa.figures.curves import over_seeds
+from loqa.figures.runs import SavedRun, bootstrap_interval, interquartile_mean
+from loqa.games import GAMES
 from loqa.games.coin import CoinGame
-from loqa.games.ipd import STATES, MatrixGame
-from loqa.thresholds import is_tit_for_tat, threshold_held
+from loqa.games.ipd import STATES, MatrixGame, is_tit_for_tat
+from loqa.run.config import flat
+from loqa.run.trainer import goal_held
 from loqa.tools import plot
 from loqa.tools.common import split_label
-from loqa.tools.plot import over_seeds
-from loqa.tools.saved_runs import (
-    PUBLISHED,
-    SavedRun,
-    bootstrap_interval,
-    group_runs,
-    interquartile_mean,
-    read_runs,
-    summarise,
-    threshold_table,
-)
+from loqa.tools.saved_runs import group_runs, read_runs, summarize, threshold_table
 
 
 def image_size(path):
@@ -36,8 +32,7 @@ class FakeRun:
     """A finished run as the figures see it: metrics, and files that it writes."""
 
     def __init__(self, directory, rows=4, learners=1):
-        self.directory, self.settings, self.lines = directory, {"hp": {"game": {"height": 3, "width": 3}}}, []
-        self.log_line = self.lines.append
+        self.directory, self.hp_settings = directory, flat({"game": {"height": 3, "width": 3}})
         names = ["mean_rewards_0", "mean_rewards_1", "qvalue_0_bias", "qvalue_0_mean", "own_coins_0", "other_coins_0"]
         names += [f"p_{i}_{state}_C" for i in range(learners) for state in STATES]
         names += [f"always_{x}_mean_rewards_{y}" for x in ("defect_0", "defect_1", "cooperate_0") for y in "ad"]
@@ -56,19 +51,21 @@ class FakeRun:
 @pytest.mark.parametrize("rows", [1, 4])
 def test_the_figures_of_a_finished_run(tmp_path, monkeypatch, rows):
     drawn = []
-    curves = plot.draw_seed_curves
-    monkeypatch.setattr(plot, "draw_seed_curves", lambda *args: drawn.append(args[2]) or curves(*args))
+    draw = curves.draw_seed_curves
+    monkeypatch.setattr(curves, "draw_seed_curves", lambda *args: drawn.append(args[2]) or draw(*args))
     run = FakeRun(tmp_path, rows)
-    plot.conclude(run, CoinGame())
+    curves.draw_run(run, CoinGame())
     assert {"own_coins_0", "always_defect_0_mean_rewards_a", "self_play", "qvalue_0_bias"} <= set(drawn)
     image_size(tmp_path / "curves.png")
-    assert run.lines[-1].split()[:3] == ["paper,", "3x3", "0.316"] and "this run" in run.lines[-2]
+    _, ours, papers = GAMES["coin"].summary(CoinGame(), run.metrics())
+    assert papers.split()[:3] == ["paper,", "3x3", "0.316"] and "this run" in ours
     drawn.clear()
     run = FakeRun(tmp_path, rows, learners=2)
-    plot.conclude(run, MatrixGame())
+    curves.draw_run(run, MatrixGame())
     assert {f"p_{i}_{state}_C" for i in (0, 1) for state in STATES} < set(drawn)
     assert all(image_size(tmp_path / name) for name in ("curves.png", "cooperation_0.png", "cooperation_1.png"))
-    assert run.lines[1] == run.lines[3] == f"tit-for-tat: {'yes' if rows == 1 else 'no'}"  # P(C) and rewards decay
+    lines = GAMES["ipd"].summary(MatrixGame(), run.metrics())
+    assert lines[1] == lines[3] == f"tit-for-tat: {'yes' if rows == 1 else 'no'}"  # P(C) and rewards decay
 
 
 def test_tit_for_tat_cooperates_and_gives_always_defect_little():
@@ -128,13 +125,13 @@ def test_both_rewards_must_pass_in_one_evaluation():
         "self_play": [0.2, 0.0, 0.025, 0.026, 0.2, 0.0],
         "always_defect_0_mean_rewards_a": [-0.7, 0.0, 0.0, -0.59, -0.2, 0.0],
     }
-    first = lambda threshold, **run: [x.mean for x in summarise([made_up(**run)], threshold, "iteration").values()]
+    first = lambda threshold, **run: [x.mean for x in summarize([made_up(**run)], threshold, "iteration").values()]
     assert first("weak", **curves) == [30]  # 0 and 1 pass one condition each, 2 is not above
     assert first("medium", **curves) == [40]
     assert first("strong", **curves) == [np.inf]  # each at times, never both
     # n is 2, 4, 4, 6, 6: the first is too little in self-play, the last too little against always-defect.
     rewards = {"self_play": [0.013], "always_defect_0_mean_rewards_a": [-0.29]}
-    found = summarise([made_up(size=size, **rewards) for size in (4, 3, 5, 7, 6)], "weak", "iteration")
+    found = summarize([made_up(size=size, **rewards) for size in (4, 3, 5, 7, 6)], "weak", "iteration")
     assert {size: one.mean for size, one in found.items()} == {3: np.inf, 4: 0, 5: 0, 6: np.inf, 7: np.inf}
     assert list(found) == [3, 4, 5, 6, 7]
 
@@ -143,7 +140,8 @@ def test_a_threshold_is_held_by_the_last_five_evaluations():
     rewards = np.array([1.0, -1.0, 1.0, 1.0, 1.0, 1.0, 1.0, -1.0])
     metrics = {name: rewards for name in ("mean_rewards_0", "mean_rewards_1", "always_defect_0_mean_rewards_a")}
     until = lambda row: {name: column[:row] for name, column in metrics.items()}
-    assert [threshold_held(until(row), 3, "strong") for row in range(9)] == [False] * 7 + [True, False]
+    hp = setups.make_hp("coin", "hp.stop_at=strong")
+    assert [goal_held(GAMES["coin"], hp, until(row)) for row in range(9)] == [None] * 7 + ["strong", None]
 
 
 def passing_at(*rows):
@@ -156,12 +154,12 @@ def passing_at(*rows):
 
 
 def test_seeds_that_never_pass_are_not_left_out():
-    all_do = summarise(passing_at(2, 4, 6), "weak", "iteration")[3]
+    all_do = summarize(passing_at(2, 4, 6), "weak", "iteration")[3]
     assert all_do.mean == 40 and 20 <= all_do.low <= 40 <= all_do.high <= 60
-    one_does_not = summarise(passing_at(2, None, 6), "weak", "env_steps")[3]
+    one_does_not = summarize(passing_at(2, None, 6), "weak", "env_steps")[3]
     assert one_does_not.mean == one_does_not.high == np.inf
     assert one_does_not.at_least == pytest.approx((2000 + 8000 + 6000) / 3)
-    of_four = summarise(passing_at(2, None, 6, 3), "weak", "walltime")[3]
+    of_four = summarize(passing_at(2, None, 6, 3), "weak", "walltime")[3]
     assert of_four.mean == (7 + 3 + 7 + 6) / 2 and of_four.high == np.inf  # a quarter may
 
 
@@ -175,8 +173,8 @@ def test_the_table_of_thresholds():
     assert "| POLA, published | strong | 3x3 |  | 24,000 |  |  |" in text
     assert "| M-FOS, published | strong | 3x3 |  | never |  |  |" in text
     assert "4x4" not in text  # published ones of the same boards only
-    of_each = [seconds for by_threshold in PUBLISHED["seconds"].values() for seconds in by_threshold.values()]
-    assert {len(seconds) for seconds in of_each} == {len(PUBLISHED["sizes"])}
+    of_each = [seconds for by_goal in GAMES["coin"].published_seconds.values() for seconds in by_goal.values()]
+    assert {tuple(seconds) for seconds in of_each} == {(3, 4, 5, 6, 7)}
 
 
 # ------------------------------------------------------------------------------------------------- saved runs
@@ -264,7 +262,7 @@ def run_plot(monkeypatch, *words):
 @pytest.mark.parametrize("x_axis, last", [("iteration", 200), ("env_steps", 10000), ("walltime", 20.42)])
 def test_curves_are_drawn_against_each_axis(sweep, monkeypatch, capsys, x_axis, last):
     drawn = []
-    monkeypatch.setattr(plot, "over_seeds", lambda *args: drawn.append(over_seeds(*args)) or drawn[-1])
+    monkeypatch.setattr(curves, "over_seeds", lambda *args: drawn.append(over_seeds(*args)) or drawn[-1])
     out = sweep / "new" / "curves"
     words = [f"3x3={sweep}/sweep/{seed} 0.9 3" for seed in (42, 43)] + [f"4x4={sweep}/sweep/42 0.9 4"]
     run_plot(monkeypatch, "curves", *words, "--x", x_axis, "--out", out)
@@ -309,10 +307,10 @@ REFUSED = {
     "no settings": (["curves", "{}/bad_config"], "bad_config is not a run, with metrics.csv and config.yaml"),
     "a seed twice": (["curves", "{}/ipd_seed7", "{}/ipd_seed7"], "both seed 7"),
     "no such column": (["curves", "{}/ipd_seed7", "--metrics", "x"], "no column 'x'"),
-    "bars of coins": (["bars", "{}/sweep"], "not a run of the IPD"),
+    "bars of coins": (["bars", "{}/sweep"], "not a run with bars"),
     "no second agent": (["bars", "{}/ipd_seed7", "--agent", "1"], "agent 1"),
-    "thresholds of the IPD": (["thresholds", "{}/ipd_seed7"], "not a run of the Coin Game"),
-    "no board": (["thresholds", "{}/boardless"], "not a run of the Coin Game on a known square board"),
+    "thresholds of the IPD": (["thresholds", "{}/ipd_seed7"], "not a run with thresholds"),
+    "no board": (["thresholds", "{}/boardless"], "not a run with thresholds on a known square board"),
     "no league": (["league", "{}/ipd_seed7/metrics.csv"], "it lacks 'player_0'"),
     "a file in the way": (["bars", "{}/ipd_seed7", "--out", "{}/file/x"], "file"),
 }

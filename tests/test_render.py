@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loqa.games.coin import CoinGame
+from loqa.game import COLORS
+from loqa.games.coin import TAKEN, CoinGame, coin_scenes, draw_scene, scene_text
+from loqa.games.ipd import ipd_strip
 from loqa.rollout import Trajectories
 from loqa.tools import render
 from loqa.tools.players import choose_players
-from loqa.tools.render import coin_scenes, draw_scene, ipd_strip, play_episode, scene_text
+from loqa.tools.render import play_episode
 
 GAME = CoinGame(2, 3)
 
@@ -71,7 +73,7 @@ def pixels(image, color):
 
 
 def test_pictures_show_players_coins_and_takes():
-    blue, orange, taken = *render.COLORS[:2], render.TAKEN
+    blue, orange, taken = *COLORS[:2], TAKEN
     players = [((0, 0), (1, 2)), ((0, 1), (1, 1)), ((0, 0), (0, 0)), ((1, 0), (0, 1))]
     coins = [((0, 1), orange), ((0, 0), blue), ((1, 2), orange), ((1, 2), orange)]
     where_taken = [None, (0, 1), (0, 0), None]
@@ -92,7 +94,7 @@ def test_pictures_show_players_coins_and_takes():
 def test_the_strip_has_the_moves():
     actions = np.array([[t % 2, t % 3 == 0] for t in range(52)], int)
     strip = ipd_strip(actions, ["x", "y"])
-    is_blue, is_orange = (pixels(strip, color).sum() for color in (render.COLORS[4], render.COLORS[1]))
+    is_blue, is_orange = (pixels(strip, color).sum() for color in (COLORS[4], COLORS[1]))
     assert is_blue / is_orange == pytest.approx((actions == 0).sum() / (actions == 1).sum(), rel=0.15)
 
 

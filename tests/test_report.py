@@ -178,7 +178,7 @@ RUNS = {"title": "t", "runs": {"a": "runs"}, "show": ["last"]}
         ({"a": RUNS | {"runs": "x"}}, "a.runs: Input should be a valid dictionary"),
         ({"a": RUNS | {"until": -1}}, "a.until: Input should be greater than or equal to 0"),
         ({"a": {"runs": {"a": "b"}, "show": ["last"]}}, "a.title: Field required"),
-        ({"a": RUNS | {"show": ["thresholds"]}}, "not a run of the Coin Game"),
+        ({"a": RUNS | {"show": ["thresholds"]}}, "not a run with thresholds"),
     ],
 )
 def test_a_wrong_report_is_refused(tmp_path, sections, reason):

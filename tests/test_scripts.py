@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import coin_train
 import ipd
+from loqa.games import GAMES
 from loqa.run import launch
 from loqa.run.agents import load_agent
 from loqa.run.config import JaxConfig
@@ -53,9 +53,9 @@ def jax_options():
 
 def train(script, save_dir, *overrides):
     """The same in this process; returns the run's directory."""
-    name, module = {"ipd.py": ("ipd", ipd), "coin_train.py": ("coin", coin_train)}[script]
+    name = {"ipd.py": "ipd", "coin_train.py": "coin"}[script]
     cfg = launch.compose(name, [*TINY[script], f"hp.save_dir={save_dir}", *overrides])
-    return launch.train(name, cfg, module.experiment)
+    return launch.train(name, cfg, ipd.make_experiment)
 
 
 def rows(directory):
@@ -174,17 +174,17 @@ def flat(params, network):
 
 def test_a_coin_run_stops_at_its_threshold_and_goes_on_without_it(tmp_path, monkeypatch):
     """With an iteration that learns nothing, and an evaluation in which every threshold is passed."""
-    names = {*coin_train.COLUMNS.values(), "mean_rewards_1"}
+    names = {*GAMES["coin"].columns.values(), "mean_rewards_1", "always_defect_0_mean_rewards_d"}
     parts = {
         "iteration": lambda state: state._replace(iteration=state.iteration + 1),
         "evaluation": lambda key, state: dict.fromkeys(sorted(names), jnp.ones(())),
     }
-    monkeypatch.setattr("loqa.tools.plot.conclude", lambda run, game: None)
+    monkeypatch.setattr("loqa.figures.curves.draw_run", lambda run, game: None)
 
     def trained(*overrides):
         fixed = [*TINY["coin_train.py"], "hp.agent_replay_buffer.mode=disabled", "hp.eval_every=1"]
         cfg = launch.compose("coin", [*fixed, f"hp.save_dir={tmp_path}", *overrides])
-        experiment = lambda hp: coin_train.experiment(hp)._replace(**parts)
+        experiment = lambda game, hp: ipd.make_experiment(game, hp)._replace(**parts)
         directory = launch.train("coin", cfg, experiment)
         return json.loads((directory / "summary.json").read_text())
 

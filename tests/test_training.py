@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 import ipd
 from loqa import learner
+from loqa.games import GAMES
 from loqa.run.agents import load_params, save_agent
 from loqa.run.config import ConfigError
 from loqa.run.launch import compose
@@ -82,7 +83,7 @@ def test_two_learners_start_from_different_parameters():
 def two_learners(*options):
     """The game, the jitted loop, the evaluation and the first state of two learners."""
     hp, agent, iterate, state = setups.training("ipd", *OPTIONS, "hp.just_self_play=false", *options)
-    return agent.game, iterate, jax.jit(ipd.make_evaluation(hp, agent)), state
+    return agent.game, iterate, jax.jit(ipd.make_evaluation(hp, agent, GAMES["ipd"].metrics)), state
 
 
 def test_each_learner_is_paid_for_its_own_seat():

@@ -21,11 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from loqa.games.ipd import STATES
-from loqa.games.payoffs import PAYOFFS, Payoffs, title_of
+from loqa.figures.curves import group_bars
+from loqa.figures.runs import SavedRun
+from loqa.games.ipd import PAYOFFS, STATES, Payoffs, title_of
 from loqa.tools.common import ArgumentParser, markdown_table, tool, whole, write_csv
-from loqa.tools.plot import group_bars
-from loqa.tools.saved_runs import SavedRun
 
 # The rewards of POLA's prisoner's dilemma, whose factor of contribution is 1.33.
 GAMES = PAYOFFS | {"pola": ((0.33, -0.335, 0.665, 0.0),) * 2}

@@ -13,14 +13,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
 
 from loqa.agent import Agent, AgentParams, batch_last
 from loqa.dice import discounted_sum, own_parts
-from loqa.games import Game
+from loqa.game import Game
 from loqa.hyperparameters import Hyperparameters
 from loqa.learner import TrainState
 from loqa.losses import Side, select, state_values
 from loqa.rollout import draw_noise, rollout
+from loqa.run.trainer import LEARNING_RULES
 
 
 def dice_losses(
@@ -157,3 +160,10 @@ def make_iteration(hp: Hyperparameters, agent: Agent) -> Callable[[TrainState], 
         return state._replace(iteration=state.iteration + 1, learners=learners)
 
     return iteration
+
+
+class LookAhead(Callback):
+    """Hydra's callback, in the process of each job: hp=lola and hp=pola learn by `make_iteration`."""
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        LEARNING_RULES.update(lola=make_iteration, pola=make_iteration)

@@ -1,32 +1,28 @@
-"""The games: pure functions of a state, for one episode."""
+"""The games, a file each: what the package knows of a game is `GAME` of its file. A new file is found by itself."""
 
-from collections.abc import Callable
-from typing import Any, Protocol
+import importlib
+import pkgutil
+from collections.abc import Container
+from typing import Any
 
-import jax
+from loqa.game import Game, GameSpec
+
+_FILES = sorted(module.name for module in pkgutil.iter_modules(__path__))
+GAMES: dict[str, GameSpec] = {
+    game.name: game for game in (importlib.import_module(f"{__name__}.{file}").GAME for file in _FILES)
+}
 
 
-class Game(Protocol):
-    """A game of two players who act at once. States are pytrees of arrays; `vmap` makes a batch of episodes."""
+def game_of(rules: Game) -> GameSpec:
+    """The game with these rules."""
+    return next(game for game in GAMES.values() if isinstance(rules, game.rules))
 
-    num_actions: int  # A
-    observation_size: int  # D
-    # Where they are few, else None: the S observations that exist, [S][D]; and the row of an observation in a table by
-    # these, [..., S, A], [..., D] -> [..., A].
-    all_observations: tuple[tuple[float, ...], ...] | None
-    read_table: Callable[[jax.Array, jax.Array], jax.Array] | None
 
-    def from_seat(self, seat: int) -> "Game":
-        """The same game, whose player 0 sits in `seat` (0 or 1)."""
+def game_of_run(settings: dict[str, Any], columns: Container[str]) -> GameSpec:
+    """The game of a saved run, most of whose own keys and columns it has; `settings`: of hp, keys joined by dots."""
+    keys = {key.split(".")[0] for key in settings}
 
-    def scripted(self) -> dict[str, tuple[Any, Any]]:
-        """Scripted players by name, with what their `act` is given as params."""
+    def found(game: GameSpec) -> int:
+        return len(keys & game.hyperparameters.model_fields.keys()) + sum(x in columns for x in game.titles)
 
-    def reset(self, key: jax.Array) -> Any:
-        """The state before the first step."""
-
-    def step(self, uniform: jax.Array, state: Any, actions: jax.Array) -> tuple[Any, jax.Array]:
-        """Plays `actions` [2], int; `uniform` [] from [0, 1) is what is random. Next state, rewards [2]."""
-
-    def observe(self, state: Any) -> jax.Array:
-        """What each player sees, itself first: [2, D]."""
+    return max(GAMES.values(), key=found)

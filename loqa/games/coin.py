@@ -1,16 +1,59 @@
 """The Coin Game (Lerer and Peysakhovich 2017, arXiv 1707.01068; LOQA section 5.2) on any H x W torus."""
 
 import dataclasses
-from typing import NamedTuple
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from loqa.hyperparameters import CoinHyperparameters
+from loqa.game import COLORS, REWARDS, Columns, Film, GameSpec
+from loqa.hyperparameters import Count, GRUActor, GRUQValue, Hyperparameters, Section
+from loqa.metrics import Evaluation, Metrics, self_play
+from loqa.rollout import Trajectories
 
-# What each action adds to (row, column): left, right, up, down.
+# What each action adds to (row, column), and its name.
 MOVES = ((0, -1), (0, 1), (-1, 0), (1, 0))
+MOVE_NAMES = ("left", "right", "up", "down")
+
+
+class Board(Section):
+    height: Count
+    width: Count
+    game_length: Count
+
+    def contradictions(self):
+        if self.height * self.width < 3:
+            yield ("width", f"larger where height is {self.height}: a board needs 3 cells, for two players and a coin")
+
+
+class CoinHyperparameters(Hyperparameters):
+    """hp of coin_train.py"""
+
+    epsilon_greedy: ClassVar[float] = 0.0  # no key: training episodes are played by the policy alone
+    game: Board
+    stop_at: Literal["weak", "medium", "strong"] | None
+    actor: GRUActor
+    qvalue: GRUQValue
+
+    @property
+    def game_length(self) -> int:
+        """Steps of an episode."""
+        return self.game.game_length
+
+    @property
+    def run_name(self) -> str:
+        """The first words of the name of a run's directory."""
+        return f"coin_{self.game.height}x{self.game.width}_seed{self.seed}"
+
+    def contradictions(self):
+        yield from super().contradictions()
+        if self.stop_at is not None and self.game.height != self.game.width:
+            board = f"{self.game.height}x{self.game.width} board"
+            yield "stop_at", f"null on a {board}: the thresholds are of square ones"
 
 
 class CoinState(NamedTuple):
@@ -46,6 +89,10 @@ class CoinGame:
     def from_hp(cls, hp: CoinHyperparameters) -> "CoinGame":
         """The game on the board that the hyperparameters give."""
         return cls(hp.game.height, hp.game.width)
+
+    @property
+    def title(self) -> str:
+        return f"{self.height}x{self.width} Coin Game"
 
     @property
     def observation_size(self) -> int:
@@ -150,3 +197,155 @@ def _distances_after_moves(height: int, width: int) -> np.ndarray:
     after = (cells[:, None] + np.array(MOVES)) % size
     apart = np.abs(after[:, None] - cells[None, :, None])
     return np.minimum(apart, size - apart).sum(-1).astype(np.float32)
+
+
+# ----------------------------------------------------------------------------- what is measured, said and drawn
+
+# Both rewards a step, times n = 2 (size // 2), must exceed these in one evaluation: in self-play, the mean of
+# both players, and of the agent against always-defect.
+THRESHOLDS = {"weak": (0.05, -1.2), "medium": (0.1, -0.5), "strong": (0.2, -0.2)}
+
+# What the paper reports: rewards a step on 3x3 at iteration 6000, means of ten seeds.
+REWARDS_3X3 = dict(zip(REWARDS, (0.316, 0.352, 0.318, -0.054, 0.123), strict=True))
+
+# And seconds of wall time to each threshold on boards of 3 to 7, read off the scaling figure: means of three seeds,
+# batch size 2048, one A100. Infinite: never.
+_NEVER = math.inf
+_SECONDS = {
+    "LOQA": {
+        "weak": (150, 150, 250, 400, 1200),
+        "medium": (150, 200, 320, 580, 2700),
+        "strong": (300, 320, 700, 1300, 2900),
+    },
+    "POLA": {
+        "weak": (1500, 1550, 2600, 2700, 5200),
+        "medium": (4100, 2450, 9200, 6000, 14600),
+        "strong": (24000, _NEVER, _NEVER, _NEVER, _NEVER),
+    },
+    "M-FOS": {
+        "weak": (2300, 5600, 8400, 8500, 4300),
+        "medium": (6000, 10200, _NEVER, _NEVER, _NEVER),
+        "strong": (_NEVER,) * 5,
+    },
+}
+
+
+def threshold_passed(metrics: Columns, settings: Mapping[str, Any], threshold: str) -> np.ndarray:
+    """In which evaluations [...] one of THRESHOLDS is passed; `settings`: hp with dotted keys, of a square board."""
+    need_self_play, need_against_defect = THRESHOLDS[threshold]
+    scale, against_defect = 2 * (settings["game.height"] // 2), metrics["always_defect_0_mean_rewards_a"]
+    return (scale * self_play(metrics) > need_self_play) & (scale * against_defect > need_against_defect)
+
+
+def own_and_other_coins(evaluation: Evaluation) -> Metrics:
+    """`own_coins_0`, `other_coins_0`: the coins a step, of its own and of the other, that player 0 takes."""
+    own, others = coins_taken(evaluation.self_play.observations[:, 0])
+    return {"own_coins_0": own.mean(), "other_coins_0": others.mean()}
+
+
+def summary(game: CoinGame, metrics: Columns) -> list[str]:
+    """The last rewards beside the paper's."""
+    last = {"self_play": self_play(metrics)[-1]} | {name: values[-1] for name, values in metrics.items()}
+    rows = {"this run": last, "paper, 3x3": REWARDS_3X3}
+    head = " " * 12 + "".join(f"{title:>8}" for title in ("self", "vs AC", "AC's", "vs AD", "AD's"))
+    return [head, *(f"{name:12}" + "".join(f"{row[x]:z8.3f}" for x in REWARDS) for name, row in rows.items())]
+
+
+PALE = {"a": "#CFE4F2", "b": "#FBDFCC"}  # the coins, in their owners' colors
+TAKEN = "#F0E442"  # the cell of a coin that was just taken
+
+
+class Scene(NamedTuple):
+    """A state of the Coin Game. Cells are (row, column)."""
+
+    pieces: dict[str, tuple[int, int]]  # A and B are the players; a or b, the last one, is the coin, by its owner
+    taken: tuple[int, int] | None  # where a coin was just taken
+    caption: str
+
+
+def coin_scenes(game: CoinGame, episode: Trajectories) -> list[Scene]:
+    """The T+1 states of an episode."""
+    scenes = []
+    for t, observation in enumerate(episode.observations[:, 0]):
+        planes = zip("ABab", observation.reshape(4, -1), strict=True)
+        pieces = {letter: divmod(int(plane.argmax()), game.width) for letter, plane in planes if plane.any()}
+        taken, caption = None, "step {}, score A {:.0f}, B {:.0f}".format(t, *episode.rewards[:t].sum(0))
+        if t:
+            caption += "\nA {}, B {}".format(*(MOVE_NAMES[action] for action in episode.actions[t - 1]))
+        if t and episode.rewards[t - 1].any():
+            caption += ": A {:+.0f}, B {:+.0f}".format(*episode.rewards[t - 1])
+            taken = list(scenes[-1].pieces.values())[-1]
+        scenes.append(Scene(pieces, taken, caption))
+    return scenes
+
+
+def scene_text(game: CoinGame, scene: Scene) -> str:
+    """The board and the caption as text; * is where both players are."""
+    cells = np.full((game.height, game.width), ".")
+    for letter, cell in scene.pieces.items():
+        cells[cell] = "*" if cells[cell] == "A" else letter
+    return "\n".join([*map(" ".join, cells), scene.caption, ""])
+
+
+def draw_scene(game: CoinGame, scene: Scene, heads: list[str]) -> Any:
+    """The board, with a line for each player above it, and the caption below it."""
+    from PIL import Image, ImageDraw, ImageFont  # here, because training does without
+
+    size = 360 // max(game.height, game.width)  # of a cell, in pixels
+    left, top, bottom = 200 - size * game.width // 2, 60, 66 + size * game.height
+    image, font = Image.new("RGB", (400, bottom + 50), "white"), ImageFont.load_default(15)
+    draw = ImageDraw.Draw(image)
+    for i, head in enumerate(heads):
+        draw.text((20, 8 + 22 * i), head, COLORS[i], font)
+    draw.text((20, bottom), scene.caption, "black", font)
+    corner = lambda cell: np.array((left + size * cell[1], top + size * cell[0]))
+    for cell in np.ndindex(game.height, game.width):
+        color = TAKEN if cell == scene.taken else "white"
+        draw.rectangle([*corner(cell), *(corner(cell) + size)], color, "#BBBBBB")
+    together = scene.pieces["A"] == scene.pieces["B"]
+    for letter, cell in scene.pieces.items():
+        shift = {"A": -0.2, "B": 0.2}.get(letter, 0.0) if together else 0.0
+        radius = size * (0.2 if together or letter in PALE else 0.33)
+        center, color = corner(cell) + size * (0.5 + shift), COLORS["AB".index(letter.upper())]
+        draw.ellipse([*(center - radius), *(center + radius)], PALE.get(letter, color), color, 2)
+        ink, letter_font = color if letter in PALE else "white", ImageFont.load_default(radius)
+        draw.text(center, letter, ink, letter_font, anchor="mm")
+    return image
+
+
+def film(game: CoinGame, episode: Trajectories, heads: list[str]) -> Film:
+    """The board at each step; a taken coin is shown longer."""
+    scenes = coin_scenes(game, episode)
+    durations = [900 if scene.taken else 400 for scene in scenes[:-1]] + [3000]
+    text = "\n".join(scene_text(game, scene) for scene in scenes)
+    return Film([draw_scene(game, scene, heads) for scene in scenes], durations, text)
+
+
+GAME = GameSpec(
+    name="coin",
+    rules=CoinGame,
+    hyperparameters=CoinHyperparameters,
+    script="coin_train.py",
+    published="loqa_iclr_published",
+    metrics=own_and_other_coins,
+    titles=REWARDS | {"own_coins_0": "own coins", "other_coins_0": "other's coins"},
+    # Rewards a step, and coins a step, all of agent 0 but `AC's`, which is always-cooperate's reward against it.
+    columns={
+        "self": "mean_rewards_0",
+        "vs AC": "always_cooperate_0_mean_rewards_a",
+        "AC's": "always_cooperate_0_mean_rewards_d",
+        "vs AD": "always_defect_0_mean_rewards_a",
+        "own": "own_coins_0",
+        "other's": "other_coins_0",
+    },
+    progress_every=5,
+    goals={name: partial(threshold_passed, threshold=name) for name in THRESHOLDS},
+    summary=summary,
+    board=("game.height", "game.width"),
+    published_rewards={"3x3": REWARDS_3X3},
+    published_seconds={
+        who: {name: dict(zip(range(3, 8), seconds, strict=True)) for name, seconds in by_goal.items()}
+        for who, by_goal in _SECONDS.items()
+    },
+    film=film,
+)

@@ -1,14 +1,42 @@
 """Repeated games of two players and two actions: the iterated prisoner's dilemma (LOQA section 5.1) and others."""
 
 import dataclasses
-from typing import Any
+import math
+from functools import partial
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from loqa.games.payoffs import PAYOFFS, Payoffs, title_of
-from loqa.hyperparameters import IPDHyperparameters
+from loqa.game import COLORS, REWARDS, Bars, Columns, Film, GameSpec
+from loqa.hyperparameters import Actor, Count, Fraction, Hyperparameters, QValue, TwoRows
+from loqa.metrics import Evaluation, Metrics, self_play
+from loqa.rollout import Trajectories
+
+# Of player 0, then of player 1: its reward in CC, CD, DC and DD.
+Payoffs = tuple[tuple[float, ...], tuple[float, ...]]
+
+# The player's own action stands first, as in the states it sees: in a symmetric game both have the same row.
+PAYOFFS: dict[str, Payoffs] = {
+    # As in LOLA (Foerster et al. 2018, arXiv 1709.04326) and in LOQA.
+    "ipd": ((-1.0, -3.0, 0.0, -2.0),) * 2,
+    # Leibo et al. 2017, arXiv 1702.03037, figure 1. C swerves: D does better against C, and C against D.
+    "chicken": ((3.0, 1.0, 4.0, 0.0),) * 2,
+    # From the same figure. C hunts the stag, for which it takes both; D the hare, which is safe.
+    "stag_hunt": ((4.0, 0.0, 3.0, 1.0),) * 2,
+    # Osborne and Rubinstein 1994, A Course in Game Theory, example 15.3. C is what player 0 would rather do, D
+    # what player 1 would, and what they do apart pleases neither.
+    "battle_of_the_sexes": ((2.0, 0.0, 0.0, 1.0), (1.0, 0.0, 0.0, 2.0)),
+    # Example 17.1 there, and in LOLA. C is heads, D is tails; player 0 wins if they match.
+    "matching_pennies": ((1.0, -1.0, -1.0, 1.0), (-1.0, 1.0, 1.0, -1.0)),
+}
+
+
+def title_of(name: str) -> str:
+    """What figures call the game `hp.game_name`."""
+    return {"ipd": "IPD", "custom": "Custom game"}.get(name) or name.replace("_", " ").capitalize()
+
 
 COOPERATE, DEFECT = 0, 1
 
@@ -35,6 +63,39 @@ def read_table(table: jax.Array, observation: jax.Array) -> jax.Array:
     are slow on a CPU.
     """
     return sum(here[..., None] * table[..., s, :] for s, here in enumerate(visits(observation)))
+
+
+class IPDHyperparameters(Hyperparameters):
+    """hp of ipd.py"""
+
+    game_name: Literal[*PAYOFFS, "custom"]
+    payoffs: TwoRows | None
+    game_length: Count
+    epsilon_greedy: Fraction
+    actor: Actor
+    qvalue: QValue
+
+    @property
+    def run_name(self) -> str:
+        """The first words of the name of a run's directory."""
+        return f"{self.game_name}_seed{self.seed}"
+
+    @property
+    def matrix_payoffs(self) -> Payoffs:
+        """The payoffs of the game, named or custom."""
+        return self.payoffs or PAYOFFS[self.game_name]
+
+    def contradictions(self):
+        yield from super().contradictions()
+        game, custom = f"where hp.game_name is {self.game_name}", self.game_name == "custom"
+        if custom and self.payoffs is None:
+            rows = "two lists of four numbers (a player's rewards in CC, CD, DC, DD, its own action first)"
+            yield "payoffs", f"{rows} {game}"
+        elif not custom and self.payoffs is not None:
+            yield "payoffs", f"null {game}: only custom takes them"
+        elif self.just_self_play and self.matrix_payoffs[0] != self.matrix_payoffs[1]:
+            why = "its payoffs (own action first) differ, so it needs a learner for each seat"
+            yield "just_self_play", f"false {game}: {why}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +182,7 @@ def _logits(p_cooperate: jax.Array) -> jax.Array:
     return jnp.log(jnp.stack([p_cooperate, 1.0 - p_cooperate], axis=-1))
 
 
-# What each scripted player is given as `params` in START, CC, CD, DC and DD (its own last action first).
+# The `params` of each scripted player: its P(cooperate) in START, CC, CD, DC and DD (its own last action first).
 TABLES = {
     "always-cooperate": (1.0, 1.0, 1.0, 1.0, 1.0),
     "always-defect": (0.0, 0.0, 0.0, 0.0, 0.0),
@@ -129,3 +190,94 @@ TABLES = {
     "tit-for-tat": (1.0, 1.0, 0.0, 1.0, 0.0),
     "win-stay-lose-shift": (1.0, 1.0, 0.0, 0.0, 1.0),  # it has won where the other cooperated
 }
+
+# ----------------------------------------------------------------------------- what is measured, said and drawn
+
+
+def cooperation(evaluation: Evaluation) -> Metrics:
+    """P(C) of each learner in each of the five states: `p_<seat>_<state>_C`.
+
+    The mean over the visits to the state in its episodes; exact for a policy without memory, regardless of visits. A
+    state never visited by a policy with memory has no value: NaN.
+    """
+    agent, metrics = evaluation.agent, {}
+    for seat, (me, mine) in enumerate(zip(evaluation.learners, evaluation.sides, strict=True)):
+        seen = jnp.moveaxis(mine.observations, -1, 1) if agent.is_recurrent else jnp.array(OBSERVATIONS)[None]
+        p_cooperate = jax.nn.softmax(agent.logits(me.params, seen))[..., 0]
+        here = dict(zip(STATES, visits(seen), strict=True))
+        metrics |= {f"p_{seat}_{state}_C": (x * p_cooperate).sum() / x.sum() for state, x in here.items()}
+    return metrics
+
+
+def is_tit_for_tat(metrics: Columns, agent: int = 0) -> np.ndarray:
+    """In which evaluations [...] an agent cooperates with itself, and always-defect gains little.
+
+    That is P(C|CC) above 0.9, a mean reward above -1.05 (of -1 for mutual cooperation), and against always-defect
+    at least -2.1 (of -2.02 for tit-for-tat, and -2 for mutual defection). `metrics`: columns of metrics.csv.
+    """
+    cooperates = (metrics[f"p_{agent}_CC_C"] > 0.9) & (metrics[f"mean_rewards_{agent}"] > -1.05)
+    return cooperates & (metrics[f"always_defect_{agent}_mean_rewards_a"] >= -2.1)
+
+
+def reciprocates(metrics: Columns, settings: Any = None) -> np.ndarray:
+    """In which evaluations [...] both cooperate (mean reward above -1.1), and agent 0 rarely cooperates after DD."""
+    return (self_play(metrics) > -1.1) & (metrics["p_0_DD_C"] < 0.2)
+
+
+def summary(game: MatrixGame, metrics: Columns) -> list[str]:
+    """Each learner's P(C) at the end, and in the prisoner's dilemma whether it plays tit-for-tat."""
+    lines = []
+    for i in range(2 if "p_1_START_C" in metrics else 1):
+        p_cooperate = ", ".join(f"{state} {metrics[f'p_{i}_{state}_C'][-1]:z.3f}" for state in STATES)
+        lines.append(f"agent {i}: P(C) in {p_cooperate}")
+        if game.payoffs == PAYOFFS["ipd"]:
+            lines.append(f"tit-for-tat: {'yes' if is_tit_for_tat(metrics, i)[-1] else 'no'}")
+    return lines
+
+
+STRIP = 25  # moves in a line of the picture
+
+
+def ipd_strip(actions: np.ndarray, heads: list[str]) -> Any:
+    """A picture of the moves [T, 2] below `heads`, STRIP a line: blue cooperates, orange defects."""
+    from PIL import Image, ImageDraw, ImageFont  # here, because training does without
+
+    size, top = 28, 30 + 22 * len(heads)
+    image = Image.new("RGB", (60 + size * STRIP, top + 3 * size * math.ceil(len(actions) / STRIP)), "white")
+    draw = ImageDraw.Draw(image)
+    text = partial(draw.text, fill="black", font=ImageFont.load_default(15))
+    text((20, 12), "\n".join(heads), spacing=8)
+    for (t, i), move in np.ndenumerate(actions):
+        line, column = divmod(t, STRIP)
+        x, y = 40 + size * column, top + size * (3 * line + i)
+        draw.rectangle([x, y, x + size - 2, y + size - 2], (COLORS[4], COLORS[1])[move])
+        text((x + size / 2 - 1, y + size / 2), "CD"[move], anchor="mm")
+        if i == 0 and column % 5 == 0:
+            text((x + size / 2, y - 4), str(t), anchor="mb")
+        if column == 0:
+            text((26, y + size / 2), "AB"[i], anchor="mm")
+    return image
+
+
+def film(game: MatrixGame, episode: Trajectories, heads: list[str]) -> Film:
+    """One picture of all moves."""
+    text = "\n".join(f"{'AB'[i]}  {''.join('CD'[a] for a in episode.actions[:, i])}" for i in (0, 1))
+    return Film([ipd_strip(episode.actions, heads)], [], text)
+
+
+GAME = GameSpec(
+    name="ipd",
+    rules=MatrixGame,
+    hyperparameters=IPDHyperparameters,
+    published="logits_published",
+    metrics=cooperation,
+    titles={f"p_0_{state}_C": f"P(C) in {state}" for state in STATES} | REWARDS,
+    more_titles={f"p_1_{state}_C": f"P(C) in {state}, agent 1" for state in STATES},
+    columns={state: f"p_0_{state}_C" for state in STATES}
+    | {"reward": "mean_rewards_0", "vs AD": "always_defect_0_mean_rewards_a"},
+    goals={"reciprocity": reciprocates},
+    goal_columns=("self_play", "p_0_CC_C", "p_0_DD_C"),
+    summary=summary,
+    bars=Bars({state: f"p_{{agent}}_{state}_C" for state in STATES}, "state: my last action, theirs", "P(C | state)"),
+    film=film,
+)

@@ -11,15 +11,14 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from loqa.agent import Agent, AgentParams
-from loqa.games.coin import CoinGame
-from loqa.games.ipd import MatrixGame
+from loqa.game import Game
+from loqa.games import GAMES
 from loqa.hyperparameters import Hyperparameters
 from loqa.learner import TrainState
 from loqa.run.config import ConfigError, parse_saved
 from loqa.run.run import Run
 
 FORMAT = "loqa-agent-1"
-GAMES = {"ipd": MatrixGame, "coin": CoinGame}  # by script
 
 
 def save_agent(path: str | Path, params: AgentParams, description: dict[str, Any]) -> None:
@@ -78,14 +77,14 @@ def load_params(path: str, agent: Agent) -> AgentParams:
     return params
 
 
-def game_and_agent(script: str, hp: Hyperparameters) -> tuple[MatrixGame | CoinGame, Agent]:
-    """The game and the agent of script "ipd" or "coin"."""
-    game = GAMES[script].from_hp(hp)
+def game_and_agent(script: str, hp: Hyperparameters) -> tuple[Game, Agent]:
+    """The rules and the agent that the hyperparameters of a game describe."""
+    game = GAMES[script].rules.from_hp(hp)
     return game, Agent.from_hp(game, hp)
 
 
-def rebuild(description: dict[str, Any]) -> tuple[MatrixGame | CoinGame, Agent]:
-    """The game and the agent of a saved agent, from its description; ConfigError if that is not understood."""
+def rebuild(description: dict[str, Any]) -> tuple[Game, Agent]:
+    """The rules and the agent of a saved agent, from its description; ConfigError if that is not understood."""
     return game_and_agent(description["game"], parse_saved(description["game"], description["hp"]))
 
 

@@ -14,11 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BeforeValidator, Field, ValidationError
 
-from loqa.hyperparameters import RENAMED, CoinHyperparameters, Count, IPDHyperparameters, Section, Switch, Text, show
+from loqa.games import GAMES
+from loqa.hyperparameters import RENAMED, Count, Hyperparameters, Section, Switch, Text, show
 
 CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
 NETWORKS = ("logits", "mlp", "gru")
-PUBLISHED = {"ipd": "logits_published", "coin": "loqa_iclr_published"}  # presets, by script
 
 # Where pydantic's own words would be about Python.
 MUST_BE = {
@@ -87,7 +87,7 @@ class Config(Section, Generic[HP]):
     hp: HP
 
 
-CONFIGS = {"ipd": Config[IPDHyperparameters], "coin": Config[CoinHyperparameters]}
+CONFIGS = {name: Config[game.hyperparameters] for name, game in GAMES.items()}
 
 
 def parse(cfg: DictConfig | Mapping, config_class: type[Config[HP]]) -> Config[HP]:
@@ -103,7 +103,7 @@ def parse(cfg: DictConfig | Mapping, config_class: type[Config[HP]]) -> Config[H
 GONE = {"advantage_offset", "advantage_offset_end", "lr_initial_scale", "lr_decay_steps", "recency"}
 
 
-def parse_saved(script: str, hp: Mapping) -> IPDHyperparameters | CoinHyperparameters:
+def parse_saved(script: str, hp: Mapping) -> Hyperparameters:
     """As `parse_hp`, of a saved agent's description, which may be an earlier version's."""
 
     def known(tree: Any) -> Any:
@@ -112,8 +112,8 @@ def parse_saved(script: str, hp: Mapping) -> IPDHyperparameters | CoinHyperparam
     return parse_hp(script, known(hp))
 
 
-def parse_hp(script: str, hp: Mapping) -> IPDHyperparameters | CoinHyperparameters:
-    """The `hp` part of a run's configuration, for script "ipd" or "coin", or ConfigError.
+def parse_hp(script: str, hp: Mapping) -> Hyperparameters:
+    """The `hp` part of a run's configuration, of a game by its name, or ConfigError.
 
     Keys that it lacks, since an earlier version did not have them, have the published settings.
     """
@@ -121,25 +121,40 @@ def parse_hp(script: str, hp: Mapping) -> IPDHyperparameters | CoinHyperparamete
         raise ConfigError(f"the game is {show(script)}, but must be {' or '.join(CONFIGS)}")
     try:
         if isinstance(hp, Mapping):
-            hp = OmegaConf.to_container(OmegaConf.merge(_preset(script, PUBLISHED[script]), hp))
+            base = preset(script, GAMES[script].published or default_preset(script))
+            hp = OmegaConf.to_container(OmegaConf.merge(base, hp))
     except OmegaConfBaseException as error:
         raise ConfigError(f"hp cannot be read: {str(error).splitlines()[0]}") from None
     return _validate(hp, CONFIGS[script].model_fields["hp"].annotation, "hp")
 
 
+def default_preset(script: str) -> str:
+    """The preset that is chosen where none is."""
+    defaults = OmegaConf.load(CONF_DIR / script / "config.yaml").defaults
+    return next(entry.hp for entry in defaults if OmegaConf.is_dict(entry) and "hp" in entry)
+
+
+def first_preset(script: str) -> str:
+    """The preset that the default one starts from, with all keys of the game."""
+    name, first = "", default_preset(script)
+    while not first.startswith("/"):
+        name, first = first, OmegaConf.load(CONF_DIR / script / "hp" / f"{first}.yaml").defaults[0]
+    return name
+
+
 @functools.cache
-def _preset(script: str, name: str) -> DictConfig:
+def preset(script: str, name: str) -> DictConfig:
     """A preset of conf/ with all of its keys; read without Hydra, which may be running."""
-    if name.startswith("/"):  # what the presets of both scripts start from
+    if name.startswith("/"):  # the first presets of all scripts start from it
         return OmegaConf.load(CONF_DIR / "shared" / "base_hp.yaml")
-    preset = OmegaConf.load(CONF_DIR / script / "hp" / f"{name}.yaml")
-    first, _ = preset.pop("defaults")  # Hydra's list of files, of which the last is this one
-    return OmegaConf.merge(_preset(script, first), preset)
+    keys = OmegaConf.load(CONF_DIR / script / "hp" / f"{name}.yaml")
+    first, _ = keys.pop("defaults")  # Hydra's list of files, of which the last is this one
+    return OmegaConf.merge(preset(script, first), keys)
 
 
-def differences_from_published(script: str, hp: IPDHyperparameters | CoinHyperparameters) -> list[str]:
-    """The keys of losses, networks and opponents that the published settings have otherwise, and what `hp` has."""
-    published = flat(parse_hp(script, _preset(script, PUBLISHED[script])).model_dump())
+def differences_from_published(script: str, hp: Hyperparameters) -> list[str]:
+    """The keys of losses, networks and opponents that differ from the published settings, with their values in `hp`."""
+    published = flat(parse_hp(script, preset(script, GAMES[script].published)).model_dump())
     parts = ("actor.", "qvalue.", "differentiable_opponent.")
     here = {key: value for key, value in flat(hp.model_dump()).items() if key.startswith(parts)}
     return [f"{key}={show(value)}" for key, value in here.items() if value != published.get(key, value)]

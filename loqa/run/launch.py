@@ -1,7 +1,6 @@
 """From a command line to a run: Hydra composes the configuration, and what is wrong with it becomes one line."""
 
 import contextlib
-import functools
 import math
 import os
 import re
@@ -23,9 +22,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from loqa import learner
+from loqa.game import GameSpec
+from loqa.games import GAMES
 from loqa.hyperparameters import Hyperparameters, show
 from loqa.run import checkpoints, provenance, trainer
-from loqa.run.config import CONF_DIR, CONFIGS, PUBLISHED, ConfigError, JaxConfig, RunError, parse
+from loqa.run.config import CONF_DIR, CONFIGS, ConfigError, JaxConfig, RunError, first_preset, parse
 from loqa.run.run import Run
 from loqa.run.trainer import Experiment
 
@@ -34,7 +35,7 @@ GROUPS = ("hp", "experiment", "smoke", "launcher")  # overrides of these choose 
 
 
 def compose(script: str, overrides: list[str]) -> DictConfig:
-    """What Hydra hands to a script, "ipd" or "coin", when it is called with these overrides, or ConfigError."""
+    """The configuration that Hydra composes for the script of a game with these overrides, or ConfigError."""
     if script not in CONFIGS:
         raise ConfigError(f"script is {show(script)}, but must be {' or '.join(CONFIGS)}")
     try:
@@ -43,8 +44,8 @@ def compose(script: str, overrides: list[str]) -> DictConfig:
         raise ConfigError(_explain(error, script, overrides)) from None
 
 
-def script(name: str, experiment: Callable[[Any], Experiment]) -> None:
-    """Trains what the command line of script "ipd" or "coin" asks for; `experiment` is a function of `hp`.
+def script(name: str, experiment: Callable[[GameSpec, Any], Experiment]) -> None:
+    """Trains on the game of this name as the command line asks for; `experiment` is a function of game and `hp`.
 
     An error that a user can understand ends the process with one sentence on stderr. The exit code is 2 for a
     configuration that cannot be used, and 1 for a run that cannot continue. Other exceptions keep their traceback.
@@ -56,7 +57,6 @@ def script(name: str, experiment: Callable[[Any], Experiment]) -> None:
         print(f"error: {ConfigError(sentence)}", file=sys.stderr)
         sys.exit(code)
 
-    @functools.wraps(experiment)  # Hydra names the job by the file of what is wrapped
     def job(cfg: DictConfig) -> Path:
         nonlocal began
         began = True
@@ -70,6 +70,7 @@ def script(name: str, experiment: Callable[[Any], Experiment]) -> None:
                 raise  # to Hydra, for which this job failed: the others follow
             fail(1 if isinstance(error, RunError) else 2, str(error))
 
+    job.__module__ = (GAMES[name].script or name).removesuffix(".py")  # by which Hydra names the job
     if {"--help", "-h"} & {*sys.argv}:
         print(help_text(name))
         return
@@ -92,19 +93,21 @@ def help_text(name: str) -> str:
             head = re.match(r"(# @package.*\n)?((?:#.*\n)+)", path.read_text())[2].replace("\n# ", " ")
             choice, (first, *_) = f"{group}={path.stem}", re.split(r"\.(?: (?=[A-Z])|\s*$)", head[2:])
             lines.append(f"{choice:27}{first.removeprefix(f'{choice}: ')}")
-    keys = ("shared/base_config.yaml", f"{name}/hp/{PUBLISHED[name]}.yaml", "shared/base_hp.yaml")
+    keys = ("shared/base_config.yaml", f"{name}/hp/{first_preset(name)}.yaml", "shared/base_hp.yaml")
     files = [(CONF_DIR / path).read_text().split("\nhydra:")[0].removeprefix("# @package _global_\n") for path in keys]
     return "\n".join([*lines, "", files[0], "# Below, in front of each key: hp.", *files[1:]])
 
 
-def train(name: str, cfg: DictConfig, experiment: Callable[[Any], Experiment]) -> Path:
+def train(name: str, cfg: DictConfig, experiment: Callable[[GameSpec, Any], Experiment]) -> Path:
     """Trains as a composed configuration says, or resumes; returns the run's directory.
 
     Raises ConfigError if the configuration cannot be used, and RunError if the run cannot continue.
     """
     config = parse(cfg, CONFIGS[name])
     apply_jax_options(config.jax)
-    parts = experiment(config.hp)
+    parts = experiment(GAMES[name], config.hp)
+    if config.hp.lookahead:
+        parts = parts._replace(iteration=trainer.LEARNING_RULES[config.hp.agent_0](config.hp, parts.agent))
     new_state = partial(learner.init, parts.agent, config.hp, jax.random.key(0))
     resumed = checkpoints.find(config.resume, name, config.hp, new_state)
     if resumed and resumed.is_finished(config.hp):

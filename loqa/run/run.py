@@ -1,7 +1,7 @@
 """Run: one training run, with its directory, its terminal, its metrics, W&B and the signals that stop it.
 
-Nothing in it may end a training that goes well: a full disk, a directory that vanished or W&B trouble is logged
-once, and the run continues.
+I/O failures do not abort training: a full disk, a directory that vanished or W&B trouble is logged once, and the run
+continues.
 """
 
 import json
@@ -15,9 +15,10 @@ from typing import Any, NamedTuple, NoReturn, Self
 import yaml
 
 import loqa
+from loqa.games import GAMES
 from loqa.hyperparameters import Hyperparameters
 from loqa.run import provenance
-from loqa.run.config import Config, differences_from_published
+from loqa.run.config import Config, differences_from_published, flat
 from loqa.run.directory import RunDirectory, make_directory
 from loqa.run.metrics_file import MetricsFile
 from loqa.run.signals import StopSignals
@@ -39,7 +40,7 @@ class Resumed(NamedTuple):
         except (OSError, ValueError):
             return False
         iteration, reached = summary["iteration"], summary.get("reached")
-        has_stopped = reached is not None and reached == getattr(hp, "stop_at", None)  # the Coin Game's
+        has_stopped = reached is not None and reached == getattr(hp, "stop_at", None)  # of games with goals
         is_last = iteration == self.metadata.get("iteration", iteration)
         return is_last and (iteration == hp.total_iterations or has_stopped)
 
@@ -60,6 +61,7 @@ class Run:
         earlier = metadata.get("run", {})  # its `snapshot`
         self.script, self.resumed = script, resumed
         self.settings = yaml.safe_load(config_yaml)  # the configuration as nested dictionaries
+        self.hp_settings = flat(self.settings["hp"])
         self._start = time.monotonic() - earlier.get("walltime", 0.0)
         self._commits = list(dict.fromkeys([*earlier.get("commits", []), provenance.commit()]))
         self._signals = StopSignals()
@@ -74,8 +76,9 @@ class Run:
         where, preset = short_path(self.directory), provenance.choice("hp", "unknown")
         self.log_line(f"LOQA {loqa.__version__}, {script}, preset {preset}, seed {hp.seed}: {where}")
         self.log_line(f"{provenance.command()}\nall settings: {where}/config.yaml")
-        changes = differences_from_published(script, hp)
-        self.log_line(f"unlike the published settings: {', '.join(changes) or 'nothing'}")
+        if GAMES[script].published:
+            changes = differences_from_published(script, hp)
+            self.log_line(f"unlike the published settings: {', '.join(changes) or 'nothing'}")
         if resumed:
             self.log_line(f"resumed from iteration {metadata.get('iteration', 0)}")
         self.num_devices = num_devices

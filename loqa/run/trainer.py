@@ -1,4 +1,4 @@
-"""The host's loop: it runs an experiment's iterations, evaluates, logs, saves, checkpoints and hears signals."""
+"""The host's loop: it runs an experiment's iterations, evaluates, logs, saves, checkpoints and handles signals."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,27 +9,42 @@ import numpy as np
 
 from loqa import devices, learner
 from loqa.agent import Agent
+from loqa.game import GameSpec
+from loqa.games import GAMES
+from loqa.hyperparameters import Hyperparameters
 from loqa.learner import TrainState
 from loqa.run.agents import load_params, named_leaves, save_agents
 from loqa.run.checkpoints import Checkpoints
-from loqa.run.config import Config, RunError
+from loqa.run.config import Config, RunError, flat
 from loqa.run.run import Run
+
+IN_A_ROW = 5  # evaluations that reach a goal, before training ends early
 
 
 class Experiment(NamedTuple):
-    """What differs between the games: what an iteration does, and what is shown of it."""
+    """An algorithm on a game: pure functions of the state of `learner.init`."""
 
     agent: Agent
     iteration: Callable[[TrainState], TrainState]
     evaluation: Callable[[jax.Array, TrainState], dict[str, jax.Array]]  # key, state -> metrics
-    columns: dict[str, str]  # of the terminal's table: title -> metric
-    progress_every: int  # iterations that run in one go: after each the terminal is updated, and Ctrl-C is heard
-    reached: Callable[[dict[str, np.ndarray]], str | None] = lambda metrics: None  # why training ends early
+
+
+# Algorithms beside the script's, by `hp.agent_0`; loqa/baselines adds its own.
+LEARNING_RULES: dict[str, Callable[[Hyperparameters, Agent], Callable[[TrainState], TrainState]]] = {}
+
+
+def goal_held(game: GameSpec, hp: Hyperparameters, metrics: dict[str, np.ndarray]) -> str | None:
+    """The goal `hp.stop_at`, where a game has that key, if the last evaluations all reach it."""
+    goal = getattr(hp, "stop_at", None)
+    if goal is None:
+        return None
+    passed = game.goals[goal](metrics, flat(hp.model_dump()))
+    return goal if len(passed) >= IN_A_ROW and passed[-IN_A_ROW:].all() else None
 
 
 def train(config: Config, experiment: Experiment, run: Run) -> None:
-    """Trains, evaluates and saves until the last iteration, or until a threshold is held."""
-    hp, agent = config.hp, experiment.agent
+    """Trains, evaluates and saves until the last iteration, or until the goal `hp.stop_at` is held."""
+    hp, agent, game = config.hp, experiment.agent, GAMES[run.script]
     key_init, key_evaluation = jax.random.split(jax.random.key(hp.seed))
     checkpoints = Checkpoints(run)
     state = checkpoints.resumed_state
@@ -47,12 +62,12 @@ def train(config: Config, experiment: Experiment, run: Run) -> None:
             metrics = {k: float(v) for k, v in evaluate(key_evaluation, on_one).items()}
         iteration = int(state.iteration)
         position = {"iteration": iteration, "env_steps": iteration * hp.env_steps_per_iteration}
-        run.log(position | metrics, {title: metrics[key] for title, key in experiment.columns.items()})
+        run.log(position | metrics, {title: metrics[key] for title, key in game.columns.items()})
         require_finite(state, {name: x for name, x in metrics.items() if name.startswith("loss_")})
 
     iteration = int(state.iteration)
-    periods = hp.eval_every, hp.save_every, hp.checkpoint_every, experiment.progress_every
-    reached = experiment.reached(run.metrics()) if run.last_iteration == iteration > 0 else None
+    periods = hp.eval_every, hp.save_every, hp.checkpoint_every, game.progress_every
+    reached = goal_held(game, hp, run.metrics()) if run.last_iteration == iteration > 0 else None
     last = iteration if reached else hp.total_iterations
     if iteration < last:
         run.log_line("compiling the evaluation and the training step ...")
@@ -70,7 +85,7 @@ def train(config: Config, experiment: Experiment, run: Run) -> None:
         run.progress(iteration)
         if iteration % hp.eval_every == 0 or iteration == last:
             measure(state)
-            if reached := experiment.reached(run.metrics()):
+            if reached := goal_held(game, hp, run.metrics()):
                 run.log_line(f"the {reached} threshold is held: done")
                 last = iteration
         if iteration % hp.save_every == 0 or iteration == last:
@@ -81,9 +96,11 @@ def train(config: Config, experiment: Experiment, run: Run) -> None:
         if checkpoints.iteration != iteration:
             checkpoints.save(state)
         run.stop(checkpoints.iteration)
-    from loqa.tools.plot import conclude  # here, because matplotlib is slow to import
+    for line in game.summary(agent.game, run.metrics()):
+        run.log_line(line)
+    from loqa.figures.curves import draw_run  # here, because matplotlib is slow to import
 
-    run.finish(partial(conclude, game=agent.game), reached)
+    run.finish(partial(draw_run, game=agent.game), reached)
 
 
 def next_stop(iteration: int, last: int, *periods: int) -> int:

@@ -28,12 +28,12 @@ from jax.extend.core import Jaxpr
 
 from ipd import make_iteration
 from loqa import learner
+from loqa.games import GAMES
 from loqa.networks import gru
 from loqa.run.agents import game_and_agent
 from loqa.run.config import CONFIGS, parse
 from loqa.run.launch import compose
 from loqa.run.metrics_file import read_metrics
-from loqa.thresholds import threshold_passed
 from loqa.tools.common import ArgumentParser, tool, whole, write_csv
 
 # What is timed: names, and the words of the commands.
@@ -89,7 +89,7 @@ def matmul_flops(jaxpr: Jaxpr) -> float:
 def iteration_flops(words: str) -> float:
     """`matmul_flops` of an iteration of a command."""
     script, *overrides = words.split()
-    name = "ipd" if script == "ipd.py" else "coin"
+    name = next(game.name for game in GAMES.values() if script == (game.script or f"{game.name}.py"))
     hp = parse(compose(name, overrides), CONFIGS[name]).hp
     _, agent = game_and_agent(name, hp)
     state = jax.eval_shape(lambda: learner.init(agent, hp, jax.random.key(0)))
@@ -138,7 +138,7 @@ def time_iterations(words: str, chunks: int) -> dict[str, float]:
 
 def time_to_strong(words: str) -> float:
     """Seconds from the start of the process to the first evaluation, of one every 50, that passes the threshold."""
-    passed = lambda metrics: threshold_passed(metrics, 3, "strong")
+    passed = lambda metrics: GAMES["coin"].goals["strong"](metrics, {"game.height": 3})
     is_done = lambda metrics: len(metrics["iteration"]) > 0 and passed(metrics).any()
     metrics, before_run, _ = run_script(f"{words} hp.eval_every=50", is_done)
     return before_run + float(metrics["walltime"][passed(metrics).argmax()])

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from loqa.figures.curves import in_style, legend_below, panels, save
 from loqa.games.ipd import PAYOFF, STATES, MatrixGame, TablePlayer, read_table
 from loqa.learner import policy_options
 from loqa.losses import Side, agent_policy_loss, center_q_values
@@ -21,12 +22,11 @@ from loqa.rollout import draw_noise, rollout
 from loqa.run.config import CONFIGS, parse
 from loqa.run.launch import compose
 from loqa.tools.common import ArgumentParser, markdown_table, tool
-from loqa.tools.plot import in_style, legend_below, panels, save
 
 GAME_LENGTH, DISCOUNT = 50, 0.96  # the paper's
 BATCH, BATCHES = 4096, 32
 ERRORS = tuple(range(-10, 26))
-WAYS = ("as they are", "centred")  # Q-values in the losses
+WAYS = ("as they are", "centered")  # Q-values in the losses
 NOTE = "Minus the gradient by the log-odds of cooperation, in thousandths, where P(cooperate) = 1/2."
 
 
@@ -43,7 +43,7 @@ def expected_gradients(errors: tuple[float, ...] = ERRORS, batches: int = BATCHE
     """Where the losses push each state's log-odds of cooperation, in thousandths, where P(cooperate) is 1/2.
 
     `errors` are E constants that are added to the exact Q-values of both players. Returns [2, E, 2, 2, 5]: means
-    over `batches` and their standard errors, for each error as it is and centred, of minus the gradients of the
+    over `batches` and their standard errors, for each error as it is and centered, of minus the gradients of the
     actor loss and of the shaping loss.
     """
     q_table = jnp.asarray(exact_q_values(), jnp.float32)
@@ -51,7 +51,7 @@ def expected_gradients(errors: tuple[float, ...] = ERRORS, batches: int = BATCHE
     options = policy_options(hp)._replace(terminal_value=False)
 
     def losses(log_odds: jax.Array, error: jax.Array, played) -> jax.Array:
-        """Actor and shaping loss, as they are and centred, [2, 2]: the means of a batch."""
+        """Actor and shaping loss, as they are and centered, [2, 2]: the means of a batch."""
         logits = jnp.stack([log_odds, jnp.zeros(5)], 1)
         both = lambda table, i: jnp.moveaxis(read_table(table, played.observations[:, i]), -1, 1)  # [T+1, 2, B]
         q = q_table[:, None] + error  # [T+1, 1, 5, 2]

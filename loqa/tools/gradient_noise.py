@@ -23,6 +23,7 @@ from jax.flatten_util import ravel_pytree
 
 from ipd import policy_losses
 from loqa.agent import Agent, AgentParams
+from loqa.figures.curves import in_style, legend_below, panels, save
 from loqa.hyperparameters import Hyperparameters
 from loqa.opponents import Opponents
 from loqa.rollout import Noise, draw_noise, play
@@ -31,7 +32,6 @@ from loqa.run.config import CONFIGS, parse
 from loqa.run.launch import compose
 from loqa.tools.common import ArgumentParser, markdown_table, tool, whole
 from loqa.tools.players import agent_files, load_player
-from loqa.tools.plot import in_style, legend_below, panels, save
 
 BATCH = 512
 LAMBDAS = (0.0, 0.25, 0.5, 0.7, 0.8, 0.9, 1.0)  # the last one is what the cosine is with

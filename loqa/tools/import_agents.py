@@ -23,7 +23,7 @@ from loqa.agent import AgentParams
 from loqa.run.agents import check_shapes, read_npz, rebuild, save_agent
 from loqa.run.launch import compose
 from loqa.tools.common import ArgumentParser, split_label, tool
-from loqa.tools.players import MFOSPlayer
+from loqa.tools.mfos import MFOSPlayer
 
 ACTIONS = [1, 0, 3, 2]  # M-FOS's and POLA's are right, left, down, up; ours are left, right, up, down
 

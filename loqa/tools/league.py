@@ -6,7 +6,7 @@ game play too. Each pair, a player with itself included, plays once, or in both 
 
 Written to --out: league.csv (a row for each pair), league.md and league.tex (means by kind), league.png and
 league.pdf (the heat map). A league that was killed continues: what its league.csv has is not played again.
---against holds it against published means (see docs/league.md); the exit code is 1 if they disagree.
+--against compares it with published means (see docs/league.md); the exit code is 1 if they disagree.
 """
 
 import csv
@@ -24,10 +24,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from loqa.figures.curves import in_style, legend_below, panels, save
+from loqa.game import Game
 from loqa.rollout import Noise, Player, draw_noise, rollout
 from loqa.tools.common import ArgumentParser, markdown_table, tool, whole, write_csv
-from loqa.tools.players import Game, LeaguePlayer, add_game_options, choose_players, title
-from loqa.tools.plot import heat_map, in_style, legend_below, panels, read_league, save
+from loqa.tools.players import LeaguePlayer, add_game_options, choose_players, title
+from loqa.tools.plot import heat_map, read_league
 
 PAIRS_AT_ONCE = 8  # enough to fill the processor, few enough for its memory
 PUBLISHED_EPISODES = 32  # of which each published mean is
@@ -187,7 +189,7 @@ def main(parser: ArgumentParser) -> None:
     add("--episodes", type=whole(2), default=256, help="episodes of a pair (%(default)s)")
     add("--steps", type=whole(1), default=50, help="steps of an episode (%(default)s)")
     add("--seed", type=whole(0), default=0, help="of everything random (%(default)s)")
-    add("--against", type=Path, metavar="FILE.json", help="published means to hold the league against")
+    add("--against", type=Path, metavar="FILE.json", help="published means to compare the league with")
     add("--out", type=Path, default="experiments/league", help="where to write (%(default)s)")
     options = parser.parse_intermixed_args()
     game, players = choose_players(options.players, options.game, options.grid, not options.no_scripted)

@@ -1,4 +1,4 @@
-"""Who can play: agents from disk and scripted players, by the words of a command line."""
+"""Players from command-line arguments: agents from disk and scripted players."""
 
 import argparse
 import dataclasses
@@ -11,16 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from loqa.agent import AgentParams
-from loqa.games.coin import CoinGame
-from loqa.games.ipd import MatrixGame
-from loqa.networks import gru
+from loqa.game import Game
+from loqa.games import GAMES, game_of
 from loqa.rollout import Player
-from loqa.run.agents import GAMES, check_shapes, load_agent, rebuild
+from loqa.run.agents import check_shapes, load_agent, rebuild
 from loqa.tools.common import split_label
+from loqa.tools.mfos import MFOSPlayer
 
-Game = CoinGame | MatrixGame
-
-SCRIPTED = {*CoinGame().scripted(), *MatrixGame().scripted()}
+SCRIPTED = {name for game in GAMES.values() for name in game.rules().scripted()}
 TRAINED = re.compile(r"agent_([01])_(\d+)\.npz")  # how training names its agents: which, and when
 
 
@@ -33,45 +31,9 @@ class LeaguePlayer(NamedTuple):
     params: Any  # what the player's `act` is given
 
 
-@dataclasses.dataclass(frozen=True)
-class MFOSPlayer:
-    """The actor of M-FOS (Lu et al. 2022, arXiv 2205.01447) for the Coin Game.
-
-    Two convolutions and a dense layer, each with ReLU, a GRU, ReLU and a dense layer. It sees the board, and both
-    players' last rewards, which follow from this board and the one before. The published meta-GRU is left out: in
-    the first episode with an opponent it is a factor of one.
-    """
-
-    hidden_size: int  # H, of the GRU
-    cells: int  # of the board
-
-    def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> tuple[jax.Array, jax.Array]:
-        """The GRU's state [..., H], and no board before [..., 4 cells]."""
-        return jnp.zeros((*batch_shape, self.hidden_size)), jnp.zeros((*batch_shape, 4 * self.cells))
-
-    def act(self, params: Any, hidden: tuple, observation: jax.Array) -> tuple[jax.Array, tuple]:
-        """One step: params as of `mfos_params`, observation [..., 4 cells] -> logits [..., 4], hidden."""
-        hidden, before = hidden
-        dense = lambda name, x: x @ params[name]["kernel"] + params[name]["bias"]
-        x = jnp.concatenate([observation, jnp.repeat(last_rewards(before, observation), self.cells, -1)], -1)
-        for name in ("conv_0", "conv_1", "linear"):
-            x = jax.nn.relu(dense(name, x))
-        hidden = gru(dense("gates", x), hidden, params["kernel_hidden"], params["bias_hidden"])
-        return dense("output", jax.nn.relu(hidden)), (hidden, observation)
-
-
-def last_rewards(before: jax.Array, now: jax.Array) -> jax.Array:
-    """My and the other's reward of the step between two observations, [..., 4 cells] -> [..., 2]."""
-    _, _, my_coin, their_coin = jnp.split(before, 4, -1)
-    me, other, _, _ = jnp.split(now, 4, -1)
-    takes = lambda player, coin: (player * coin).sum(-1)
-    mine = takes(me, my_coin + their_coin) - 2 * takes(other, my_coin)
-    return jnp.stack([mine, takes(other, my_coin + their_coin) - 2 * takes(me, their_coin)], -1)
-
-
 def title(game: Game) -> str:
     """A game's name in a sentence."""
-    return f"the {game.height}x{game.width} Coin Game" if isinstance(game, CoinGame) else f"the {game.title}"
+    return f"the {game.title}"
 
 
 def scripted(game: Game) -> dict[str, LeaguePlayer]:
@@ -88,7 +50,7 @@ def load_player(path: Path) -> tuple[Game, LeaguePlayer]:
         params, description = load_agent(path)
         game, agent = rebuild(description)
         if description.get("network") == "mfos":
-            player, params = MFOSPlayer(params.actor["bias_hidden"].size, game.height * game.width), params.actor
+            player, params = MFOSPlayer(params.actor["bias_hidden"].size, game.observation_size // 4), params.actor
             jax.eval_shape(player.act, params, player.initial_hidden(), jnp.zeros(game.observation_size))
         else:
             check_shapes(params.actor, jax.eval_shape(agent.init, jax.random.key(0)).actor)
@@ -125,8 +87,8 @@ def agent_files(path: Path) -> list[Path]:
 
 def add_game_options(parser: argparse.ArgumentParser) -> None:
     """Adds --game and --grid, for `choose_players`."""
-    parser.add_argument("--game", choices=("coin", "ipd"), help="the game, where no agent determines it")
-    parser.add_argument("--grid", metavar="HxW", help="the Coin Game's board, where no agent determines it (3x3)")
+    parser.add_argument("--game", choices=list(GAMES), help="the game, where no agent determines it")
+    parser.add_argument("--grid", metavar="HxW", help="the board, if it has one and no agent determines it (3x3)")
 
 
 def choose_players(
@@ -135,14 +97,15 @@ def choose_players(
     """The players that words name, and the game that all of them play.
 
     A word is a scripted player's name, a path (see `agent_files`), or KIND=PATH to choose its kind. `game_name`
-    ("coin" or "ipd") and `grid` (such as "3x3") are needed only where no agent determines the game.
+    and `grid` (such as "3x3") are needed only where no agent determines the game.
     Raises OSError or ValueError, in one sentence, where something cannot play.
     """
-    game = MatrixGame() if game_name == "ipd" else None
+    game = GAMES[game_name].rules() if game_name and not GAMES[game_name].board else None
     if grid:
         if not (board := re.fullmatch(r"(\d+)x(\d+)", grid)):
             raise ValueError(f"the grid is {grid!r}, but must be HEIGHTxWIDTH, such as 3x3")
-        game = CoinGame(int(board[1]), int(board[2]))
+        with_board = next(one for one in GAMES.values() if one.board)
+        game = with_board.rules(int(board[1]), int(board[2]))
     players: list[LeaguePlayer | str] = []  # a scripted player is its name until the game is known
     for word in words:
         if word in SCRIPTED:
@@ -156,9 +119,9 @@ def choose_players(
                 raise ValueError(f"{file} plays {title(its_game)}, but this is {title(game)}")
             players.append(player._replace(kind=kind or player.kind))
     if game is None and game_name is None:
-        raise ValueError("no agent determines the game: add --game coin or --game ipd")
-    game = game or CoinGame()
-    if game_name and not isinstance(game, GAMES[game_name]):
+        raise ValueError(f"no agent determines the game: add --game {' or --game '.join(GAMES)}")
+    game = game or GAMES[game_name].rules()
+    if game_name and game_of(game) is not GAMES[game_name]:
         raise ValueError(f"--game is {game_name}, but this is {title(game)}")
     known = scripted(game)
     if unknown := [name for name in words if name in SCRIPTED - known.keys()]:

@@ -18,14 +18,16 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, NonNegativeInt, TypeAdapter, ValidationError
 
+from loqa.figures.curves import group_bars, seed_curves
+from loqa.figures.runs import Groups, SavedRun, shown_columns, title_of
+from loqa.games import GAMES
 from loqa.tools import critic_error, saved_runs
 from loqa.tools.common import ArgumentParser, markdown_table, tool
 from loqa.tools.league import kind_table
 from loqa.tools.players import agent_files
-from loqa.tools.plot import group_bars, heat_map, read_league, seed_curves, threshold_figure
-from loqa.tools.saved_runs import TITLES, Groups, SavedRun, group_runs, read_runs, shown_columns
+from loqa.tools.plot import heat_map, read_league, threshold_figure
+from loqa.tools.saved_runs import group_runs, read_runs
 
-RECIPROCITY = ["self_play", "p_0_CC_C", "p_0_DD_C"]  # against environment steps
 ARCHIVED = ("config.yaml", "metrics.csv", "summary.json")
 LEAGUE_NOTE = "Mean reward a step of the row's player / of its opponent, means over all pairs and both seats."
 
@@ -68,8 +70,8 @@ def _summary(run: Path) -> dict[str, Any]:
 
 def last_evaluations(groups: Groups, window: int = 0) -> str:
     """A table of each group: means over seeds, and over the evaluations of the last `window` iterations."""
-    columns = shown_columns(sum(groups.values(), []))
-    lines = []
+    runs = sum(groups.values(), [])
+    columns, lines = shown_columns(runs), []
     for label, members in groups.items():
         table, ends = [], {f"{run.metrics['iteration'][-1]:.0f}" for run in members}
         for run in members:
@@ -80,15 +82,21 @@ def last_evaluations(groups: Groups, window: int = 0) -> str:
             cells = [f"{mean} ({sd:z.3f})" for mean, sd in zip(cells, np.std(table, 0, ddof=1), strict=True)]
         lines.append([f"{label}, iteration {', '.join(sorted(ends))}", f"{len(members)}", *cells])
     what = f"mean of the last {window} iterations" if window else "last evaluation"
-    return markdown_table([f"{what}, mean (sd)", "seeds", *(TITLES[column] for column in columns)], lines)
+    return markdown_table([f"{what}, mean (sd)", "seeds", *(title_of(runs, column) for column in columns)], lines)
 
 
 def each_last_evaluation(groups: Groups) -> str:
     """A table of each run's last evaluation."""
-    columns = shown_columns(sum(groups.values(), []))
+    runs = sum(groups.values(), [])
+    columns = shown_columns(runs)
     last = lambda run: [f"{run.metrics[column][-1]:z.3f}" for column in columns]
     lines = [[label, f"{run.seed}", *last(run)] for label, members in groups.items() for run in members]
-    return markdown_table(["last evaluation", "seed", *(TITLES[column] for column in columns)], lines)
+    return markdown_table(["last evaluation", "seed", *(title_of(runs, column) for column in columns)], lines)
+
+
+def goal_curves(groups: Groups, path: Path) -> list[str]:
+    """Draws what the goals of a game look at, against environment steps."""
+    return seed_curves(groups, path, next(iter(groups.values()))[0].game.goal_columns, "env_steps")
 
 
 PARTS = {  # what `show` may name: its table, its figure
@@ -98,7 +106,7 @@ PARTS = {  # what `show` may name: its table, its figure
     "curves": (None, seed_curves),
     "by_steps": (None, partial(seed_curves, x_axis="env_steps")),
     "thresholds": (saved_runs.threshold_table, threshold_figure),
-    "reciprocity": (saved_runs.reciprocity_table, partial(seed_curves, columns=RECIPROCITY, x_axis="env_steps")),
+    "reciprocity": (saved_runs.goal_table, goal_curves),
     "critic_error": (lambda groups: critic_error.table(), lambda groups, path: critic_error.draw(path)),
 }
 
@@ -152,7 +160,8 @@ def missing(directory: Path) -> list[str]:
             if seeds := [f"{seed}" for seed in range(one.seeds[0], one.seeds[1] + 1) if seed not in there]:
                 script, *words = one.command.split()
                 if board:
-                    words += "hp.game.height={} hp.game.width={}".format(*board.split("x")).split()
+                    game = next(one for one in GAMES.values() if script == (one.script or f"{one.name}.py"))
+                    words += game.board_words(board)
                 train.append(f"# {len(seeds)} of {one.path} {board}".rstrip())
                 train.append(f"python {' '.join([script, '-m', *words])} hp.seed={','.join(seeds)} hp.save_dir={new}")
         if train:  # archived once, since what is in the archive is not archived again

@@ -1,74 +1,21 @@
-"""Training runs read back from disk, in groups to be compared; aggregates over their seeds.
-
-Interquartile means and bootstrap intervals are robust where seeds are few (Agarwal et al. 2021, arXiv 2108.13264).
-"""
+"""Training runs read back from disk, in groups to be compared; tables of when they reach a goal."""
 
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import yaml
 
-from loqa.games.ipd import STATES
+from loqa.figures.runs import UNITS, Groups, SavedRun, bootstrap_interval, interquartile_mean
+from loqa.game import GameSpec
+from loqa.metrics import self_play
 from loqa.run.config import flat
 from loqa.run.metrics_file import read_metrics
-from loqa.thresholds import THRESHOLDS, reciprocates, self_play, threshold_passed
 from loqa.tools.common import markdown_table, split_label
 
-# The columns that tables and figures show, with their titles, in their order; rewards and coins: a step.
-TABLE_TITLES = {
-    **{f"p_0_{state}_C": f"P(C) in {state}" for state in STATES},
-    "self_play": "reward in self-play",
-    "always_cooperate_0_mean_rewards_a": "reward vs always-cooperate",
-    "always_cooperate_0_mean_rewards_d": "always-cooperate's reward",
-    "always_defect_0_mean_rewards_a": "reward vs always-defect",
-    "always_defect_0_mean_rewards_d": "always-defect's reward",
-    "own_coins_0": "own coins",
-    "other_coins_0": "other's coins",
-}
-TITLES = TABLE_TITLES | {"qvalue_0_mean": "mean of Q", "qvalue_0_bias": "mean error of Q"}
-TITLES |= {f"p_1_{state}_C": f"P(C) in {state}, agent 1" for state in STATES}
-# What the paper reports: rewards on 3x3, and seconds to each threshold.
-PUBLISHED = yaml.safe_load(Path(__file__).with_name("published.yaml").read_text(encoding="utf-8"))
 REQUIRED = {"iteration", "walltime", "env_steps", "mean_rewards_0", "mean_rewards_1"}  # of every evaluation
-
-# Settings in which the runs of a group may differ.
-IGNORED_WHEN_GROUPING = {"seed", "save_dir", "save_every", "checkpoint_every", "eval_every", "eval_episodes"}
-IGNORED_WHEN_GROUPING |= {"num_iterations", "max_env_steps", "stop_at", "game.height", "game.width"}
-
-
-class SavedRun(NamedTuple):
-    """A run: its metrics, and what distinguishes it from others."""
-
-    path: Path
-    label: str  # of its group, as the user gave it, or ""
-    settings: dict[str, Any]  # the `hp` part of its config, flat
-    metrics: dict[str, np.ndarray]  # the columns of metrics.csv, and `self_play`
-
-    @property
-    def seed(self) -> int | None:
-        return self.settings.get("seed")
-
-    @property
-    def board(self) -> str:
-        """Such as 3x3; "" where it is not known, or there is none."""
-        return "x".join(str(self.settings[key]) for key in ("game.height", "game.width") if key in self.settings)
-
-    def continues(self, other: "SavedRun") -> bool:
-        """Whether it is longer than another run of the same settings."""
-        keys = (self.settings.keys() | other.settings.keys()) - IGNORED_WHEN_GROUPING
-        same = all(self.settings.get(key) == other.settings.get(key) for key in keys)
-        return same and self.metrics["iteration"][-1] > other.metrics["iteration"][-1]
-
-
-Groups = dict[str, list[SavedRun]]  # by label
-
-
-def shown_columns(runs: Sequence[SavedRun]) -> list[str]:
-    """Those of TABLE_TITLES that all runs have."""
-    return [column for column in TABLE_TITLES if all(column in run.metrics for run in runs)]
 
 
 def read_runs(words: Sequence[str]) -> list[SavedRun]:
@@ -103,8 +50,8 @@ def group_runs(runs: Sequence[SavedRun], split_boards: bool = True) -> Groups:
     """Runs of one label, or else of settings that differ in seed and length only; ValueError for a seed twice."""
     values: dict[str, set[str]] = {}
     for run in runs:
-        for key in run.settings.keys() - IGNORED_WHEN_GROUPING if not run.label else ():
-            values.setdefault(key, set()).add(str(run.settings[key]))
+        for key, value in run.compared.items() if not run.label else ():
+            values.setdefault(key, set()).add(str(value))
     differing = [key for key in sorted(values) if len(values[key]) > 1]  # not keys that only newer runs have
     several_boards = split_boards and len({run.board for run in runs}) > 1
     groups: Groups = {}
@@ -121,25 +68,8 @@ def group_runs(runs: Sequence[SavedRun], split_boards: bool = True) -> Groups:
 
 # ----------------------------------------------------------------------------------------- aggregates over seeds
 
-# What is counted: of all training, and until a threshold is passed.
-UNITS = {"walltime": "wall time (s)", "env_steps": "environment steps", "iteration": "iterations"}
-
 REACHED_NOTE = "Interquartile mean over seeds and its 95 % bootstrap interval; `>`: more than a quarter never reach it."
 PUBLISHED_NOTE = "Published:\nread off the paper's figure, means of three seeds at batch size 2048, on one A100."
-
-
-def interquartile_mean(values: np.ndarray) -> np.ndarray:
-    """The mean without the highest and the lowest quarter, each rounded down: [seeds, ...] -> [...]."""
-    cut = len(values) // 4
-    return np.sort(values, 0)[cut : len(values) - cut].mean(0)
-
-
-def bootstrap_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The 95 % bootstrap interval of the interquartile mean: [seeds, ...] -> low [...], high [...]."""
-    draws = np.random.default_rng(0).integers(len(values), size=(1000, len(values)))
-    means = [interquartile_mean(values[draw]) for draw in draws]
-    # A quantile that is one of the means: between a finite and an infinite one there is nothing.
-    return tuple(np.quantile(means, (0.025, 0.975), axis=0, method="inverted_cdf"))
 
 
 class Summary(NamedTuple):
@@ -165,43 +95,57 @@ def summary(runs: list[SavedRun], passed: list[np.ndarray], unit: str) -> Summar
     return Summary(times, interquartile_mean(ends), interquartile_mean(times), *bootstrap_interval(times))
 
 
-def summarise(runs: list[SavedRun], threshold: str, unit: str) -> dict[int, Summary]:
+def summarize(runs: list[SavedRun], threshold: str, unit: str) -> dict[int, Summary]:
     """By size of the board, ascending; raises ValueError for a run without a square one."""
     by_size: dict[int, list[SavedRun]] = {}
     for run in runs:
         height, _, width = run.board.partition("x")
-        if not height or height != width or "always_defect_0_mean_rewards_a" not in run.metrics:
-            raise ValueError(f"{run.path} is not a run of the Coin Game on a known square board")
+        if not height or height != width:
+            raise ValueError(f"{run.path} is not a run with thresholds on a known square board")
         by_size.setdefault(int(height), []).append(run)
-    passed = lambda size: [threshold_passed(run.metrics, size, threshold) for run in by_size[size]]
+    passed = lambda size: [_reaches(run, threshold) for run in by_size[size]]
     return {size: summary(by_size[size], passed(size), unit) for size in sorted(by_size)}
 
 
-def reciprocity_table(groups: Groups) -> str:
-    """A Markdown table: what it takes runs of the IPD to reciprocate; raises ValueError for other runs."""
+def _reaches(run: SavedRun, goal: str) -> np.ndarray:
+    """In which evaluations [...] a run reaches a goal; ValueError where it lacks a column or key for that."""
+    try:
+        return run.game.goals[goal](run.metrics, run.settings)
+    except KeyError as error:
+        raise ValueError(f"{run.path} is not a run with the goal {goal}: it lacks {error}") from error
+
+
+def game_with_boards(groups: Groups) -> GameSpec:
+    """The game of the first run; ValueError unless it has boards."""
+    first = next(iter(groups.values()))[0]
+    if not first.game.board:
+        raise ValueError(f"{first.path} is not a run with thresholds on a known square board")
+    return first.game
+
+
+def goal_table(groups: Groups) -> str:
+    """A Markdown table of runs of a game without boards: until when each group reaches its goals."""
     lines = []
     for label, runs in groups.items():
-        try:
-            passed = [reciprocates(run.metrics) for run in runs]
-        except KeyError as error:
-            raise ValueError(f"{runs[0].path} is not a run of the IPD") from error
-        reached = f"{sum(p.any() for p in passed)} of {len(runs)}"
-        lines.append([label, reached, *(str(summary(runs, passed, unit)) for unit in UNITS)])
+        for goal in runs[0].game.goals:
+            passed = [_reaches(run, goal) for run in runs]
+            reached = f"{sum(p.any() for p in passed)} of {len(runs)}"
+            lines.append([label, reached, *(str(summary(runs, passed, unit)) for unit in UNITS)])
     table = markdown_table(["", "seeds that reach it", *UNITS.values()], lines)
     return f"{table}\n\n{REACHED_NOTE}"
 
 
 def threshold_table(groups: Groups) -> str:
-    """A Markdown table: each group, threshold and board; then what was published on these boards."""
-    lines, sizes = [], set()
-    for (label, runs), threshold in product(groups.items(), THRESHOLDS):
-        columns = [summarise(runs, threshold, unit) for unit in UNITS]
+    """A Markdown table: each group, threshold and board; then the published times on these boards."""
+    game, lines, sizes = game_with_boards(groups), [], set()
+    for (label, runs), threshold in product(groups.items(), game.goals):
+        columns = [summarize(runs, threshold, unit) for unit in UNITS]
         for size, first in columns[0].items():
             sizes.add(size)
             cells = [f"{np.isfinite(first.times).sum()} of {len(first.times)}", *(str(x[size]) for x in columns)]
             lines.append([label, threshold, f"{size}x{size}", *cells])
-    for (label, published), threshold in product(PUBLISHED["seconds"].items(), THRESHOLDS):
-        for size, time in zip(PUBLISHED["sizes"], published[threshold], strict=True):
+    for (label, published), threshold in product(game.published_seconds.items(), game.goals):
+        for size, time in published[threshold].items():
             if size in sizes:
                 cells = [f"{size}x{size}", "", f"{time:,.0f}".replace("inf", "never"), "", ""]
                 lines.append([f"{label}, published", threshold, *cells])

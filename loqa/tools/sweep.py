@@ -14,8 +14,9 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from loqa.figures.runs import shown_columns
 from loqa.tools.common import write_csv
-from loqa.tools.saved_runs import group_runs, read_runs, shown_columns
+from loqa.tools.saved_runs import group_runs, read_runs
 
 SWEPT = "LOQA_SWEPT"  # environment variable: how many jobs a multirun has, and the keys in which they differ
 
@@ -25,7 +26,7 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         # At the exit of the process, because Hydra calls nothing after a job that failed, or Ctrl-C.
-        atexit.register(summarise, Path(config.hydra.sweep.dir))
+        atexit.register(summarize, Path(config.hydra.sweep.dir))
         params = [f"{key}={values}" for key, values in (config.hydra.sweeper.params or {}).items()]
         words = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
         swept = {word.key_or_group: word for word in words}  # the command line's in place of the experiment's
@@ -55,7 +56,7 @@ def _note(config: DictConfig, note: dict[str, Any]) -> None:
         unfinished.replace(path)
 
 
-def summarise(directory: Path) -> None:
+def summarize(directory: Path) -> None:
     """Prints how each job of a multirun ended, writes summary.csv and draws those that finished."""
     rows = [json.loads(path.read_text()) for path in sorted((directory / "jobs").glob("*.json"))]
     if not rows:
@@ -75,11 +76,12 @@ def summarise(directory: Path) -> None:
     try:
         write_csv(directory / "summary.csv", rows)
         if runs:
-            from loqa.tools import plot  # here, because matplotlib is slow to import and jobs do without
+            from loqa.figures import curves  # here, because matplotlib is slow to import and jobs do without
+            from loqa.tools import plot
 
-            plot.seed_curves(group_runs(runs), directory / "curves")
-            if "p_0_START_C" in runs[0].metrics:
-                plot.group_bars(group_runs(runs), directory / "cooperation")
+            curves.seed_curves(group_runs(runs), directory / "curves")
+            if runs[0].game.bars:
+                curves.group_bars(group_runs(runs), directory / "cooperation")
             elif len({run.board for run in runs}) > 1:
                 plot.threshold_figure(group_runs(runs, split_boards=False), directory / "thresholds")
     except (OSError, ValueError) as error:

@@ -1,0 +1,1 @@
+"""Figures of runs: their style, training curves and bars."""

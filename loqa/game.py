@@ -1,0 +1,134 @@
+"""The interface of a game: its rules, pure functions of a state, and all else that the package asks of it."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from loqa.hyperparameters import Hyperparameters
+
+# Okabe and Ito's colors, without the yellow, which is pale on white: of groups in figures, of players in films.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+
+Columns = Mapping[str, np.ndarray]  # of metrics.csv, by name
+
+# Titles of the columns that every game has; rewards a step.
+REWARDS = {
+    "self_play": "reward in self-play",
+    "always_cooperate_0_mean_rewards_a": "reward vs always-cooperate",
+    "always_cooperate_0_mean_rewards_d": "always-cooperate's reward",
+    "always_defect_0_mean_rewards_a": "reward vs always-defect",
+    "always_defect_0_mean_rewards_d": "always-defect's reward",
+}
+
+
+class Game(Protocol):
+    """The rules for two players who act at once. States are pytrees of arrays; `vmap` makes a batch of episodes."""
+
+    title: str  # in a sentence, after "the"
+    num_actions: int  # A
+    observation_size: int  # D
+    # Where they are few, else None: the S observations that exist, [S][D]; and the row of an observation in a table by
+    # these, [..., S, A], [..., D] -> [..., A].
+    all_observations: tuple[tuple[float, ...], ...] | None
+    read_table: Callable[[jax.Array, jax.Array], jax.Array] | None
+
+    @classmethod
+    def from_hp(cls, hp: Any) -> "Game":
+        """The game that the hyperparameters describe; the class without arguments is the usual one."""
+
+    def from_seat(self, seat: int) -> "Game":
+        """The same game, whose player 0 sits in `seat` (0 or 1)."""
+
+    def scripted(self) -> dict[str, tuple[Any, Any]]:
+        """Scripted players by name, with the params of their `act`; always-cooperate and -defect are played against."""
+
+    def reset(self, key: jax.Array) -> Any:
+        """The state before the first step."""
+
+    def step(self, uniform: jax.Array, state: Any, actions: jax.Array) -> tuple[Any, jax.Array]:
+        """Plays `actions` [2], int; `uniform` [] from [0, 1) decides what is random. Next state, rewards [2]."""
+
+    def observe(self, state: Any) -> jax.Array:
+        """Both players' observations, each with itself first: [2, D]."""
+
+
+class Bars(NamedTuple):
+    """A figure of an agent's last evaluation: a bar for each of some columns from 0 to 1."""
+
+    columns: dict[str, str]  # by label; {agent} stands for 0 or 1
+    xlabel: str
+    ylabel: str
+
+
+class Film(NamedTuple):
+    """Pictures of an episode: one, or frames with their durations."""
+
+    frames: Sequence[Any]  # images of Pillow
+    durations: Sequence[int]  # milliseconds
+    text: str
+
+
+def _none() -> Any:
+    return dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GameSpec:
+    """A game as the package knows it: `GAME` of its file in loqa/games. All but the first three has a default.
+
+    `goals` are in which evaluations [...] a learner reaches something, by name: functions of the columns of
+    metrics.csv and of the hyperparameters by dotted key. Training ends early where the game has a key `stop_at`
+    that names one, which five evaluations in a row reach.
+    """
+
+    name: str  # of its script, of its folder in conf/, and of --game
+    rules: type[Game]
+    hyperparameters: type[Hyperparameters]
+    script: str = ""  # if it is not NAME.py
+    published: str = ""  # the preset with which runs are compared
+    metrics: Callable[[Any], dict[str, jax.Array]] = lambda evaluation: {}  # of `loqa.metrics.Evaluation`
+    titles: Mapping[str, str] = dataclasses.field(default_factory=lambda: REWARDS)  # of the columns in tables
+    more_titles: Mapping[str, str] = _none()  # of columns that a run's curves add
+    columns: Mapping[str, str] = dataclasses.field(
+        default_factory=lambda: {"reward": "mean_rewards_0"}
+    )  # of a terminal
+    progress_every: int = 100  # iterations in one go: after each the terminal is updated, and Ctrl-C is handled
+    goals: Mapping[str, Callable[[Columns, Mapping[str, Any]], np.ndarray]] = _none()
+    goal_columns: Sequence[str] = ()  # to draw against environment steps
+    summary: Callable[[Game, Columns], list[str]] = lambda game, metrics: []  # the last lines of a run
+    bars: Bars | None = None
+    board: Sequence[str] = ()  # keys of the size of its board, such as game.height, named as the fields of `rules`
+    published_rewards: Mapping[str, Mapping[str, float]] = _none()  # board -> column -> its
+    published_seconds: Mapping[str, Mapping[str, Mapping[int, float]]] = _none()
+    film: Callable[[Game, Any, list[str]], Film] | None = None  # game, an episode, a line for each player
+
+    def is_share(self, column: str) -> bool:
+        """Whether a column is from 0 to 1."""
+        names = self.bars.columns.values() if self.bars else ()
+        return column in [name.format(agent=i) for name in names for i in (0, 1)]
+
+    def board_of(self, settings: Mapping[str, Any]) -> str:
+        """The size of a board by hyperparameters with dotted keys, such as 3x3; "" where it is not known."""
+        return "x".join(str(settings[key]) for key in self.board if key in settings)
+
+    def board_words(self, board: str) -> list[str]:
+        """The overrides that choose a board."""
+        return [f"hp.{key}={size}" for key, size in zip(self.board, board.split("x"), strict=True)]
+
+
+class ConstantPlayer(NamedTuple):
+    """A scripted player that always takes the action that its `params` are."""
+
+    num_actions: int
+
+    def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> tuple:
+        return ()
+
+    def act(self, params: int, hidden: tuple, observation: jax.Array) -> tuple[jax.Array, tuple]:
+        """Observation [..., D] -> logits [..., A]."""
+        logits = jnp.where(jnp.arange(self.num_actions) == params, 0.0, -jnp.inf)
+        return jnp.broadcast_to(logits, (*observation.shape[:-1], self.num_actions)), hidden
