@@ -39,7 +39,7 @@ def test_the_figure_and_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(critic_error, "expected_gradients", lambda: measured)
     monkeypatch.setattr("sys.argv", ["critic_error", "--out", str(tmp_path / "picture")])
     critic_error.main()
-    assert "| centred | shaping | +5 | +1.0 ± 0.1 |" in capsys.readouterr().out
+    assert "| centered | shaping | +5 | +1.0 ± 0.1 |" in capsys.readouterr().out
     with Image.open(tmp_path / "picture.png") as image:
         assert np.asarray(image.convert("L")).std() > 5
     assert (tmp_path / "picture.pdf").read_bytes().startswith(b"%PDF")
