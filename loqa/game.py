@@ -72,8 +72,8 @@ class Film(NamedTuple):
     text: str
 
 
-def _none() -> Any:
-    return dataclasses.field(default_factory=dict)
+def _mapping(default: dict = {}) -> Any:  # noqa: B006
+    return dataclasses.field(default_factory=lambda: default)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,19 +91,17 @@ class GameSpec:
     script: str = ""  # if it is not NAME.py
     published: str = ""  # the preset with which runs are compared
     metrics: Callable[[Any], dict[str, jax.Array]] = lambda evaluation: {}  # of `loqa.metrics.Evaluation`
-    titles: Mapping[str, str] = dataclasses.field(default_factory=lambda: REWARDS)  # of the columns in tables
-    more_titles: Mapping[str, str] = _none()  # of columns that a run's curves add
-    columns: Mapping[str, str] = dataclasses.field(
-        default_factory=lambda: {"reward": "mean_rewards_0"}
-    )  # of a terminal
+    titles: Mapping[str, str] = _mapping(REWARDS)  # of the columns in tables
+    more_titles: Mapping[str, str] = _mapping()  # of columns that a run's curves add
+    columns: Mapping[str, str] = _mapping({"reward": "mean_rewards_0"})  # of the terminal's table: title -> column
     progress_every: int = 100  # iterations in one go: after each the terminal is updated, and Ctrl-C is handled
-    goals: Mapping[str, Callable[[Columns, Mapping[str, Any]], np.ndarray]] = _none()
+    goals: Mapping[str, Callable[[Columns, Mapping[str, Any]], np.ndarray]] = _mapping()
     goal_columns: Sequence[str] = ()  # to draw against environment steps
     summary: Callable[[Game, Columns], list[str]] = lambda game, metrics: []  # the last lines of a run
     bars: Bars | None = None
     board: Sequence[str] = ()  # keys of the size of its board, such as game.height, named as the fields of `rules`
-    published_rewards: Mapping[str, Mapping[str, float]] = _none()  # board -> column -> its
-    published_seconds: Mapping[str, Mapping[str, Mapping[int, float]]] = _none()
+    published_rewards: Mapping[str, Mapping[str, float]] = _mapping()  # board -> column -> its
+    published_seconds: Mapping[str, Mapping[str, Mapping[int, float]]] = _mapping()
     film: Callable[[Game, Any, list[str]], Film] | None = None  # game, an episode, a line for each player
 
     def is_share(self, column: str) -> bool:

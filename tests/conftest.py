@@ -1,6 +1,6 @@
 """Test settings: most of the tests' time is compilation, so that is cheap and done once.
 
-XLA optimises less, and the workers and the processes that the tests start share what they compile. The directory
+XLA optimizes less, and the workers and the processes that the tests start share what they compile. The directory
 lasts for a session, since what a killed process leaves half written there would stay; JAX_COMPILATION_CACHE_DIR
 names one that is kept.
 """
@@ -13,8 +13,7 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 
 ENVIRONMENT = {
-    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
-    "--xla_cpu_parallel_codegen_split_count=1",
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }

@@ -1,12 +1,13 @@
 """The algorithm, loqa/ itself and loqa/games, knows nothing of what surrounds it."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SURROUNDINGS = {"hydra", "omegaconf", "yaml", "wandb", "matplotlib", "PIL"}
-SURROUNDINGS |= {"loqa.run", "loqa.tools", "loqa.baselines"}
+SURROUNDINGS |= {"loqa.run", "loqa.tools", "loqa.figures", "loqa.baselines"}
 
 
 def algorithm():
@@ -24,3 +25,15 @@ def test_the_algorithm_imports_nothing_of_its_surroundings():
     loaded = set(loaded.stdout.split())
     assert "loqa.losses" in loaded
     assert loaded & SURROUNDINGS == set()
+
+
+def test_folders_have_one_direction():
+    """A folder imports those before it, and nothing of those after it; exact.py, a tool of its own, is left out."""
+    order = ["", "games", "figures", "run", "baselines", "tools"]
+    for file in sorted((ROOT / "loqa").rglob("*.py")):
+        folder = file.relative_to(ROOT / "loqa").parts[0] if file.parent != ROOT / "loqa" else ""
+        imported = re.findall(r"^\s*(?:from|import) loqa\.?(\w*)", file.read_text(), re.MULTILINE)
+        later = order[order.index(folder) + 1 :]
+        assert file.name == "exact.py" or not {*imported} & {*later}, file
+    scripts = [(ROOT / name).read_text() for name in ("ipd.py", "coin_train.py")]
+    assert not any(re.search(r"import.*(baselines|tools)|loqa\.(baselines|tools)", script) for script in scripts)

@@ -208,25 +208,15 @@ THRESHOLDS = {"weak": (0.05, -1.2), "medium": (0.1, -0.5), "strong": (0.2, -0.2)
 # What the paper reports: rewards a step on 3x3 at iteration 6000, means of ten seeds.
 REWARDS_3X3 = dict(zip(REWARDS, (0.316, 0.352, 0.318, -0.054, 0.123), strict=True))
 
-# And seconds of wall time to each threshold on boards of 3 to 7, read off the scaling figure: means of three seeds,
+# And seconds of wall time to each of THRESHOLDS on boards of 3 to 7, read off the scaling figure: means of three seeds,
 # batch size 2048, one A100. Infinite: never.
-_NEVER = math.inf
-_SECONDS = {
-    "LOQA": {
-        "weak": (150, 150, 250, 400, 1200),
-        "medium": (150, 200, 320, 580, 2700),
-        "strong": (300, 320, 700, 1300, 2900),
-    },
-    "POLA": {
-        "weak": (1500, 1550, 2600, 2700, 5200),
-        "medium": (4100, 2450, 9200, 6000, 14600),
-        "strong": (24000, _NEVER, _NEVER, _NEVER, _NEVER),
-    },
-    "M-FOS": {
-        "weak": (2300, 5600, 8400, 8500, 4300),
-        "medium": (6000, 10200, _NEVER, _NEVER, _NEVER),
-        "strong": (_NEVER,) * 5,
-    },
+_ = math.inf
+_LOQA = (150, 150, 250, 400, 1200), (150, 200, 320, 580, 2700), (300, 320, 700, 1300, 2900)
+_POLA = (1500, 1550, 2600, 2700, 5200), (4100, 2450, 9200, 6000, 14600), (24000, _, _, _, _)
+_MFOS = (2300, 5600, 8400, 8500, 4300), (6000, 10200, _, _, _), (_, _, _, _, _)
+SECONDS = {
+    who: {name: dict(zip(range(3, 8), times, strict=True)) for name, times in zip(THRESHOLDS, of_each, strict=True)}
+    for who, of_each in {"LOQA": _LOQA, "POLA": _POLA, "M-FOS": _MFOS}.items()
 }
 
 
@@ -343,9 +333,6 @@ GAME = GameSpec(
     summary=summary,
     board=("game.height", "game.width"),
     published_rewards={"3x3": REWARDS_3X3},
-    published_seconds={
-        who: {name: dict(zip(range(3, 8), seconds, strict=True)) for name, seconds in by_goal.items()}
-        for who, by_goal in _SECONDS.items()
-    },
+    published_seconds=SECONDS,
     film=film,
 )
