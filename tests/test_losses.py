@@ -464,7 +464,7 @@ def test_nothing_is_shaped_in_an_episode_of_one_step():
     np.testing.assert_array_equal(jax.grad(shaping)(x["logits"]), 0.0)
 
 
-@pytest.mark.parametrize("field", Side._fields)
+@pytest.mark.parametrize("field", Side._fields[:4])
 def test_a_batch_in_the_wrong_place_is_refused(field):
     batch = jax.tree.map(lambda *x: jnp.stack(x, -1), *map(episode, range(4)))
     mine = Side(batch["logits"], batch["q"], batch["actions"][:, 0], batch["rewards"][:, 0])

@@ -87,7 +87,6 @@ class CoinGame:
 
     @classmethod
     def from_hp(cls, hp: CoinHyperparameters) -> "CoinGame":
-        """The game on the board that the hyperparameters give."""
         return cls(hp.game.height, hp.game.width)
 
     @property
@@ -99,11 +98,9 @@ class CoinGame:
         return 4 * self.height * self.width
 
     def from_seat(self, seat: int) -> "CoinGame":
-        """The game itself: it is the same from both seats."""
-        return self
+        return self  # both seats are alike
 
     def scripted(self) -> dict[str, tuple["CoinSeeker", tuple[int, int]]]:
-        """The scripted players by name, with their `params`."""
         return {name: (CoinSeeker(self.height, self.width), likes) for name, likes in LIKES.items()}
 
     def reset(self, key: jax.Array) -> CoinState:
@@ -320,14 +317,9 @@ GAME = GameSpec(
     metrics=own_and_other_coins,
     titles=REWARDS | {"own_coins_0": "own coins", "other_coins_0": "other's coins"},
     # Rewards a step, and coins a step, all of agent 0 but `AC's`, which is always-cooperate's reward against it.
-    columns={
-        "self": "mean_rewards_0",
-        "vs AC": "always_cooperate_0_mean_rewards_a",
-        "AC's": "always_cooperate_0_mean_rewards_d",
-        "vs AD": "always_defect_0_mean_rewards_a",
-        "own": "own_coins_0",
-        "other's": "other_coins_0",
-    },
+    columns={"self": "mean_rewards_0", "vs AC": "always_cooperate_0_mean_rewards_a"}
+    | {"AC's": "always_cooperate_0_mean_rewards_d", "vs AD": "always_defect_0_mean_rewards_a"}
+    | {"own": "own_coins_0", "other's": "other_coins_0"},
     progress_every=5,
     goals={name: partial(threshold_passed, threshold=name) for name in THRESHOLDS},
     summary=summary,
