@@ -5,10 +5,10 @@
     python ipd.py hp.game_name=chicken   # another game of two players and two actions
 
 LOQA is an actor-critic whose policy has a second loss. It assumes that the opponent plays a softmax of its
-Q-values, and that these follow the returns that the opponent gets from us: by what we do after its action we
-make that action more or less worth while to it. `make_iteration` is Algorithm 1; it calls Algorithm 2,
-`agent_policy_loss` in loqa/losses.py. coin_train.py trains with the same functions; loqa/run has what surrounds
-a run: its configuration, directory, checkpoints and W&B.
+Q-values, and that these follow its returns. Our response raises or lowers the return of the opponent's action,
+and so the probability that it acts like this again. `make_iteration` is the paper's Algorithm 1. It calls
+Algorithm 2, `agent_policy_loss` in loqa/losses.py. coin_train.py trains with the same functions. loqa/run has
+what surrounds a run: its configuration, directory, checkpoints and W&B.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ from loqa.run.trainer import Experiment
 def policy_losses(hp: Hyperparameters, agent: Agent, params: AgentParams, episodes: Episodes) -> PolicyLoss:
     """The terms of the policy's loss (Algorithm 2), means over the batch; differentiable in `params`."""
     mine, opponent = agent.side(params, episodes.mine), episodes.opponent
-    # Our deviation from the paper: the critic's mean error is optionally subtracted at each step.
+    # Not in the paper: the critic's mean error is optionally subtracted at each step.
     batch_mean = lambda x: devices.mean(x.mean(1))
     if hp.actor.train.center_q_values:
         mine = center_q_values(mine, hp.reward_discount, batch_mean)
@@ -45,7 +45,7 @@ def policy_losses(hp: Hyperparameters, agent: Agent, params: AgentParams, episod
 
 
 def policy_weights(hp: Hyperparameters, seat: int, iteration: jax.Array) -> PolicyLoss:
-    """The weights of these terms in an iteration; None leaves a term out, as naive learners do with the shaping."""
+    """The weights of these terms in an iteration. None leaves a term out: naive learners have no shaping."""
     active = iteration < min(hp.differentiable_opponent.exclude_after_step, 2**31 - 1)
     shaping = None if hp.is_naive(seat) else jnp.where(active, hp.opponent_differentiation_weight, 0.0)
     return PolicyLoss(actor=1.0, shaping=shaping, negative_entropy=hp.actor.train.entropy_beta)
@@ -74,7 +74,7 @@ def critic_loss(hp: Hyperparameters, agent: Agent, params: AgentParams, target: 
 
 
 def make_iteration(hp: Hyperparameters, agent: Agent) -> Callable[[TrainState], TrainState]:
-    """One iteration of LOQA (Algorithm 1), a pure function of the state."""
+    """One iteration of LOQA, a pure function of the state: what Algorithm 1 repeats."""
     policy_optimizer = optimizers.policy_optimizer(hp.actor.train)
     critic_optimizer = optimizers.critic_optimizer(hp.qvalue.train)
 
@@ -82,8 +82,8 @@ def make_iteration(hp: Hyperparameters, agent: Agent) -> Callable[[TrainState], 
         key, update_freq = jax.random.fold_in(state.key, state.iteration), hp.agent_replay_buffer.update_freq
         learners = tuple(learner.remember_agent(me, state.iteration, update_freq) for me in state.learners)
         state = state._replace(learners=learners)
-        # In self-play there is one learner, and the other is itself. Of two learners each plays episodes of
-        # its own against the other, and both learn from the same snapshot of each other.
+        # In self-play one learner plays itself. Two learners each play episodes of their own against the other,
+        # and both learn from the same snapshot of each other.
         keys = jax.random.split(key, len(learners))
         learned = tuple(learn(state, seat, keys[seat]) for seat in range(len(learners)))
         return state._replace(iteration=state.iteration + 1, learners=learned)
@@ -92,24 +92,24 @@ def make_iteration(hp: Hyperparameters, agent: Agent) -> Callable[[TrainState], 
         key_opponents, key_rollout, key_replay = jax.random.split(key, 3)
         me, other = state.learners[seat], state.opponent_of(seat)
 
-        # 1. Sample opponents: the other as it is, or with the agent replay buffer as it was.
+        # 1. Sample opponents: the other learner as it is, or past versions of it from the agent replay buffer.
         number, num_current = hp.num_opponents, hp.num_current_opponents
         opponents = draw_opponents(key_opponents, other.params, other.past, number, num_current)
 
-        # 2. Roll out a batch of episodes; the learner is player 0 of the game as it is from its seat.
+        # 2. Algorithm 1, both policies run for T steps: a batch of episodes, in which the learner is player 0.
         noise = draw_noise(key_rollout, hp.game_length, hp.batch_size)
         episodes = play(agent.game.from_seat(seat), agent, me.params, opponents, noise, hp.epsilon_greedy)
 
-        # 3. The policy: one step on the actor loss with its entropy bonus, plus LOQA's shaping of the opponent.
+        # 3. Algorithm 1, the step on the agent's loss (Algorithm 2): actor and entropy, plus the opponent's shaping.
         loss = partial(policy_loss, hp, agent, episodes)
         me = learner.step_policy(me, loss, policy_weights(hp, seat, state.iteration), policy_optimizer)
 
-        # 4. The critic: one step on the same episodes, or on replayed ones.
+        # 4. Algorithm 1, the step on the Q-network's Huber loss: on the same episodes, or on replayed ones.
         me, mine = learner.replay_episodes(me, episodes.mine, key_replay)
         target = me.target_params
         me = learner.step_critic(me, lambda params: critic_loss(hp, agent, params, target, mine), critic_optimizer)
 
-        # 5. The target network follows slowly.
+        # 5. Algorithm 1's target network is a moving average of the parameters.
         return learner.step_target(me, hp.qvalue.train.target_ema_gamma)
 
     return iteration

@@ -74,8 +74,8 @@ def agent_policy_loss(
     """LOQA's loss of one player's policy on one episode (Algorithm 2).
 
     The actor term is the ordinary policy gradient. The shaping term is LOQA: the opponent is assumed to play a softmax
-    of its Q-values, and the Q-value of the action that it took, estimated from the episode, depends on our later
-    actions. Our own advantage rewards us for making that action more or less probable by way of its Q-value.
+    of its Q-values. The Q-value of the action that it took is estimated from the episode and depends on our later
+    actions. Where our advantage was positive, the gradient makes that action more probable, by way of its Q-value.
 
     Written out, the gradient of their sum is that of `mean_t log pi(a_t|s_t) w_t` with the constant weight
     `w_t = A_t + gamma / temperature * E_t * A'_t`: our advantage, plus the opponent's times what it has lately done

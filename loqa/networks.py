@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 
 def per_gate(initializer: Callable, gates: int) -> Callable:
-    """Initialises each gate's [in, H] block of a concatenated [in, gates H] kernel on its own."""
+    """Initializes each gate's [in, H] block of a concatenated [in, gates H] kernel on its own."""
 
     def init(key, shape, dtype=jnp.float32):
         keys = jax.random.split(key, gates)
@@ -24,7 +24,7 @@ def per_gate(initializer: Callable, gates: int) -> Callable:
 
 
 def output_init(scale: float) -> Callable:
-    """Flax's initialiser of a dense kernel, with values 1 / scale as large."""
+    """Flax's initializer of a dense kernel, its values divided by `scale`."""
     return nn.initializers.variance_scaling(1.0 / scale**2, "fan_in", "truncated_normal")
 
 
@@ -41,7 +41,7 @@ class GRUNetwork(nn.Module):
     num_outputs: int
     hidden_size: int
     layers_before_gru: int
-    output_scale: float = 1.0  # what its output is multiplied by: as much smaller it starts
+    output_scale: float = 1.0  # multiplies its output; the output's initial weights are divided by it
 
     is_recurrent = True
 

@@ -66,15 +66,15 @@ def test_presets_differ_in_these_keys_only():
     ours, published, calibrated, mlp, gru = (
         values("ipd", name) for name in ("logits", "logits_published", "logits_calibrated", "mlp", "gru")
     )
-    centred = {"actor.train.center_q_values", "differentiable_opponent.center_q_values"}
-    assert {key for key in ours if ours[key] != published[key]} == {*centred, "actor.train.stop_grad_advantage"}
+    centered = {"actor.train.center_q_values", "differentiable_opponent.center_q_values"}
+    assert {key for key in ours if ours[key] != published[key]} == {*centered, "actor.train.stop_grad_advantage"}
     critic = {"td_lambda", "terminal", "time", "output_scale", "train.target_ema_gamma"}
     assert {key for key in ours if ours[key] != calibrated[key]} == {f"qvalue.{key}" for key in critic}
     for network in (mlp, gru):  # one learning rate for all
-        assert all(network[key] == ours[key] for key in ours if "lr_loss" in key or key in centred)
+        assert all(network[key] == ours[key] for key in ours if "lr_loss" in key or key in centered)
     ours, published = (values("coin", name) for name in ("loqa_iclr", "loqa_iclr_published"))
     actor = {"advantage", "gae_lambda", "stop_grad_advantage", "kindness"}
-    changes = {f"actor.train.{key}" for key in actor} | centred | {"differentiable_opponent.gae_lambda"}
+    changes = {f"actor.train.{key}" for key in actor} | centered | {"differentiable_opponent.gae_lambda"}
     changes |= {"qvalue.td_lambda", "qvalue.terminal"}
     assert {key for key in ours if ours[key] != published[key]} == changes
 

@@ -51,7 +51,7 @@ CENTRED = ["hp.actor.train.center_q_values=true", "hp.differentiable_opponent.ce
 BUFFERS = ["hp.agent_replay_buffer.mode=enabled", "hp.agent_replay_buffer.update_freq=1"]
 BUFFERS += ["hp.qvalue.replay_buffer.mode=enabled", "hp.qvalue.replay_buffer.capacity=20"]
 CASES = {
-    "ipd, centred": ["ipd", "hp.game_length=6", *CENTRED],
+    "ipd, centered": ["ipd", "hp.game_length=6", *CENTRED],
     "ipd, two learners, both buffers, n_step": [
         "ipd",
         "hp.game_length=6",

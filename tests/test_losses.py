@@ -265,12 +265,12 @@ def test_with_centring_a_function_of_time_added_to_a_critic_changes_no_gradient(
     )
     to_mine, to_theirs = 5 * np.random.default_rng(0).normal(size=(2, 8, 1, 1))
 
-    def gradients(centred, mine_shift=0.0, their_shift=0.0):
+    def gradients(centered, mine_shift=0.0, their_shift=0.0):
         def loss(logits, q_values):
             mine = Side(logits, q_values + mine_shift, batch["actions"][:, 0], batch["rewards"][:, 0])
             theirs = opponent_side(batch)
             theirs = theirs._replace(q_values=theirs.q_values + their_shift)
-            if centred:
+            if centered:
                 mine, theirs = (center_q_values(side, GAMMA) for side in (mine, theirs))
             terms = agent_policy_loss(mine, theirs, options, 0.3)
             return (terms.actor + terms.shaping).mean()

@@ -117,7 +117,7 @@ def to_flax(params):
 
 
 @every_gru
-def test_a_step_and_a_sequence_initialise_the_same_parameters(layers):
+def test_a_step_and_a_sequence_initialize_the_same_parameters(layers):
     network = GRUNetwork(OUTPUTS, HIDDEN, layers)
     by_sequence = network.init(KEY, jnp.zeros((STEPS, INPUTS)))
     by_step = network.init(KEY, jnp.zeros(INPUTS), network.initial_hidden(), method="step")

@@ -67,7 +67,7 @@ def test_text_says_what_happened():
 
 
 def pixels(image, color):
-    """Where an image has about this colour."""
+    """Where an image has about this color."""
     color = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
     return np.abs(np.asarray(image.convert("RGB"), int) - color).max(-1) < 12
 
