@@ -7,8 +7,12 @@ Read ipd.py: an iteration is the same. What differs is data: the game, in loqa/g
 conf/coin, with recurrent networks and opponents drawn from past versions of the agent.
 """
 
-from ipd import make_experiment
+from functools import partial
+
 from loqa.run import launch
+from loqa.scripts.ipd import make_experiment
+
+main = partial(launch.script, "coin", make_experiment)
 
 if __name__ == "__main__":
-    launch.script("coin", make_experiment)
+    main()

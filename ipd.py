@@ -143,5 +143,7 @@ def make_experiment(game: GameSpec, hp: Hyperparameters) -> Experiment:
     return Experiment(agent, make_iteration(hp, agent), make_evaluation(hp, agent, game.metrics))
 
 
+main = partial(launch.script, "ipd", make_experiment)
+
 if __name__ == "__main__":
-    launch.script("ipd", make_experiment)
+    main()

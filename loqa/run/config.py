@@ -7,7 +7,6 @@ sentence that names the key, its value and what is allowed.
 
 import functools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
@@ -16,8 +15,8 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from loqa.games import GAMES
 from loqa.hyperparameters import RENAMED, Count, Hyperparameters, Section, Switch, Text, show
+from loqa.scripts import CONF_DIR
 
-CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
 NETWORKS = ("logits", "mlp", "gru")
 
 # Where pydantic's own words would be about Python.

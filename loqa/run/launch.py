@@ -16,8 +16,11 @@ from typing import Any, NoReturn
 import hydra
 import jax
 import yaml
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -26,12 +29,23 @@ from loqa.game import GameSpec
 from loqa.games import GAMES
 from loqa.hyperparameters import Hyperparameters, show
 from loqa.run import checkpoints, provenance, trainer
-from loqa.run.config import CONF_DIR, CONFIGS, ConfigError, JaxConfig, RunError, first_preset, parse
+from loqa.run.config import CONFIGS, ConfigError, JaxConfig, RunError, first_preset, parse
 from loqa.run.run import Run
 from loqa.run.trainer import Experiment
+from loqa.scripts import CONF_DIR
 
 HYDRAS_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 GROUPS = ("hp", "experiment", "smoke", "launcher")  # overrides of these choose a file in conf/
+
+
+class SharedConf(SearchPathPlugin):
+    """Hydra's plugin, by which it finds what all scripts share: by its file, whatever else is named conf."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        search_path.append("loqa", f"file://{CONF_DIR / 'shared'}")
+
+
+Plugins.instance().register(SharedConf)
 
 
 def compose(script: str, overrides: list[str]) -> DictConfig:
@@ -70,7 +84,7 @@ def script(name: str, experiment: Callable[[GameSpec, Any], Experiment]) -> None
                 raise  # to Hydra, for which this job failed: the others follow
             fail(1 if isinstance(error, RunError) else 2, str(error))
 
-    job.__module__ = (GAMES[name].script or name).removesuffix(".py")  # by which Hydra names the job
+    job.__module__ = Path(sys.argv[0]).stem  # by which Hydra names the job
     if {"--help", "-h"} & {*sys.argv}:
         print(help_text(name))
         return
@@ -86,7 +100,7 @@ def script(name: str, experiment: Callable[[GameSpec, Any], Experiment]) -> None
 
 def help_text(name: str) -> str:
     """The presets of a script, and its keys, each with its line of conf/."""
-    lines = [f"python {sys.argv[0]} KEY=VALUE ...    (options of Hydra: --hydra-help)", ""]
+    lines = [f"{' '.join(provenance.program(sys.argv[0]))} KEY=VALUE ...    (options of Hydra: --hydra-help)", ""]
     for group in GROUPS:
         folder = CONF_DIR / ("shared" if group == "launcher" else name) / group
         for path in sorted(folder.glob("*.yaml")):

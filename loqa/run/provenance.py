@@ -36,18 +36,25 @@ def command() -> str:
     """The command that runs this job from the start: of a multirun's job, it alone."""
     words = sys.argv
     if HydraConfig.initialized():
-        words = [f"{HydraConfig.get().job.name}.py", *HydraConfig.get().overrides.task]
-    return shlex.join(["python", *_without_resume(words)])
+        words = [HydraConfig.get().job.name, *HydraConfig.get().overrides.task]
+        words[0] += "" if words[0].startswith("loqa-") else ".py"
+    return shlex.join([*program(words[0]), *_without_resume(words[1:])])
+
+
+def program(script: str) -> list[str]:
+    """The words that start a script by its path, or one of the installed commands."""
+    name = Path(script).name
+    return [name] if name.startswith("loqa-") else ["python", script]
 
 
 def resume_command(directory: str) -> str:
     """The command that resumes the run in `directory`; a multirun's own command resumes all its jobs."""
-    words = _without_resume(sys.argv)
+    words = _without_resume(sys.argv[1:])
     if multirun_name() is None:
         if not re.fullmatch(r"[A-Za-z0-9_./-]+", directory):  # else Hydra would read more than a path in it
             directory = "'" + directory.replace("'", "\\'") + "'"
         words.append(f"resume={directory}")
-    return shlex.join(["python", *words])
+    return shlex.join([*program(sys.argv[0]), *words])
 
 
 def _without_resume(words: list[str]) -> list[str]:

@@ -26,7 +26,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr
 
-from ipd import make_iteration
 from loqa import learner
 from loqa.games import GAMES
 from loqa.networks import gru
@@ -34,6 +33,7 @@ from loqa.run.agents import game_and_agent
 from loqa.run.config import CONFIGS, parse
 from loqa.run.launch import compose
 from loqa.run.metrics_file import read_metrics
+from loqa.scripts.ipd import make_iteration
 from loqa.tools.common import ArgumentParser, tool, whole, write_csv
 
 # What is timed: names, and the words of the commands.

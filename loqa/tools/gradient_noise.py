@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from ipd import policy_losses
 from loqa.agent import Agent, AgentParams
 from loqa.figures.curves import in_style, legend_below, panels, save
 from loqa.hyperparameters import Hyperparameters
@@ -30,6 +29,7 @@ from loqa.rollout import Noise, draw_noise, play
 from loqa.run.agents import load_agent, rebuild
 from loqa.run.config import CONFIGS, parse
 from loqa.run.launch import compose
+from loqa.scripts.ipd import policy_losses
 from loqa.tools.common import ArgumentParser, markdown_table, tool, whole
 from loqa.tools.players import agent_files, load_player
 

@@ -1,1 +1,0 @@
-"""Hydra finds the presets that both scripts share as a package: see hydra.searchpath in config.yaml."""
