@@ -75,7 +75,7 @@ def expected_gradients(errors: tuple[float, ...] = ERRORS, batches: int = BATCHE
 @in_style
 def draw(path: Path) -> list[str]:
     """Draws the gradients of both losses together against the error."""
-    figure, grid = panels(2, sharey=True)
+    figure, grid = panels(2)
     gradients = expected_gradients()[0].sum(2)  # [E, 2, 5]
     for axes, title, push in zip(grid, WAYS, np.moveaxis(gradients, 1, 0), strict=True):
         axes.plot(ERRORS, push, label=STATES)

@@ -6,7 +6,7 @@ game play too. Each pair, a player with itself included, plays once, or in both 
 
 Written to --out: league.csv (a row for each pair), league.md and league.tex (means by kind), league.png and
 league.pdf (the heat map). A league that was killed continues: what its league.csv has is not played again.
---against compares it with published means (see docs/league.md); the exit code is 1 if they disagree.
+--against compares it with published means (see docs/tools.md); the exit code is 1 if they disagree.
 """
 
 import csv
@@ -132,7 +132,7 @@ def read_published(path: Path, steps: int) -> dict[str, list[tuple[str, str, flo
         parts = {name: part["rows"] for name, part in parts.items() if part["steps"] == steps}
         rows = {name: [(a, b, float(x), float(y)) for a, b, x, y in part] for name, part in parts.items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a published league (see docs/league.md): {error!r}") from error
+        raise ValueError(f"{path} is not a published league (see docs/tools.md): {error!r}") from error
     if not rows:
         raise ValueError(f"--steps is {steps}, but must be one of {lengths}, the steps in {path}")
     return rows
