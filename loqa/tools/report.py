@@ -21,7 +21,7 @@ from pydantic import BaseModel, NonNegativeInt, TypeAdapter, ValidationError
 from loqa.figures.curves import group_bars, seed_curves
 from loqa.figures.runs import Groups, SavedRun, shown_columns, title_of
 from loqa.games import GAMES
-from loqa.tools import critic_error, saved_runs
+from loqa.tools import saved_runs
 from loqa.tools.common import ArgumentParser, markdown_table, tool
 from loqa.tools.league import kind_table
 from loqa.tools.players import agent_files
@@ -107,7 +107,6 @@ PARTS = {  # what `show` may name: its table, its figure
     "by_steps": (None, partial(seed_curves, x_axis="env_steps")),
     "thresholds": (saved_runs.threshold_table, threshold_figure),
     "reciprocity": (saved_runs.goal_table, goal_curves),
-    "critic_error": (lambda groups: critic_error.table(), lambda groups, path: critic_error.draw(path)),
 }
 
 
