@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import math
+import pickle
 import sys
 import zlib
 from functools import partial
@@ -56,6 +57,9 @@ def folder(tmp_path_factory):
     save(at / "large.npz", overrides=["hp.game.height=4"])
     save(at / "ipd.npz", "ipd")
     np.savez(at / "foreign.npz", x=np.ones(2))
+    (at / "published.pkl").write_bytes(pickle.dumps([1]))
+    for i in (0, 1):
+        save(at / f"custom_{i}.npz", "ipd", ["hp.game_name=custom", f"hp.payoffs=[[{i},2,3,4],[{i},2,3,4]]"])
     np.savez(at / "bad.npz", **dict(np.load(at / "some" / "wide.npz")) | {"actor/params/bias_in": np.ones(5)})
     return at
 
@@ -87,6 +91,8 @@ REFUSED = {
     "nobody": ([], "--game"),
     "nothing there": (["nothing.npz"], "'nothing.npz'"),
     "foreign": (["{}/foreign.npz"], "foreign.npz is not a saved agent"),
+    "a pickle": (["{}/published.pkl"], "become such files by python -m loqa.tools.import_agents"),
+    "two games of one name": (["{}/custom_0.npz", "{}/custom_1.npz"], "with {'payoffs': ((1.0, 2.0, "),
     "of other shapes": (["{}/bad.npz"], "bad.npz cannot play"),
     "no agents": (["{}/empty"], "has no saved agents"),
     "two games": (["{}/some", "{}/ipd.npz"], "ipd.npz plays the IPD"),

@@ -190,11 +190,12 @@ def save(path, header, *rows):
     path.write_text(header + "".join(f"{','.join(map(str, row))}\n" for row in rows))
 
 
-def save_run(directory, seed=42, size=3, gamma=0.9, number=3):
+def save_run(directory, seed=42, size=3, gamma=0.9, number=3, width=None):
     """A run that passes all thresholds at its third evaluation, and the beginning of a row after the last."""
     rows = [[100 * i, 10 * i + seed / 100, 5000 * i, *[0.15 * i - 0.1] * 7] for i in range(number)]
     save(directory / "metrics.csv", COIN, *rows, [300, 1])
-    hp = {"seed": seed, "game": {"height": size, "width": size}, "qvalue": {"gamma": gamma}, "save_every": seed}
+    hp = {"seed": seed, "game": {"height": size, "width": width or size}, "qvalue": {"gamma": gamma}}
+    hp["save_every"] = seed
     (directory / "config.yaml").write_text(yaml.safe_dump({"hp": hp}))
 
 
@@ -279,9 +280,12 @@ def test_curves_are_drawn_against_each_axis(sweep, monkeypatch, capsys, x_axis, 
 def test_bars_thresholds_and_league_are_written(sweep, monkeypatch, capsys):
     run_plot(monkeypatch, "bars", sweep / "ipd_seed7", f"x={sweep / 'ipd_seed7'}", "--out", sweep / "bars")
     image_size(sweep / "bars.png")
-    run_plot(monkeypatch, "thresholds", sweep / "sweep", "--out", sweep / "thresholds")
-    image_size(sweep / "thresholds.png")
-    assert "| gamma=0.9 | strong | 4x4 | 2 of 2 | 20 [20, 20] | 10,000" in capsys.readouterr().out
+    save_run(sweep / "sweep" / "wide", width=4)
+    run_plot(monkeypatch, "thresholds", sweep / "sweep", "--out", sweep / "thresholds.svg")
+    assert "<svg" in (sweep / "thresholds.svg").read_text()
+    out = capsys.readouterr().out
+    assert "| gamma=0.9 | strong | 4x4 | 2 of 2 | 20 [20, 20] | 10,000" in out
+    assert "Left out, as thresholds are of square boards: 3x4." in out
 
     header = "player_0,player_1,kind_0,mean_reward_0,mean_reward_1\n"
     pairs = [("a", "a", "k", 0, 0), ("a", "b", "k", 1, 2), ("b", "a", "l", 4, 3), ("b", "b", "l", 0, 0)]

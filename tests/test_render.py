@@ -118,10 +118,10 @@ def test_both_games_write_a_picture_and_print(tmp_path, monkeypatch, capsys):
     assert "B  random (2): " in capsys.readouterr().out
     with Image.open(tmp_path / "new" / "x.gif") as film:
         assert film.n_frames == 4 and film.size[0] == 400
-    monkeypatch.chdir(tmp_path)
-    run_render(monkeypatch, "tit-for-tat", "always-defect", "--game", "ipd", "--steps", "4")
+    words = ["tit-for-tat", "always-defect", "--game", "ipd", "--steps", "4"]
+    run_render(monkeypatch, *words, "--out", tmp_path / "moves")
     assert "A  CDDD\nB  DDDD\nA  tit-for-tat: -9, -2.250 a step" in capsys.readouterr().out
-    assert (tmp_path / "experiments/episode.png").exists()
+    assert (tmp_path / "moves.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -53,8 +53,9 @@ def legend_below(figure: Figure, axes: Axes, note: str = "") -> None:
 
 
 def save(figure: Figure, path: Path) -> list[str]:
-    """Writes a figure as PNG and as PDF, or as one of them where `path` has that suffix; returns the files."""
-    files = [f"{path}"] if path.suffix in (".png", ".pdf") else [f"{path}.png", f"{path}.pdf"]
+    """Writes a figure as PNG and as PDF, or as what the suffix of `path` says, such as .svg; returns the files."""
+    suffixes = [""] if path.suffix[1:] in figure.canvas.get_supported_filetypes() else [".png", ".pdf"]
+    files = [f"{path}{suffix}" for suffix in suffixes]
     for file in files:
         figure.savefig(file, bbox_inches="tight", pad_inches=0.04)  # with all of a legend below
     return files

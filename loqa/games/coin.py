@@ -231,9 +231,9 @@ def own_and_other_coins(evaluation: Evaluation) -> Metrics:
 
 
 def summary(game: CoinGame, metrics: Columns) -> list[str]:
-    """The last rewards beside the paper's."""
+    """The last rewards, on 3x3 beside the paper's."""
     last = {"self_play": self_play(metrics)[-1]} | {name: values[-1] for name, values in metrics.items()}
-    rows = {"this run": last, "paper, 3x3": REWARDS_3X3}
+    rows = {"this run": last} | ({"paper, 3x3": REWARDS_3X3} if game == CoinGame() else {})
     head = " " * 12 + "".join(f"{title:>8}" for title in ("self", "vs AC", "AC's", "vs AD", "AD's"))
     return [head, *(f"{name:12}" + "".join(f"{row[x]:z8.3f}" for x in REWARDS) for name, row in rows.items())]
 

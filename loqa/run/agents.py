@@ -55,7 +55,8 @@ def load_agent(path: str | Path) -> tuple[AgentParams, dict[str, Any]]:
             networks = {"qvalue": {}} | networks
         return AgentParams(**networks), description
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a saved agent: {error}") from error
+        importer = "published ones, as pickles, become such files by python -m loqa.tools.import_agents"
+        raise ValueError(f"{path} is not a saved agent: {error} ({importer})") from error
 
 
 def check_shapes(found: Any, expected: Any) -> None:

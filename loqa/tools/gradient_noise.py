@@ -111,7 +111,7 @@ def main(parser: ArgumentParser) -> None:
     add("agents", nargs="+", metavar="AGENTS", help="saved agents, runs, directories")
     add("--batches", type=whole(2), default=32, help=f"an even number, of {BATCH} episodes each (%(default)s)")
     add("--hp", nargs="+", default=[], metavar="KEY=VALUE", help="as in training, such as hp=gru")
-    add("--out", type=Path, default="experiments/plots/gradient_noise", help="files, without suffix (%(default)s)")
+    add("--out", type=Path, default="experiments/plots/gradient_noise", help="picture (%(default)s)")
     options = parser.parse_intermixed_args()
     if options.batches % 2:
         raise ValueError(f"--batches is {options.batches}, but must be even: the signal is from two halves of them")

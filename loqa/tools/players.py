@@ -46,8 +46,8 @@ def load_player(path: Path) -> tuple[Game, LeaguePlayer]:
 
     Raises OSError where it cannot be read, ValueError where it is not an agent that this version can rebuild.
     """
+    params, description = load_agent(path)
     try:
-        params, description = load_agent(path)
         game, agent = rebuild(description)
         if description.get("network") == "mfos":
             player, params = MFOSPlayer(params.actor["bias_hidden"].size, game.observation_size // 4), params.actor
@@ -58,7 +58,7 @@ def load_player(path: Path) -> tuple[Game, LeaguePlayer]:
             player = dataclasses.replace(agent, qvalue=None, game_length=0, normalize_time=False, output_scale=1.0)
             params = AgentParams(params.actor, {})
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} cannot play: {error} (published agents: loqa.tools.import_agents)") from error
+        raise ValueError(f"{path} cannot play: {error}") from error
     hp = description["hp"]
     name, kind = path.stem, description.get("kind", hp["agent_0"])
     if trained := TRAINED.fullmatch(path.name):
@@ -81,7 +81,7 @@ def agent_files(path: Path) -> list[Path]:
         return files
     saved = sorted(path.rglob("agents/agent_?_*.npz"), key=lambda file: (file.parent, len(file.name), file.name))
     if not saved:
-        raise ValueError(f"{path} has no saved agents in it")
+        raise ValueError(f"{path} has no saved agents (.npz) in it; loqa.tools.import_agents makes them of pickles")
     return list({(file.parent, file.name[:7]): file for file in saved}.values())  # the last of each agent's
 
 
@@ -116,7 +116,10 @@ def choose_players(
             its_game, player = load_player(file)
             game = game or its_game
             if its_game != game:
-                raise ValueError(f"{file} plays {title(its_game)}, but this is {title(game)}")
+                differ = {key: x for key, x in vars(its_game).items() if vars(game).get(key) != x}
+                its, this = ({key: vars(one).get(key) for key in differ} for one in (its_game, game))
+                where = f", with {its} and not {this}" if its_game.title == game.title else ""
+                raise ValueError(f"{file} plays {title(its_game)}, but this is {title(game)}{where}")
             players.append(player._replace(kind=kind or player.kind))
     if game is None and game_name is None:
         raise ValueError(f"no agent determines the game: add --game {' or --game '.join(GAMES)}")

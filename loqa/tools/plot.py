@@ -31,7 +31,7 @@ Published: read off the paper's figure, means of three seeds on one A100."""
 @in_style
 def threshold_figure(groups: Groups, path: Path) -> list[str]:
     """Draws what it takes to each threshold (columns) in each of UNITS (rows) against the size of the grid."""
-    game = saved_runs.game_with_boards(groups)
+    game, groups, left_out = saved_runs.square_boards(groups)
     figure, grid = panels(len(UNITS) * len(game.goals), sharex=True, sharey="row")
     for axes, (unit, threshold) in zip(grid, product(UNITS, game.goals), strict=True):
         for label, runs in groups.items():
@@ -47,7 +47,7 @@ def threshold_figure(groups: Groups, path: Path) -> list[str]:
         axes.set(title=f"{threshold} threshold", xlabel="grid size", ylabel=UNITS[unit], yscale="log")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.label_outer()
-    legend_below(figure, grid[0], SUMMARY_NOTE)
+    legend_below(figure, grid[0], SUMMARY_NOTE + left_out)
     return save(figure, path)
 
 
@@ -111,7 +111,7 @@ def draw(figure: str, runs: list[str], out: Path, x: str, metrics: str | None, a
 def main(parser: ArgumentParser) -> None:
     parser.add_argument("figure", choices=("curves", "bars", "thresholds", "league"))
     parser.add_argument("runs", nargs="+", metavar="RUNS", help="see above")
-    parser.add_argument("--out", type=Path, help="the files to write, without suffix (experiments/plots/FIGURE)")
+    parser.add_argument("--out", type=Path, help="picture, without a suffix .png and .pdf (experiments/plots/FIGURE)")
     parser.add_argument("--x", choices=UNITS, default="iteration", help="horizontal axis of curves (%(default)s)")
     parser.add_argument("--metrics", help="columns that curves shows, such as own_coins_0,agent0_entropy (a choice)")
     parser.add_argument("--agent", type=int, choices=(0, 1), default=0, help="the learner of bars (%(default)s)")

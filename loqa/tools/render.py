@@ -32,7 +32,7 @@ def main(parser: ArgumentParser) -> None:
     add_game_options(parser)
     parser.add_argument("--steps", type=whole(1), default=50, help="steps of the episode (%(default)s)")
     parser.add_argument("--seed", type=whole(0), default=0, help="of everything random (%(default)s)")
-    parser.add_argument("--out", type=Path, help="the picture (experiments/episode.gif, or .png for the IPD)")
+    parser.add_argument("--out", type=Path, default="experiments/episode", help="the picture (%(default)s)")
     options = parser.parse_args()
     game, players = choose_players((options.player_a, options.player_b), options.game, options.grid)
     if len(players) != 2:
@@ -45,7 +45,7 @@ def main(parser: ArgumentParser) -> None:
     heads = [f"{letter}  {one.name}: {x.sum():.0f}, {x.mean():.3f} a step" for letter, one, x in scores]
     frames, durations, text = film(game, episode, heads)
     suffix = ".gif" if durations else ".png"
-    out = options.out or Path(f"experiments/episode{suffix}")
+    out = options.out if options.out.suffix else options.out.with_suffix(suffix)
     if out.suffix != suffix:
         raise ValueError(f"--out is {out}, but the picture of this game is a {suffix} file")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -96,13 +96,10 @@ def summary(runs: list[SavedRun], passed: list[np.ndarray], unit: str) -> Summar
 
 
 def summarize(runs: list[SavedRun], threshold: str, unit: str) -> dict[int, Summary]:
-    """By size of the board, ascending; raises ValueError for a run without a square one."""
+    """By size of the board, ascending; of runs on `square_boards`."""
     by_size: dict[int, list[SavedRun]] = {}
     for run in runs:
-        height, _, width = run.board.partition("x")
-        if not height or height != width:
-            raise ValueError(f"{run.path} is not a run with thresholds on a known square board")
-        by_size.setdefault(int(height), []).append(run)
+        by_size.setdefault(int(run.board.partition("x")[0]), []).append(run)
     passed = lambda size: [_reaches(run, threshold) for run in by_size[size]]
     return {size: summary(by_size[size], passed(size), unit) for size in sorted(by_size)}
 
@@ -115,12 +112,16 @@ def _reaches(run: SavedRun, goal: str) -> np.ndarray:
         raise ValueError(f"{run.path} is not a run with the goal {goal}: it lacks {error}") from error
 
 
-def game_with_boards(groups: Groups) -> GameSpec:
-    """The game of the first run; ValueError unless it has boards."""
-    first = next(iter(groups.values()))[0]
-    if not first.game.board:
-        raise ValueError(f"{first.path} is not a run with thresholds on a known square board")
-    return first.game
+def square_boards(groups: Groups) -> tuple[GameSpec, Groups, str]:
+    """The game, the runs on square boards, and in words which others are left out; ValueError if that is all."""
+    runs = sum(groups.values(), [])
+    others = {run.board for run in runs if len({*run.board.split("x")}) > 1 or not run.board}
+    kept = {label: [run for run in members if run.board not in others] for label, members in groups.items()}
+    kept = {label: members for label, members in kept.items() if members}
+    if not kept:
+        raise ValueError(f"{runs[0].path} is not a run with thresholds on a known square board")
+    left_out = f"\nLeft out, as thresholds are of square boards: {', '.join(sorted(others))}." if others else ""
+    return runs[0].game, kept, left_out
 
 
 def goal_table(groups: Groups) -> str:
@@ -137,7 +138,7 @@ def goal_table(groups: Groups) -> str:
 
 def threshold_table(groups: Groups) -> str:
     """A Markdown table: each group, threshold and board; then the published times on these boards."""
-    game, lines, sizes = game_with_boards(groups), [], set()
+    (game, groups, left_out), lines, sizes = square_boards(groups), [], set()
     for (label, runs), threshold in product(groups.items(), game.goals):
         columns = [summarize(runs, threshold, unit) for unit in UNITS]
         for size, first in columns[0].items():
@@ -150,4 +151,4 @@ def threshold_table(groups: Groups) -> str:
                 cells = [f"{size}x{size}", "", f"{time:,.0f}".replace("inf", "never"), "", ""]
                 lines.append([f"{label}, published", threshold, *cells])
     table = markdown_table(["", "threshold", "grid", "seeds that reach it", *UNITS.values()], lines, (0, 1, 2))
-    return f"{table}\n\n{REACHED_NOTE} {PUBLISHED_NOTE}"
+    return f"{table}\n\n{REACHED_NOTE} {PUBLISHED_NOTE}{left_out}"

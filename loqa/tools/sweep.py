@@ -79,10 +79,11 @@ def summarize(directory: Path) -> None:
             from loqa.figures import curves  # here, because matplotlib is slow to import and jobs do without
             from loqa.tools import plot
 
+            boards = {run.board for run in runs}
             curves.seed_curves(group_runs(runs), directory / "curves")
             if runs[0].game.bars:
                 curves.group_bars(group_runs(runs), directory / "cooperation")
-            elif len({run.board for run in runs}) > 1:
+            elif len(boards) > 1 and any(len({*board.split("x")}) == 1 for board in boards):
                 plot.threshold_figure(group_runs(runs, split_boards=False), directory / "thresholds")
     except (OSError, ValueError) as error:
         print(f"the summary is not complete: {error}")
