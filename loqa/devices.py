@@ -3,6 +3,8 @@
 The state is the same on all devices, and so is what is drawn at random: a share is cut from the whole. What is
 averaged over the batch is averaged over the devices too. So any number of them learns the same, up to rounding.
 Outside of `on_devices` everything here leaves its arguments as they are.
+
+Or each device has seeds of its own, and nothing is shared: `spread`.
 """
 
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "devices"
+SEEDS = "seeds"  # the axis of devices that share nothing
 
 
 def number() -> int:
@@ -41,9 +44,9 @@ def whole(x: jax.Array, axis: int) -> jax.Array:
     return x if number() == 1 else jax.lax.all_gather(x, AXIS, axis=axis, tiled=True)
 
 
-def first(number: int) -> Mesh:
-    """The first devices, on which an iteration is shared."""
-    return jax.make_mesh((number,), (AXIS,), (AxisType.Auto,), devices=jax.devices()[:number])
+def first(number: int, axis: str = AXIS) -> Mesh:
+    """The first devices, on which an iteration is shared, or seeds are spread."""
+    return jax.make_mesh((number,), (axis,), (AxisType.Auto,), devices=jax.devices()[:number])
 
 
 def on_devices(function: Callable, number: int) -> Callable:
@@ -59,6 +62,23 @@ def replicate(tree: Any, number: int) -> Any:
     if number == 1:
         return tree
     return jax.jit(lambda tree: tree, out_shardings=NamedSharding(first(number), PartitionSpec()))(tree)
+
+
+def of_each(number: int) -> NamedSharding:
+    """Where the arrays of seeds are: equal parts of their first axis on each of the first devices."""
+    return NamedSharding(first(number, SEEDS), PartitionSpec(SEEDS))
+
+
+def spread(function: Callable, number: int) -> Callable:
+    """A function of arrays with a first axis, of which `number` devices compute an equal part each, and alone."""
+    parts = PartitionSpec(SEEDS)
+    return jax.shard_map(function, mesh=first(number, SEEDS), in_specs=parts, out_specs=parts, check_vma=False)
+
+
+def one_of_one(function: Callable) -> Callable:
+    """`function` for arguments, and a result, with one more axis before the others, of length one."""
+    without = lambda tree: jax.tree.map(lambda x: x[0], tree)
+    return lambda *args: jax.tree.map(lambda x: x[None], function(*map(without, args)))
 
 
 def in_any_process(value: Any) -> bool:

@@ -38,6 +38,10 @@ class TrainState(NamedTuple):
         """The learner that the one in `seat` plays: the other one, or in self-play itself."""
         return self.learners[0] if len(self.learners) == 1 else self.learners[1 - seat]
 
+    def without_buffers(self) -> "TrainState":
+        """What an evaluation needs."""
+        return self._replace(learners=tuple(me._replace(past=None, replay=None) for me in self.learners))
+
 
 @partial(jax.jit, static_argnums=(0, 1))  # since a network's initialization is hundreds of small programs otherwise
 def init(agent: Agent, hp: Hyperparameters, key: jax.Array, params: AgentParams | None = None) -> TrainState:
@@ -141,16 +145,6 @@ def repeat(
     The state is donated: it is updated in place, and must not be used again.
     """
 
-    def run(state, n):
-        stop = state.iteration + n
-
-        def keep_going(state):
-            params = [learner.params for learner in state.learners]
-            finite = [jnp.isfinite(x).all() for x in jax.tree.leaves(params)]
-            return (state.iteration < stop) & jnp.stack(finite).all()
-
-        return jax.lax.while_loop(keep_going, iteration, state)
-
     def run_one_by_one(state, n):
         for _ in range(n):
             with jax.debug_nans(True):  # again, because logsumexp turns it off and leaves it off (JAX 0.10)
@@ -160,4 +154,49 @@ def repeat(
     if jax.config.jax_debug_nans:  # JAX names the operation that gives a NaN, but not within a loop of its own
         one = jax.jit(devices.on_devices(iteration, num_devices))
         return run_one_by_one
-    return jax.jit(devices.on_devices(run, num_devices), donate_argnums=0)
+    return jax.jit(devices.on_devices(partial(_run, iteration), num_devices), donate_argnums=0)
+
+
+def repeat_seeds(
+    iteration: Callable[[TrainState], TrainState], num_devices: int, each: int
+) -> Callable[[TrainState, jax.Array], TrainState]:
+    """As `repeat`, of seeds side by side: states and n with a first axis of num_devices * each -> states.
+
+    A seed whose n iterations are done, or whose parameters are not finite, stays as it is while others go on.
+    """
+
+    def run(state, n):
+        stop = state.iteration + n
+        going = lambda state: jax.vmap(_keeps_going)(state, stop)
+        step = lambda state: jax.vmap(_where)(going(state), jax.vmap(iteration)(state), state)
+        return jax.lax.while_loop(lambda state: going(state).any(), step, state)
+
+    if each == 1:  # without vmap, which costs the IPD on a CPU up to twice the time
+        run = devices.one_of_one(partial(_run, iteration))
+    return jax.jit(devices.spread(run, num_devices), donate_argnums=0)
+
+
+def _run(iteration: Callable[[TrainState], TrainState], state: TrainState, n: jax.Array) -> TrainState:
+    stop = state.iteration + n
+    return jax.lax.while_loop(lambda state: _keeps_going(state, stop), iteration, state)
+
+
+def _keeps_going(state: TrainState, stop: jax.Array) -> jax.Array:
+    """Whether an iteration follows: before iteration `stop`, and while all parameters are finite."""
+    params = [learner.params for learner in state.learners]
+    finite = [jnp.isfinite(x).all() for x in jax.tree.leaves(params)]
+    return (state.iteration < stop) & jnp.stack(finite).all()
+
+
+def _where(going: jax.Array, new: TrainState, old: TrainState) -> TrainState:
+    """`new` where a seed is going, else `old`; but always the new items of buffers, which a choice would copy.
+
+    That changes nothing: all that an iteration writes there follows from the rest of its state, so a seed that stays
+    as it is has in these slots what its next iteration would write into them first.
+    """
+
+    def choose(path, new, old):
+        is_item = any(getattr(key, "name", "") == "items" for key in path)
+        return new if is_item else jnp.where(going, new, old)
+
+    return jax.tree_util.tree_map_with_path(choose, new, old)

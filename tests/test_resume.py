@@ -68,7 +68,7 @@ def new_run(save_dir, *overrides):
 
 def resumed_state(save_dir, *overrides):
     with new_run(save_dir, *overrides) as run:
-        return Checkpoints(run).resumed_state
+        return run.resumed.state
 
 
 @cache
@@ -131,7 +131,7 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_not_cut(tmp_path):
             assert Checkpoints(run).save(state)
         with new_run(tmp_path, f"resume={run.directory}") as run:
             assert run.resumed.metadata["iteration"] == done
-            state = trained(cut, Checkpoints(run).resumed_state)
+            state = trained(cut, run.resumed.state)
             done += cut
     assert_same_bits(state, trained(done))
 
@@ -166,7 +166,7 @@ def test_past_agents_are_written_once(finished):
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     with new_run(finished.parent, f"resume={finished}") as run:
         checkpoints = Checkpoints(run)
-        checkpoints.save(trained(2, checkpoints.resumed_state))
+        checkpoints.save(trained(2, run.resumed.state))
     after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     new = {name for name in after if after[name] != before.get(name)}
     assert new == {"state_000000042.npz", "past_000000020_000000021.npz"}
@@ -238,7 +238,7 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_auto_takes_the_one_before_i
     assert "allow_pickle" not in str(refusal.value)
     with new_run(finished.parent, "resume=auto") as run:
         assert run.directory == finished and run.resumed.metadata["iteration"] == 30
-        assert_same_bits(Checkpoints(run).resumed_state, trained(30))
+        assert_same_bits(run.resumed.state, trained(30))
         if case == "truncated":  # the unusable one is deleted, with the first new one
             assert Checkpoints(run).save(trained(32))
             assert [path.stem for path in states(finished)] == [f"state_0000000{i}" for i in (20, 30, 32)]
@@ -305,7 +305,7 @@ def test_auto_takes_the_newest_run_of_the_same_settings(finished, capsys, monkey
     assert "nothing to resume, so this is a new run; the newest of this name is" in told
     assert "a run with other settings: hp.batch_size is" in told
     with new_run(save_dir, "resume=auto", "hp.batch_size=10") as again:  # ended before its first checkpoint
-        assert again.directory == run.directory and Checkpoints(again).resumed_state is None
+        assert again.directory == run.directory and again.resumed.state is None
     with new_run(save_dir, "resume=auto", "hp.num_iterations=35") as shorter:  # a longer run is left alone
         assert shorter.resumed is None and len(states(finished)) == 3
     monkeypatch.setattr(provenance, "multirun_name", lambda: "20261123-120000")
@@ -401,7 +401,7 @@ def test_a_checkpoint_is_whole_or_not_there(finished, monkeypatch):
         checkpoints = Checkpoints(run)
         monkeypatch.setattr(os, "replace", die)
         with pytest.raises(KeyboardInterrupt):
-            checkpoints.save(trained(1, checkpoints.resumed_state))
+            checkpoints.save(trained(1, run.resumed.state))
     monkeypatch.undo()
     with new_run(finished.parent, "resume=auto") as run:
         assert run.resumed.metadata["iteration"] == 40

@@ -47,7 +47,6 @@ class Checkpoints:
         self._run, self._folder = run, run.directory / "checkpoints"
         self._segments: list[str] = metadata.get("segments", [])
         self._num_stored: int = metadata.get("past_agents", 0)  # in the segments, or dropped from them
-        self.resumed_state: TrainState | None = run.resumed.state if run.resumed else None
         self.iteration: int | None = metadata.get("iteration")  # of the last checkpoint
 
     def save(self, state: TrainState) -> bool:

@@ -28,9 +28,10 @@ from loqa import learner
 from loqa.game import GameSpec
 from loqa.games import GAMES
 from loqa.hyperparameters import Hyperparameters, show
-from loqa.run import checkpoints, provenance, trainer
+from loqa.run import checkpoints, provenance, together, trainer
 from loqa.run.config import CONFIGS, ConfigError, JaxConfig, RunError, first_preset, parse
 from loqa.run.run import Run
+from loqa.run.together import Group
 from loqa.run.trainer import Experiment
 from loqa.scripts import CONF_DIR
 
@@ -71,14 +72,14 @@ def script(name: str, experiment: Callable[[GameSpec, Any], Experiment]) -> None
         print(f"error: {ConfigError(sentence)}", file=sys.stderr)
         sys.exit(code)
 
-    def job(cfg: DictConfig) -> Path:
+    def job(cfg: DictConfig, group: Group | None = None) -> Path:
         nonlocal began
         began = True
         try:
             launcher = provenance.choice("hydra/launcher", "basic")
             if launcher != "basic" and not provenance.multirun_name():
                 raise ConfigError(f"launcher is {show(launcher)}, but must be null without -m, which makes jobs")
-            return train(name, cfg, experiment)
+            return train(name, cfg, experiment, group)
         except (RunError, ConfigError) as error:
             if provenance.multirun_name():
                 raise  # to Hydra, for which this job failed: the others follow
@@ -112,13 +113,17 @@ def help_text(name: str) -> str:
     return "\n".join([*lines, "", files[0], "# Below, in front of each key: hp.", *files[1:]])
 
 
-def train(name: str, cfg: DictConfig, experiment: Callable[[GameSpec, Any], Experiment]) -> Path:
-    """Trains as a composed configuration says, or resumes; returns the run's directory.
+def train(
+    name: str, cfg: DictConfig, experiment: Callable[[GameSpec, Any], Experiment], group: Group | None = None
+) -> Path:
+    """Trains as a composed configuration says, or resumes, with the runs of a group; returns the run's directory.
 
     Raises ConfigError if the configuration cannot be used, and RunError if the run cannot continue.
     """
     config = parse(cfg, CONFIGS[name])
     apply_jax_options(config.jax)
+    if group:
+        together.check(config.jax)
     parts = experiment(GAMES[name], config.hp)
     if config.hp.lookahead:
         parts = parts._replace(iteration=trainer.LEARNING_RULES[config.hp.agent_0](config.hp, parts.agent))
@@ -134,9 +139,9 @@ def train(name: str, cfg: DictConfig, experiment: Callable[[GameSpec, Any], Expe
         config = config.model_copy(update=changed)
         resumed = resumed and resumed._replace(directory=Path(elsewhere.name))
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    num_devices = count_devices(config.jax.num_devices, config.hp)
-    with Run(name, config, OmegaConf.to_yaml(cfg, resolve=True), resumed, num_devices) as run:
-        trainer.train(config, parts, run)
+    num_devices = 1 if group else count_devices(config.jax.num_devices, config.hp)
+    with Run(name, config, OmegaConf.to_yaml(cfg, resolve=True), resumed, num_devices, group) as run:
+        (group or trainer).train(config, parts, run)
     return run.directory
 
 

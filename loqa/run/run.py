@@ -9,6 +9,7 @@ import math
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Self
 
@@ -49,13 +50,20 @@ class Run:
     """One training run: `with Run("ipd", config, config_yaml, resumed) as run: ...`, once for each seed.
 
     `config_yaml` is the configuration as text, for config.yaml and W&B; `resumed` the earlier part of the run, in whose
-    directory it continues. Within the block the first signal to stop only sets `stop_signal`: the loop is expected to
-    checkpoint and call `stop`. Leaving the block finishes the W&B run, with exit code 1 after an exception. Raises
-    ConfigError where the directory cannot be made or written, or another process uses it.
+    directory it continues; `group` has the terminal and the signals of seeds side by side. Within the block the first
+    signal to stop only sets `stop_signal`: the loop is expected to checkpoint and call `stop`. Leaving the block
+    finishes the W&B run, with exit code 1 after an exception. Raises ConfigError where the directory cannot be made or
+    written, or another process uses it.
     """
 
     def __init__(
-        self, script: str, config: Config, config_yaml: str, resumed: Resumed | None = None, num_devices: int = 1
+        self,
+        script: str,
+        config: Config,
+        config_yaml: str,
+        resumed: Resumed | None = None,
+        num_devices: int = 1,
+        group: Any = None,
     ):
         hp, metadata = config.hp, resumed.metadata if resumed else {}
         earlier = metadata.get("run", {})  # its `snapshot`
@@ -64,9 +72,10 @@ class Run:
         self.hp_settings = flat(self.settings["hp"])
         self._start = time.monotonic() - earlier.get("walltime", 0.0)
         self._commits = list(dict.fromkeys([*earlier.get("commits", []), provenance.commit()]))
-        self._signals = StopSignals()
-        self._terminal = Terminal(hp.total_iterations, hp.env_steps_per_iteration, lambda: self.stop_signal)
-        self.log_line = self._terminal.log_line
+        self._signals = group.signals if group else StopSignals()
+        alone = partial(Terminal, hp.total_iterations, hp.env_steps_per_iteration, lambda: self.stop_signal)
+        self._terminal = group.terminal.of(hp) if group else alone()
+        self.log_line, self.note = self._terminal.log_line, self._terminal.note
         self.directory = resumed.directory if resumed else make_directory(hp.save_dir, hp.run_name)
         self._files = RunDirectory(self.directory, config_yaml, self.log_line)
         self.write = self._files.write
@@ -74,11 +83,16 @@ class Run:
         self.metrics = self._metrics.columns
 
         where, preset = short_path(self.directory), provenance.choice("hp", "unknown")
-        self.log_line(f"LOQA {loqa.__version__}, {script}, preset {preset}, seed {hp.seed}: {where}")
-        self.log_line(f"{provenance.command()}\nall settings: {where}/config.yaml")
+        self._command = provenance.command()
+        if group:
+            self.log_line(f"LOQA {loqa.__version__}, {script}, preset {preset}, seeds side by side")
+        self.note(f"LOQA {loqa.__version__}, {script}, preset {preset}, seed {hp.seed}: {where}")
+        self.note(f"{self._command}\nall settings: {where}/config.yaml")
         if GAMES[script].published:
             changes = differences_from_published(script, hp)
             self.log_line(f"unlike the published settings: {', '.join(changes) or 'nothing'}")
+        if group:
+            self.log_line(where)
         if resumed:
             self.log_line(f"resumed from iteration {metadata.get('iteration', 0)}")
         self.num_devices = num_devices
@@ -139,13 +153,13 @@ class Run:
         last = self._metrics.newest | {"walltime": self._walltime()}
         summary = {key: value if math.isfinite(value) else None for key, value in last.items()}  # JSON has no NaN
         summary |= {"reached": reached, "versions": self.versions, "commits": self._commits}
-        summary |= {"machine": provenance.machine(), "command": provenance.command()}
+        summary |= {"machine": provenance.machine(), "command": self._command}
         text = json.dumps(summary, indent=2) + "\n"
         self.write("summary.json", lambda path: path.write_text(text, encoding="utf-8"))
         conclude(self)
         files = sorted(self.directory.glob("[!.]*"))  # none where the directory has vanished
         names = ", ".join(f"{path.name}/" if path.is_dir() else path.name for path in files)
-        self.log_line(f"{clock(last['walltime'])}; files in {short_path(self.directory)}: {names}")
+        self.note(f"{clock(last['walltime'])}; files in {short_path(self.directory)}: {names}")
 
     def stop(self, iteration: int | None) -> NoReturn:
         """Ends the process after `stop_signal`, here or in another process of the run; prints how to resume.

@@ -26,8 +26,8 @@ class StopSignals:
 
     def catch(self) -> None:
         """Catches what would end the process or reach a scheduler, but no signal that is ignored, as by nohup."""
-        if threading.current_thread() is not threading.main_thread():
-            return  # Python lets no other one handle signals
+        if self._earlier or threading.current_thread() is not threading.main_thread():
+            return  # it does already; Python lets no other thread handle signals
         for number in (signal.Signals[name] for name in NAMES if hasattr(signal, name)):
             handler = signal.getsignal(number)
             if handler in DEFAULT_HANDLERS or (callable(handler) and number.name in ("SIGUSR1", "SIGUSR2")):

@@ -2,14 +2,20 @@
 
 import math
 import os
+import statistics
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
+
+from loqa.hyperparameters import Hyperparameters
 
 HEADER_EVERY = 20  # rows of the table between two headers
 CLEAR_LINE = "\r\x1b[K"
 POSITION = {"iteration": 9, "steps/s": 7, "elapsed": 7, "ETA": 7}  # columns and their widths
+WIDTH = sum(POSITION.values()) + 2 * (len(POSITION) - 1)  # of all of them
 
 
 class Terminal:
@@ -31,6 +37,8 @@ class Terminal:
         self._print((CLEAR_LINE if self._on_progress_line else "") + text + "\n")
         self._on_progress_line = False
 
+    note = log_line  # what is of interest where one run has the terminal
+
     def progress(self, iteration: int, walltime: float) -> None:
         """Shows how far the run is, on a terminal only, until something else is printed."""
         if sys.stdout.isatty():
@@ -41,7 +49,7 @@ class Terminal:
         """Prints a row of the table of evaluations: how far the run is, and the numbers of `headline`."""
         cells = dict(zip(POSITION, self._position(iteration, walltime), strict=True))
         self._newest = iteration, walltime
-        cells |= {title: short(value).rjust(max(len(title), 6)) for title, value in headline.items()}
+        cells |= _cells(headline)
         if self._num_rows % HEADER_EVERY == 0:
             self.log_line("  ".join(title.rjust(len(cell)) for title, cell in cells.items()))
         self.log_line("  ".join(cells.values()))
@@ -73,6 +81,82 @@ class Terminal:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except OSError:
             pass  # output that goes to a file on a full disk, or a terminal that was closed
+
+
+class SharedTerminal(Terminal):
+    """Of seeds side by side: a table of their means and ranges. What they say waits for `flush`.
+
+    `of(hp)` is the part of a seed, which is used as a terminal of its own.
+    """
+
+    def __init__(self, is_stopping: Callable[[], object]):
+        super().__init__(0, 0, is_stopping)
+        self._start, self._seeds, self._steps_of_one = time.monotonic(), [], 0
+        self._said: dict[str, list[int]] = {}  # lines, and the seeds that say them
+        self._at: list[int] = []  # iterations, of the seeds that go on
+        self._rows: dict[int, tuple[int, dict[str, float]]] = {}  # seed -> iteration, headline
+        self._last_rows: dict[int, tuple[int, dict[str, float]]] = {}
+
+    def of(self, hp: Hyperparameters) -> "OfSeed":
+        self._seeds.append(hp.seed)
+        self._total_iterations, self._steps_of_one = hp.total_iterations, hp.env_steps_per_iteration
+        self._steps_per_iteration = self._steps_of_one * len(self._seeds)
+        return OfSeed(self, hp.seed)
+
+    def say(self, seed: int, text: str) -> None:
+        self._said.setdefault(text, []).append(seed)
+
+    def flush(self) -> None:
+        """Prints the table's next row, of the seeds that have one, and what they have said, each line once."""
+        walltime = time.monotonic() - self._start
+        if self._rows:
+            self._steps_per_iteration = self._steps_of_one * len(self._rows)
+            iterations, headlines = zip(*self._rows.values(), strict=True)
+            columns = {title: [x[title] for x in headlines if x[title] == x[title]] for title in headlines[0]}
+            over_seeds = lambda of: {title: of(values) if values else math.nan for title, values in columns.items()}
+            self.row(min(iterations), walltime, over_seeds(statistics.fmean))
+            for name, of in (("lowest", min), ("highest", max)):
+                self.log_line("  ".join([name.rjust(WIDTH), *_cells(over_seeds(of)).values()]))
+        elif self._at:
+            self.progress(min(self._at), walltime)
+        for text, seeds in self._said.items():
+            who = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}: " if seeds != self._seeds else ""
+            self.log_line(who + text)
+        self._last_rows |= self._rows
+        self._said, self._at, self._rows = {}, [], {}
+
+    def last_rows(self) -> None:
+        """Prints a line for each seed: its last row of the table."""
+        for seed, (iteration, headline) in self._last_rows.items():
+            position = f"seed {seed}".rjust(WIDTH - 10) + str(iteration).rjust(10)
+            self.log_line("  ".join([position, *_cells(headline).values()]))
+
+
+class OfSeed(NamedTuple):
+    """The part of a seed in a shared terminal, with the methods of `Terminal`."""
+
+    terminal: SharedTerminal
+    seed: int
+
+    def log_line(self, text: str) -> None:
+        self.terminal.say(self.seed, text)
+
+    def note(self, text: str) -> None:
+        pass
+
+    def progress(self, iteration: int, walltime: float) -> None:
+        self.terminal._at.append(iteration)
+
+    def row(self, iteration: int, walltime: float, headline: dict[str, float]) -> None:
+        self.terminal._rows[self.seed] = iteration, headline
+
+    def end_progress(self) -> None:
+        self.terminal.flush()
+        self.terminal.end_progress()
+
+
+def _cells(headline: dict[str, float]) -> dict[str, str]:
+    return {title: short(value).rjust(max(len(title), 6)) for title, value in headline.items()}
 
 
 def human(number: float) -> str:

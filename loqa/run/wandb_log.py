@@ -58,7 +58,7 @@ class WandbLog:
             mode=mode,
             id=self.run_id,
             resume="allow" if self.run_id else None,
-            reinit="finish_previous",  # one that was left open must not get this one's rows
+            reinit="create_new",  # beside those of other seeds, and of one that was left open
             settings=wandb.Settings(**SETTINGS),
         )
         run.define_metric("*", step_metric="iteration")
