@@ -14,7 +14,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
-from omegaconf import open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from loqa import devices, learner
 from loqa.hyperparameters import show
@@ -39,33 +39,32 @@ class Seeds(Launcher):
         Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         returns: dict[int, JobReturn] = {}
 
-        def run(number: int, group: Group | None) -> None:
-            cfg = context.config_loader.load_sweep_config(config, list(job_overrides[number]))
-            with open_dict(cfg):
-                cfg.hydra.job.id = cfg.hydra.job.num = initial_job_idx + number
+        def run(cfg: DictConfig, group: Group | None) -> None:
             job = partial(function, group=group)
-            returns[number] = run_job(job, cfg, "hydra.sweep.dir", "hydra.sweep.subdir", context)
+            returns[cfg.hydra.job.num] = run_job(job, cfg, "hydra.sweep.dir", "hydra.sweep.subdir", context)
 
-        groups: dict[tuple[str, ...], list[int]] = {}
-        for number, words in enumerate(job_overrides):
-            others = tuple(word for word in words if word.lstrip("+").split("=")[0] != "hp.seed")
-            groups.setdefault(others, []).append(number)
-        for numbers in groups.values():
-            if len(numbers) == 1:
-                run(numbers[0], None)
+        groups: dict[str, list[DictConfig]] = {}
+        for number, words in enumerate(job_overrides, initial_job_idx):
+            cfg = context.config_loader.load_sweep_config(config, list(words))
+            with open_dict(cfg):
+                cfg.hydra.job.id = cfg.hydra.job.num = number
+            settings = OmegaConf.to_container(cfg.hp, resolve=True) | {"seed": None, "save_dir": None}
+            groups.setdefault(f"{settings} {cfg.jax}", []).append(cfg)
+        for cfgs in groups.values():
+            if len(cfgs) == 1:
+                run(cfgs[0], None)
                 continue
-            group = Group([partial(run, number) for number in numbers])
+            group = Group([partial(run, cfg) for cfg in cfgs])
             try:
                 group.go_on()
             finally:
                 group.terminal.flush()
-        return [returns[number] for number in range(len(job_overrides))]
+        return [returns[number] for number in sorted(returns)]
 
 
-Seeds.__module__ = "hydra_plugins.loqa"  # the one package from which Hydra takes launchers
-Plugins.instance().register(Seeds)
-node = {"_target_": f"{Seeds.__module__}.{Seeds.__name__}"}
-ConfigStore.instance().store(group="hydra/launcher", name="seeds", node=node, provider="loqa")
+NAME = "hydra_plugins.loqa.Seeds"  # Hydra takes launchers from that package alone
+Plugins.instance().class_name_to_class[NAME] = Seeds
+ConfigStore.instance().store(group="hydra/launcher", name="seeds", node={"_target_": NAME}, provider="loqa")
 
 
 class Group:
