@@ -55,6 +55,12 @@ Four = Annotated[tuple[float, float, float, float], Field(strict=False)]  # list
 TwoRows = Annotated[tuple[Four, Four], Field(strict=False)]  # of each player: its rewards in CC, CD, DC, DD
 
 
+def _below(tree: Mapping, key: str) -> list[str]:
+    """The places of a key in the levels below."""
+    levels = {name: level for name, level in tree.items() if isinstance(level, Mapping)}
+    return [f"{name}.{x}" for name, level in levels.items() for x in [key] * (key in level) + _below(level, key)]
+
+
 class Section(BaseModel):
     """A level of the configuration: no conversions, no unknown keys, no missing ones, no NaN."""
 
@@ -76,8 +82,8 @@ class Section(BaseModel):
     def _check_keys(cls, values: Any) -> Any:
         for key in values if isinstance(values, Mapping) else ():
             if key not in cls.model_fields:
-                close = difflib.get_close_matches(str(key), cls.model_fields, n=1)
-                hint = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(cls.model_fields)}"
+                close = _below(values, key) or difflib.get_close_matches(str(key), cls.model_fields, n=1)
+                hint = f"did you mean {' or '.join(close)}?" if close else f"the keys are {', '.join(cls.model_fields)}"
                 if "network" in values:
                     hint = f"with network {values['network']}, {hint} (~ in front of a key removes it)"
                 why = RENAMED.get(key, hint)
@@ -268,7 +274,9 @@ class Hyperparameters(Section):
         for seat in (0, 1):
             if self.just_self_play and self.is_naive(seat):
                 yield f"agent_{seat}", "loqa where hp.just_self_play is true: a naive learner needs two learners"
-        if opponent.method == "n_step" and opponent.n_step > self.game_length:
+        if opponent.method == "n_step" and self.game_length == 1:
+            yield "differentiable_opponent.method", "loaded-dice where an episode has one step"
+        elif opponent.method == "n_step" and opponent.n_step > self.game_length:
             yield "differentiable_opponent.n_step", f"at most {self.game_length}, the game_length"
         if replay.mode and replay.capacity < self.batch_size:
             yield "qvalue.replay_buffer.capacity", f"at least {self.batch_size}, the hp.batch_size"

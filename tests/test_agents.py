@@ -147,6 +147,13 @@ def test_an_agent_to_start_from_must_have_the_networks(tmp_path):
         load_params(path, ipd_agent("hp.qvalue.hidden_size=8"))
     with pytest.raises(ConfigError, match=r"actor/params/bias_hidden is None there and \(32,\) here"):
         load_params(path, ipd_agent("hp=gru"))
+    flipped = {"game": "coin", "hp": {"game": {"height": 3, "width": 5}}}
+    save_agent(path, params, flipped)
+    with pytest.raises(ConfigError, match="it was trained on the 3x5 Coin Game, and this is the IPD"):
+        load_params(path, agent)
+    with pytest.raises(ConfigError, match="it was trained on the 3x5 Coin Game, and this is the 5x3 Coin Game"):
+        board = setups.make_hp("coin", "hp.game.height=5", "hp.game.width=3")
+        load_params(path, setups.make_agent("coin", board))
     (tmp_path / "pickle.npz").write_bytes(FOREIGN_FILES["pickle"])
     for name in ("pickle.npz", "nowhere.npz"):
         with pytest.raises(ConfigError, match="hp.init_from is '.*', but must be a saved agent") as refusal:

@@ -173,7 +173,10 @@ def test_coin_commands(tag, seed, size, batch_size):
         ("wandb.tags=[]", lambda c: c.wandb.tags, []),
         ("wandb.dir=/tmp/a", lambda c: c.wandb.dir, "/tmp/a"),
         ("wandb.wandb_dir=/tmp/b", lambda c: c.wandb.dir, "/tmp/b"),
-        ("hp.save_dir=${wandb.project}", lambda c: c.hp.save_dir, "loqa"),
+        ("hp.save_dir=${wandb.mode}", lambda c: c.hp.save_dir, "online"),
+        ("hp.save_dir=~/a=b c", lambda c: c.hp.save_dir, "~/a=b c"),
+        ("--hp.seed=7", lambda c: c.hp.seed, 7),
+        ("resume=5", lambda c: c.resume, "5"),
         ("hp.just_self_play=false", lambda c: c.hp.num_learners, 2),
         ("hp.just_self_play=false", lambda c: c.hp.env_steps_per_iteration, 2 * 2048 * 50),
         ("hp.max_env_steps=1024000", lambda c: c.hp.total_iterations, 10),
@@ -261,8 +264,8 @@ ipd  hp.epsilon_greedy: '0.2' true | a valid number
 ipd  hp.op_softmax_temp hp.qvalue.output_scale hp.actor.train.clip_grad.max_norm: 0 inf |
 ipd  hp.opponent_differentiation_weight hp.actor.train.lr_loss_actor hp.actor.train.entropy_beta: -1 inf fast |
 ipd  hp.actor.train.lr_loss_actor_agent hp.actor.train.lr_loss_actor_opponent hp.qvalue.train.lr_loss_qvalue: -1 |
-ipd  hp.save_dir wandb.project: '' null 3 | string
-ipd  hp.init_from resume wandb.entity wandb.group wandb.name wandb.dir wandb.wandb_dir: '' 5 | string
+ipd  hp.save_dir: '' null 3 | string
+ipd  hp.init_from resume wandb.project wandb.entity wandb.group wandb.name wandb.dir wandb.wandb_dir: '' 5 | string
 ipd  wandb.tags: ipd | a list
 ipd  hp.just_self_play jax.compilation_cache jax.jax_debug_nans jax.jax_disable_jit: 1 enabled | true or false
 ipd  hp.actor.train.stop_grad_advantage hp.differentiable_opponent.differentiable_current_reward: 0 on | true or
@@ -359,6 +362,7 @@ coin hp.game.width=2 hp.game.height=1 | is 2, but must be larger where height is
 ipd  hp.agent_0=naive | is 'naive', but must be loqa where hp.just_self_play is true
 coin hp.agent_1=naive | is 'naive', but must be loqa where hp.just_self_play is true
 ipd  hp.differentiable_opponent.n_step=51 @n_step | is 51, but must be at most 50
+ipd  @n_step hp.game_length=1 | is 'n_step', but must be loaded-dice where an episode has one step
 coin hp.differentiable_opponent.n_step=9 @n_step hp.game.game_length=8 | is 9, but must be at most 8
 ipd  hp.differentiable_opponent.differentiable_current_reward=true @n_step | is true, but must be false with
 ipd  hp.qvalue.replay_buffer.capacity=2047 hp.qvalue.replay_buffer.mode=enabled | is 2047, but must be at
@@ -388,6 +392,8 @@ ipd  hp.nosuch={deeper:1} | is {'deeper': 1}, but there is no such key: the keys
 ipd  hp.save_dirs='a\\nb' | did you mean save_dir?
 ipd  hp.seed.x=3 | hp.seed is {'x': 3}, but must be a valid integer
 ipd  hpp.seed=3 | hpp is {'seed': 3}, but there is no such key: did you mean hp?
+ipd  seed=3 | is 3, but there is no such key: did you mean hp.seed?
+ipd  hp.gae_lambda=1 | did you mean differentiable_opponent.gae_lambda or actor.train.gae_lambda?
 ipd  +nosuch=3 | is 3, but there is no such key: the keys are wandb, jax, resume, hp
 ipd  jax.processes=[a:1,2,2] | jax.processes is ('a:1', 2, 2), but must be [address, number, which] with which below 2
 ipd  jax.processes=[a:1,2] | jax.processes.2 is missing
@@ -472,6 +478,11 @@ def test_refused(line):
         ("[1,2,3,4]", " is [1, 2, 3, 4], but must be shorter"),
         ("[1,2]", ".0 is 1, but must be a list"),
         ("[[1,2,3,4]]", ".1 is missing"),
+        (
+            "[[1,2],[3,4],[5,6],[7,8]]",
+            " is [[1, 2], [3, 4], [5, 6], [7, 8]], but must be two lists of four numbers (a player's rewards in CC, "
+            "CD, DC, DD, its own action first); of these four pairs they are [[1, 3, 5, 7], [2, 6, 4, 8]]",
+        ),
         ("[[1,2,3,4],[1,2,3]]", ".1.3 is missing"),
         ("[[1,2,3,4],[1,2,3,4,5]]", ".1 is [1, 2, 3, 4, 5], but must be shorter"),
         ("[[1,2,3,4],null]", ".1 is null, but must be a list"),
@@ -570,6 +581,32 @@ def test_a_launcher_that_is_not_installed_names_its_package(run):
     assert "hydra/launcher is 'submitit_cloud', which is not installed: pip install hydra-submitit-launcher" in stderr
 
 
+def test_what_ends_a_launcher_is_one_sentence(run, monkeypatch):
+    def launch_jobs():
+        raise RuntimeError('Could not detect "srun"')  # as submitit where there is no SLURM
+
+    monkeypatch.setattr(launch.hydra, "main", lambda **_: lambda job: launch_jobs)
+    assert run("hp.seed=1,2", "launcher=slurm", "-m") == (2, "", 'error: Could not detect "srun"\n')
+
+
+def test_a_runs_directory_is_a_preset(run, tmp_path):
+    """Of this script's game alone; with keys that other presets do not have, and without those that are gone."""
+    saved = OmegaConf.to_container(compose("ipd", ["hp=gru", "hp.seed=3", "wandb.tags=[a]", "jax.processes=[a:1,2,0]"]))
+    saved["hp"]["actor"]["train"]["lr_decay_steps"] = None
+    place = tmp_path / "a=b, c" / "renamed"
+    place.mkdir(parents=True)
+    OmegaConf.save({"game": "ipd"} | saved, place / "config.yaml")
+    for words in ([f"hp={place}"], [f"resume={place}"], ["--config-path", str(place), "--config-name", "config"]):
+        cfg = compose("ipd", [*words, "hp.actor.hidden_size=5", "wandb.wandb_dir=x"])
+        config = parse(cfg, CONFIGS["ipd"])
+        assert (config.hp.seed, config.hp.actor.hidden_size, config.hp.actor.network) == (3, 5, "gru")
+        assert (config.wandb.tags, config.wandb.dir, config.jax.processes) == (["a"], "x", None)
+        assert config.resume == (str(place) if "resume" in words[0] else None)
+    with pytest.raises(ConfigError, match="is a run of the game ipd: it needs python ipd.py"):
+        compose("coin", [f"hp={place}"])
+    assert run(f"hp={place}", "hp.seed=8") == (0, "seed 8\n", "")
+
+
 def test_what_a_preset_changes_in_the_published_settings():
     changes = lambda *overrides: differences_from_published("ipd", load("ipd", *overrides).hp)
     assert changes("hp=logits_published", "hp.seed=7") == []
@@ -589,13 +626,22 @@ def test_jax_options(tmp_path, monkeypatch):
     jax.config.update("jax_compilation_cache_dir", None)
     options = {"num_devices": 1, "processes": None, "jax_debug_nans": True, "jax_disable_jit": True}
     try:
-        apply_jax_options(JaxConfig(compilation_cache=False, **options))
+        monkeypatch.setitem(launch.FROM_ENVIRONMENT, "jax_debug_nans", True)  # as by JAX_DEBUG_NANS
+        apply_jax_options(JaxConfig(compilation_cache=False, **options | {"jax_debug_nans": False}))
         assert [getattr(jax.config, name) for name in flags] == [True, True, None]
         apply_jax_options(JaxConfig(compilation_cache=True, **options))
         assert jax.config.jax_compilation_cache_dir.startswith(str(tmp_path / "loqa"))
         jax.config.update("jax_compilation_cache_dir", "mine")  # as JAX_COMPILATION_CACHE_DIR does
         apply_jax_options(JaxConfig(compilation_cache=True, **options))
         assert jax.config.jax_compilation_cache_dir == "mine"
+        jax.config.update("jax_compilation_cache_dir", None)
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as without a home
+        apply_jax_options(JaxConfig(compilation_cache=True, **options))
+        assert jax.config.jax_compilation_cache_dir is None
+        monkeypatch.setattr(jax, "devices", lambda: 1 / 0)  # as with JAX_PLATFORMS=cuda without a GPU
+        with pytest.raises(ConfigError, match="^JAX_PLATFORMS is '.*', but JAX finds no such device here"):
+            apply_jax_options(JaxConfig(compilation_cache=False, **options))
     finally:
         for name, value in before.items():
             jax.config.update(name, value)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,9 +16,10 @@ import setups
 
 from ipd import make_iteration
 from loqa import learner
-from loqa.run import provenance
+from loqa.run import resources
 from loqa.run.agents import load_agent
-from loqa.run.launch import count_devices
+from loqa.run.config import ConfigError
+from loqa.run.resources import choose_devices, count_devices
 
 ROOT = Path(__file__).parent.parent
 
@@ -88,6 +90,19 @@ def test_auto_is_as_many_devices_as_have_something_to_share(monkeypatch):
     monkeypatch.setattr(jax, "devices", lambda: [None] * 4)
     assert [count_devices("auto", setups.make_hp("ipd", f"hp.batch_size={size}")) for size in (512, 6, 7)] == [4, 3, 1]
     assert count_devices("auto", setups.make_hp("ipd", "hp=pola")) == 1
+    monkeypatch.setattr(resources, "memory", lambda: 10_000)
+    assert count_devices("auto", setups.make_hp("ipd"), bytes_each=2_400) == 2  # which have half of it
+
+
+def test_buffers_that_do_not_fit_are_refused_before_anything_starts(monkeypatch):
+    hp = setups.make_hp("coin", "hp.num_iterations=100000")
+    state = jax.eval_shape(partial(learner.init, setups.make_agent("coin", hp), hp, jax.random.key(0)))
+    monkeypatch.setattr(resources, "memory", lambda: 8 * 10**9)
+    key, takes = "hp.agent_replay_buffer.capacity", r"buffers and parameters take \d\.\d GB"
+    assert re.fullmatch(f"{takes}, of 8 GB", choose_devices(1, hp, state)[1])
+    monkeypatch.setattr(resources, "memory", lambda: 4 * 10**9)
+    with pytest.raises(ConfigError, match=rf"^{key} is 10000, .* smaller: {takes}, and .* 4 GB"):
+        choose_devices(1, hp, state)
 
 
 def test_two_processes_make_one_run(tmp_path):
@@ -124,4 +139,20 @@ def test_a_containers_quota_counts_as_cores(group, files, expected, tmp_path, mo
     for name, text in {"proc/self/cgroup": group, **{f"sys/fs/cgroup/{x}": text for x, text in files.items()}}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
-    assert provenance.cores(tmp_path) == expected
+    assert resources.cores(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "text", "expected"),
+    [
+        ("0::/a", "a/memory.max", "5000", 5000),
+        ("0::/a", "a/memory.max", "max", 2**20 * 4096),
+        ("4:memory:/", "memory/memory.limit_in_bytes", "6000", 6000),
+    ],
+)
+def test_a_containers_memory_counts(group, name, text, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.sysconf", lambda name: {"SC_PHYS_PAGES": 2**20, "SC_PAGE_SIZE": 4096}[name])
+    for path, content in {"proc/self/cgroup": group, f"sys/fs/cgroup/{name}": text}.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content + "\n")
+    assert resources.memory(tmp_path) == expected

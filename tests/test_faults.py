@@ -73,4 +73,4 @@ def test_a_disk_without_room_for_large_files_ends_nothing(tmp_path):
     assert [row["iteration"] for row in rows(directory)] == ["0", "10", "20", "30"]
     load_agent(directory / "agents" / "agent_0_000030.npz")
     left = [path.name for path in directory.rglob("*") if path.is_file() and "agent" not in path.name]
-    assert sorted(left) == [".lock", "config.yaml", "metrics.csv", "summary.json"]  # nothing half written
+    assert sorted(left) == [".lock", "config.yaml", "log.txt", "metrics.csv", "summary.json"]  # nothing half written

@@ -219,7 +219,43 @@ def test_summary(tmp_path, capsys):
     assert summary["versions"].keys() >= {"loqa", "jax", "flax", "optax", "numpy", "python"}
     assert summary["machine"]["cores"] >= 1 and summary["machine"]["device"]
     out = capsys.readouterr().out
-    assert "config.yaml, metrics.csv, summary.json" in out and "as wanted\n" in out
+    assert "config.yaml, log.txt, metrics.csv, summary.json" in out and "as wanted\n" in out
+    assert (run.directory / "log.txt").read_text().partition("\n")[2] == out
+
+
+def test_nothing_after_the_training_costs_its_summary(tmp_path, capsys):
+    with make_run(tmp_path) as run:
+        log(run, 700)
+        run.finish(lambda run: 1 / 0, lambda run: run.log_line("drawn"))
+    assert json.loads((run.directory / "summary.json").read_text())["iteration"] == 700
+    out = capsys.readouterr().out
+    assert out.count("the training is done, but not all that follows it: division by zero") == 1 and "drawn\n" in out
+
+
+def test_why_a_run_ended_is_kept(tmp_path):
+    with pytest.raises(KeyError), make_run(tmp_path) as run:
+        raise KeyError("a bug")
+    assert "KeyError: 'a bug'" in (run.directory / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "before, now, told",
+    [("a", "a", ""), (None, "a", ""), ("a", "b-dirty", "commit was a and is b, with changes")]
+    + [
+        ("a-dirty", "a-dirty", "commit was a, with changes and is a, with changes"),
+        ("a", None, "commit was a and is unknown"),
+    ],
+)
+def test_other_code_is_named(tmp_path, monkeypatch, capsys, before, now, told):
+    monkeypatch.setattr(provenance, "commit", lambda: before)
+    with make_run(tmp_path) as run:
+        resumed = Resumed(run.directory, {"iteration": 0, "run": run.snapshot()}, None)
+    monkeypatch.setattr(provenance, "commit", lambda: now)
+    capsys.readouterr()
+    with make_run(tmp_path, resumed=resumed) as run:
+        assert run.snapshot()["commits"][-1] == now
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("commit was")]
+    assert lines == [f"{told}: the numbers may differ from now on"] * bool(told)
 
 
 def test_the_commit_of_a_checkout_and_of_none(tmp_path, monkeypatch):
@@ -342,7 +378,7 @@ def test_a_signal_asks_to_stop(tmp_path, monkeypatch, capfd, name, code):
     assert end.value.code == code and signal.signal(number, was) == before
     out = capfd.readouterr().out
     assert f"{name}: stopping soon" in out
-    assert f"To resume from iteration 30:\n  python ipd.py 'wandb.tags=[a, b]' resume={run.directory}" in out
+    assert f"To resume from iteration 30:\n  python ipd.py resume={run.directory}\n" in out
 
 
 def test_a_signal_that_was_ignored_stays_ignored(tmp_path):
@@ -495,6 +531,21 @@ def test_an_unreachable_server_means_offline(tmp_path, fake_wandb, capsys):
         pass
     assert [asked["mode"] for asked in wandb.asked] == ["online", "offline"]
     assert capsys.readouterr().out.count("W&B: offline (boom). To upload this run later: wandb sync /w/run") == 1
+
+
+def test_wandbs_own_variables_hold_where_the_configuration_says_nothing(tmp_path, fake_wandb, monkeypatch):
+    wandb = fake_wandb()
+    for name in ("PROJECT", "NAME", "RUN_GROUP", "DIR", "SILENT"):
+        monkeypatch.setenv(f"WANDB_{name}", "mine")
+    for names in ({"project": None}, {"project": "p", "name": "n"}):
+        make_run(tmp_path, wandb_state=True, **names).__exit__(None, None, None)
+    first, second = wandb.asked  # W&B reads its variables itself
+    assert [first[key] for key in ("project", "name", "group", "dir")] == [None] * 4
+    assert "silent" not in first["settings"]
+    assert (second["project"], second["name"]) == ("p", "n")
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    with make_run(tmp_path, wandb_state=True):
+        assert len(wandb.asked) == 2
 
 
 @pytest.mark.parametrize("mode, started", [("offline", ["offline"]), ("disabled", []), ("online", ["online"])])

@@ -23,6 +23,7 @@ from loqa.metrics import self_play
 PANEL = (1.83, 1.65)  # inches: three fill the text width of a paper
 
 STYLE = {"font.size": 7, "axes.titlesize": 7.5, "legend.frameon": False, "pdf.fonttype": 42}  # in points
+STYLE |= {"text.usetex": False}  # whatever the user's own style says
 STYLE |= {"axes.linewidth": 0.6, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "patch.linewidth": 0.6}
 STYLE |= {"lines.markersize": 4, "lines.linewidth": 1.2, "grid.alpha": 0.25, "grid.linewidth": 0.5, "axes.grid": True}
 # The dashes change when the colors are used up.
@@ -134,7 +135,7 @@ def group_bars(groups: Groups, path: Path, agent: int = 0) -> list[str]:
 def draw_run(run: Any, game: Game) -> None:
     """Draws curves.png of a `loqa.run.run.Run`, and of a game that has bars cooperation_<i>.png for each agent."""
     metrics, spec = run.metrics(), game_of(game)
-    saved = SavedRun(run.directory, "", run.hp_settings, metrics | {"self_play": self_play(metrics)})
+    saved = SavedRun(run.directory, "", run.hp_settings, metrics | {"self_play": self_play(metrics)}, spec.name)
     for i in (0, 1) if spec.bars else ():
         if all(column.format(agent=i) in metrics for column in spec.bars.columns.values()):
             draw = partial(group_bars, {f"{game.title}, agent {i}": [saved]}, agent=i)

@@ -29,10 +29,11 @@ class SavedRun(NamedTuple):
     label: str  # of its group, as the user gave it, or ""
     settings: dict[str, Any]  # the `hp` part of its config, flat
     metrics: dict[str, np.ndarray]  # the columns of metrics.csv, and `self_play`
+    game_name: str | None = None  # None in runs of earlier versions
 
     @property
     def game(self) -> GameSpec:
-        return game_of_run(self.settings, self.metrics)
+        return game_of_run(self.game_name, self.settings, self.metrics)
 
     @property
     def seed(self) -> int | None:

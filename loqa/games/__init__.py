@@ -18,8 +18,13 @@ def game_of(rules: Game) -> GameSpec:
     return next(game for game in GAMES.values() if isinstance(rules, game.rules))
 
 
-def game_of_run(settings: dict[str, Any], columns: Container[str]) -> GameSpec:
-    """The game of a saved run, most of whose own keys and columns it has; `settings`: of hp, keys joined by dots."""
+def game_of_run(name: str | None, settings: dict[str, Any], columns: Container[str]) -> GameSpec:
+    """The game of a saved run by its name, or of an earlier version's run that has none by its keys and columns.
+
+    `settings`: of hp, keys joined by dots.
+    """
+    if name in GAMES:
+        return GAMES[name]
     keys = {key.split(".")[0] for key in settings}
 
     def found(game: GameSpec) -> int:

@@ -3,11 +3,12 @@
 import dataclasses
 import math
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from pydantic import BeforeValidator
 
 from loqa.game import COLORS, REWARDS, Bars, Columns, Film, GameSpec
 from loqa.hyperparameters import Actor, Count, Fraction, Hyperparameters, QValue, TwoRows
@@ -31,6 +32,9 @@ PAYOFFS: dict[str, Payoffs] = {
     # Example 17.1 there, and in LOLA. C is heads, D is tails; player 0 wins if they match.
     "matching_pennies": ((1.0, -1.0, -1.0, 1.0), (-1.0, 1.0, 1.0, -1.0)),
 }
+
+
+ROWS = "two lists of four numbers (a player's rewards in CC, CD, DC, DD, its own action first)"
 
 
 def title_of(name: str) -> str:
@@ -65,11 +69,21 @@ def read_table(table: jax.Array, observation: jax.Array) -> jax.Array:
     return sum(here[..., None] * table[..., s, :] for s, here in enumerate(visits(observation)))
 
 
+def _not_pairs(payoffs: Any) -> Any:
+    """Raises ValueError for the rewards of both in CC, CD, DC and DD, and says how these are written."""
+    try:
+        cc, cd, dc, dd = [(mine, theirs) for mine, theirs in payoffs]
+    except (TypeError, ValueError):
+        return payoffs
+    rows = [cc[0], cd[0], dc[0], dd[0]], [cc[1], dc[1], cd[1], dd[1]]
+    raise ValueError(f"must be {ROWS}; of these four pairs they are {[*rows]}")
+
+
 class IPDHyperparameters(Hyperparameters):
     """hp of ipd.py"""
 
     game_name: Literal[*PAYOFFS, "custom"]
-    payoffs: TwoRows | None
+    payoffs: Annotated[TwoRows | None, BeforeValidator(_not_pairs)]
     game_length: Count
     epsilon_greedy: Fraction
     actor: Actor
@@ -89,8 +103,7 @@ class IPDHyperparameters(Hyperparameters):
         yield from super().contradictions()
         game, custom = f"where hp.game_name is {self.game_name}", self.game_name == "custom"
         if custom and self.payoffs is None:
-            rows = "two lists of four numbers (a player's rewards in CC, CD, DC, DD, its own action first)"
-            yield "payoffs", f"{rows} {game}"
+            yield "payoffs", f"{ROWS} {game}"
         elif not custom and self.payoffs is not None:
             yield "payoffs", f"null {game}: only custom takes them"
         elif self.just_self_play and self.matrix_payoffs[0] != self.matrix_payoffs[1]:

@@ -70,7 +70,9 @@ def check_shapes(found: Any, expected: Any) -> None:
 def load_params(path: str, agent: Agent) -> AgentParams:
     """The parameters of the agent `hp.init_from`; ConfigError if it is none or has other networks than `agent`."""
     try:
-        params, _ = load_agent(path)
+        params, description = load_agent(Path(path).expanduser())
+        if "hp" in description and (game := rebuild(description)[0]) != agent.game:
+            raise ValueError(f"it was trained on the {game.title}, and this is the {agent.game.title}")
         check_shapes(params, jax.eval_shape(agent.init, jax.random.key(0)))
     except (OSError, ValueError) as error:
         wanted = "a saved agent with the networks of this run"

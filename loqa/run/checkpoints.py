@@ -19,13 +19,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import yaml
 
 from loqa.hyperparameters import Hyperparameters
 from loqa.learner import TrainState
 from loqa.run import provenance
 from loqa.run.agents import leaf_name, named_leaves, read_npz
-from loqa.run.config import ConfigError, flat, parse_hp
+from loqa.run.config import ConfigError, flat, parse_hp, read_settings
 from loqa.run.run import Resumed, Run
 from loqa.run.terminal import reason
 
@@ -147,7 +146,7 @@ def find(resume: str | None, script: str, hp: Hyperparameters, new_state: Callab
     `new_state` makes the state of a new run, whose shapes a checkpoint must have; it is only traced. Raises ConfigError
     where the directory, its configuration or its newest checkpoint cannot be used; "auto" passes over these.
     """
-    if resume is None and provenance.multirun_name() is None:
+    if resume == "new" or (resume is None and provenance.multirun_name() is None):
         return None
     if resume not in (None, "auto"):
         directory = Path(os.path.expanduser(resume)).absolute()
@@ -160,10 +159,12 @@ def find(resume: str | None, script: str, hp: Hyperparameters, new_state: Callab
             raise ConfigError(f"resume is {resume!r}, a run that ended and has no checkpoint to resume from")
         return started
     without, paths, others = [], [], []  # runs of these settings without a checkpoint, checkpoints, and why not others
-    for directory in sorted(Path(os.path.expanduser(hp.save_dir)).absolute().glob(f"{hp.run_name}_*")):
-        found = checkpoint_paths(directory)
+    for directory in sorted(Path(os.path.expanduser(hp.save_dir)).absolute().glob("*")):
+        has_name, found = directory.name.startswith(f"{hp.run_name}_"), checkpoint_paths(directory)
+        if not has_name and not _has_seed(directory, hp.seed):
+            continue
         if why := _why_not(directory, script, hp):
-            others.append(why)
+            others += [why] if has_name else []
         elif not found:
             without.append(Resumed(directory, {}, None))
         elif iteration_of(found[0]) <= hp.total_iterations:  # a longer run is left alone
@@ -198,14 +199,22 @@ def read(path: Path, hp: Hyperparameters, new_state: Callable[[], TrainState]) -
 def _why_not(directory: Path, script: str, hp: Hyperparameters) -> str:
     """Why a directory is no run of these settings, with five keys at most; "" where it is."""
     try:
-        saved = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))["hp"]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:
-        why = reason(error) if isinstance(error, OSError) else "it is not a configuration"
-        return f"{str(directory)!r}, which is not a run: config.yaml: {why}"
+        settings = read_settings(directory)
+    except ConfigError as error:
+        return str(error)
+    if (game := settings.get("game", script)) != script:  # runs of earlier versions do not name it
+        return f"{str(directory)!r}, a run of another game: {game}"
     try:
-        there, here = (flat(one.model_dump(), "hp.") for one in (parse_hp(script, saved), hp))
+        there, here = (flat(one.model_dump(), "hp.") for one in (parse_hp(script, settings["hp"]), hp))
         different = [x for x in here | there if here.get(x) != there.get(x) and x not in MAY_DIFFER_ON_RESUME]
         what = "; ".join(f"{key} is {there.get(key)} there and {here.get(key)} here" for key in different[:5])
     except ConfigError as error:
         what = f"its {error}"
     return f"{str(directory)!r}, a run with other settings: {what}" if what else ""
+
+
+def _has_seed(directory: Path, seed: int) -> bool:
+    """Whether a directory may be a run of this seed, whatever its name is; reading all of its YAML would be slow."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return f"seed: {seed}\n" in (directory / "config.yaml").read_text(encoding="utf-8")
+    return False

@@ -7,14 +7,17 @@ sentence that names the key, its value and what is allowed.
 
 import functools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BeforeValidator, Field, ValidationError
 
 from loqa.games import GAMES
 from loqa.hyperparameters import RENAMED, Count, Hyperparameters, Section, Switch, Text, show
+from loqa.run.terminal import reason
 from loqa.scripts import CONF_DIR
 
 NETWORKS = ("logits", "mlp", "gru")
@@ -45,7 +48,7 @@ class ConfigError(ValueError):
 class WandbConfig(Section):
     state: Switch
     mode: Literal["online", "offline"]
-    project: Text
+    project: Text | None
     entity: Text | None
     group: Text | None
     name: Text | None
@@ -98,33 +101,45 @@ def parse(cfg: DictConfig | Mapping, config_class: type[Config[HP]]) -> Config[H
     return _validate(tree, config_class)
 
 
-# Keys of earlier versions, which saved agents still name; none of them changes what an agent is.
+# Keys of earlier versions, which saved agents and runs still name; none of them changes what an agent is.
 GONE = {"advantage_offset", "advantage_offset_end", "lr_initial_scale", "lr_decay_steps", "recency"}
+
+
+def without_gone(tree: Any) -> Any:
+    """Settings of an earlier version without the keys that are gone."""
+    return {key: without_gone(x) for key, x in tree.items() if key not in GONE} if type(tree) is dict else tree
 
 
 def parse_saved(script: str, hp: Mapping) -> Hyperparameters:
     """As `parse_hp`, of a saved agent's description, which may be an earlier version's."""
-
-    def known(tree: Any) -> Any:
-        return {key: known(value) for key, value in tree.items() if key not in GONE} if type(tree) is dict else tree
-
-    return parse_hp(script, known(hp))
+    return parse_hp(script, without_gone(hp))
 
 
 def parse_hp(script: str, hp: Mapping) -> Hyperparameters:
-    """The `hp` part of a run's configuration, of a game by its name, or ConfigError.
-
-    Keys that it lacks, since an earlier version did not have them, have the published settings.
-    """
+    """The `hp` part of a run's configuration, of a game by its name, or ConfigError; see `complete_hp`."""
     if script not in CONFIGS:
         raise ConfigError(f"the game is {show(script)}, but must be {' or '.join(CONFIGS)}")
+    return _validate(complete_hp(script, hp), CONFIGS[script].model_fields["hp"].annotation, "hp")
+
+
+def complete_hp(script: str, hp: Any) -> Any:
+    """The `hp` part of a configuration; keys that an earlier version did not have get the published settings."""
     try:
-        if isinstance(hp, Mapping):
-            base = preset(script, GAMES[script].published or default_preset(script))
-            hp = OmegaConf.to_container(OmegaConf.merge(base, hp))
+        base = preset(script, GAMES[script].published or default_preset(script))
+        return OmegaConf.to_container(OmegaConf.merge(base, hp)) if isinstance(hp, Mapping) else hp
     except OmegaConfBaseException as error:
         raise ConfigError(f"hp cannot be read: {str(error).splitlines()[0]}") from None
-    return _validate(hp, CONFIGS[script].model_fields["hp"].annotation, "hp")
+
+
+def read_settings(directory: str | Path) -> dict[str, Any]:
+    """What config.yaml of a run says, with its `hp`; ConfigError where it says nothing."""
+    try:
+        settings = yaml.safe_load((Path(directory) / "config.yaml").read_text(encoding="utf-8"))
+        settings["hp"]  # or it is another configuration
+        return settings
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:
+        why = reason(error) if isinstance(error, OSError) else "it is not a configuration"
+        raise ConfigError(f"{str(directory)!r}, which is not a run: config.yaml: {why}") from error
 
 
 def default_preset(script: str) -> str:

@@ -1,7 +1,6 @@
 """From a command line to a run: Hydra composes the configuration, and what is wrong with it becomes one line."""
 
 import contextlib
-import math
 import os
 import re
 import shlex
@@ -27,16 +26,22 @@ from omegaconf.errors import OmegaConfBaseException
 from loqa import learner
 from loqa.game import GameSpec
 from loqa.games import GAMES
-from loqa.hyperparameters import Hyperparameters, show
-from loqa.run import checkpoints, provenance, together, trainer
+from loqa.hyperparameters import show
+from loqa.run import checkpoints, provenance, resources, together, trainer
 from loqa.run.config import CONFIGS, ConfigError, JaxConfig, RunError, first_preset, parse
 from loqa.run.run import Run
+from loqa.run.terminal import reason
 from loqa.run.together import Group
 from loqa.run.trainer import Experiment
+from loqa.run.words import for_hydra
 from loqa.scripts import CONF_DIR
 
 HYDRAS_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
 GROUPS = ("hp", "experiment", "smoke", "launcher")  # overrides of these choose a file in conf/
+
+# JAX's own options, as its environment variables have them: they hold where the configuration asks for less.
+FLAGS = ("jax_num_cpu_devices", "jax_debug_nans", "jax_disable_jit")
+FROM_ENVIRONMENT = {name: getattr(jax.config, name) for name in FLAGS}
 
 
 class SharedConf(SearchPathPlugin):
@@ -53,10 +58,11 @@ def compose(script: str, overrides: list[str]) -> DictConfig:
     """The configuration that Hydra composes for the script of a game with these overrides, or ConfigError."""
     if script not in CONFIGS:
         raise ConfigError(f"script is {show(script)}, but must be {' or '.join(CONFIGS)}")
+    words = for_hydra(script, overrides)
     try:
-        return _compose(script, overrides)
+        return _compose(script, words)
     except (*HYDRAS_ERRORS, ValueError) as error:
-        raise ConfigError(_explain(error, script, overrides)) from None
+        raise ConfigError(_explain(error, script, words)) from None
 
 
 def script(name: str, experiment: Callable[[GameSpec, Any], Experiment]) -> None:
@@ -90,10 +96,11 @@ def script(name: str, experiment: Callable[[GameSpec, Any], Experiment]) -> None
         print(help_text(name))
         return
     try:
+        sys.argv[1:] = for_hydra(name, sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONF_DIR / name), config_name="config")(job)()
     except (RunError, ConfigError) as error:
         fail(1 if isinstance(error, RunError) else 2, str(error))
-    except (*HYDRAS_ERRORS, OSError, ValueError) as error:
+    except (*HYDRAS_ERRORS, OSError, ValueError, RuntimeError) as error:
         if began and not isinstance(error, HYDRAS_ERRORS):
             raise
         fail(2, _explain(error, name, sys.argv[1:]))
@@ -130,8 +137,13 @@ def train(
     new_state = partial(learner.init, parts.agent, config.hp, jax.random.key(0))
     resumed = checkpoints.find(config.resume, name, config.hp, new_state)
     if resumed and resumed.is_finished(config.hp):
-        print(f"finished already: {resumed.directory}", flush=True)
+        changed = provenance.other_code(resumed.commit)
+        print(
+            f"finished already{changed and f' ({changed}; resume=new: train again)'}: {resumed.directory}", flush=True
+        )
         return resumed.directory
+    option, side_by_side = config.jax.num_devices, group.size if group else 0
+    num_devices, memory = resources.choose_devices(option, config.hp, jax.eval_shape(new_state), side_by_side)
     if jax.process_index():  # of several processes the first one writes and prints
         elsewhere = tempfile.TemporaryDirectory()  # which goes with the process
         changed = {"hp": {"save_dir": elsewhere.name}, "wandb": {"state": False}}
@@ -139,23 +151,11 @@ def train(
         config = config.model_copy(update=changed)
         resumed = resumed and resumed._replace(directory=Path(elsewhere.name))
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    num_devices = 1 if group else count_devices(config.jax.num_devices, config.hp)
-    with Run(name, config, OmegaConf.to_yaml(cfg, resolve=True), resumed, num_devices, group) as run:
+    config_yaml = f"game: {name}\n{OmegaConf.to_yaml(cfg, resolve=True)}"
+    with Run(name, config, config_yaml, resumed, num_devices, group) as run:
+        run.log_line(memory)
         (group or trainer).train(config, parts, run)
     return run.directory
-
-
-def count_devices(option: int | str, hp: Hyperparameters) -> int:
-    """How many devices share a batch of episodes and its opponents; raises ConfigError if they cannot."""
-    available, parts = len(jax.devices()), math.gcd(hp.batch_size, hp.agent_replay_buffer.opponents_per_batch or 0)
-    if option == "auto" and jax.process_count() == 1:
-        most = 1 if hp.lookahead else available  # LOLA and POLA share nothing: each device would do all of it
-        return max(number for number in range(1, most + 1) if parts % number == 0)
-    option = available if option == "auto" else option
-    if option > available or parts % option:
-        allowed = f"at most {available} and a divisor of hp.batch_size and of the number of opponents"
-        raise ConfigError(f"jax.num_devices is {option}, but must be auto, or {allowed}: {parts}")
-    return option
 
 
 def _compose(script: str, overrides: list[str]) -> DictConfig:
@@ -168,7 +168,9 @@ def _explain(error: Exception, script: str, words: list[str]) -> str:
     if isinstance(error, yaml.YAMLError):
         return f"not valid YAML: {error}"
     if isinstance(error, OverrideParseException):
-        return f"the override {show(error.override)} cannot be read, but must be key=value: {error}"
+        quotes = "with quotes around what is no plain word"
+        must = f"key=value, {quotes} (\"key='a=b'\")"
+        return f"the override {show(error.override)} cannot be read, but must be {must}: {error}"
     if isinstance(error, MissingConfigException) and error.options:
         group, _, preset = str(error.missing_cfg_file).rpartition("/")
         if group == "hydra/launcher":
@@ -196,24 +198,31 @@ def _with_keys_added(words: list[str]) -> list[str]:
 
 def apply_jax_options(options: JaxConfig) -> None:
     """Sets JAX's flags, its cache of programs, and the numbers of its threads and of the CPU's devices."""
-    cores = provenance.cores()
+    cores = resources.cores()
     if HydraConfig.initialized() and "joblib" in HydraConfig.get().launcher.get("_target_", ""):
         # Jobs side by side share the cores: two with all of them each would only be in each other's way.
         jobs = HydraConfig.get().launcher.n_jobs
         cores = max(1, cores // jobs) if jobs > 0 else 1
         os.environ.setdefault("PJRT_NPROC", str(cores))
     with contextlib.suppress(RuntimeError):  # a multirun's second job in this process has the first one's devices
-        here = cores if options.num_devices == "auto" else options.num_devices
+        here = min(cores, resources.MOST_OF_CPU) if options.num_devices == "auto" else options.num_devices
         each = here if options.processes is None else max(1, here // options.processes[1])
-        jax.config.update("jax_num_cpu_devices", each)
+        if options.num_devices != "auto" or FROM_ENVIRONMENT["jax_num_cpu_devices"] < 1:
+            jax.config.update("jax_num_cpu_devices", each)
     if options.processes and not jax.distributed.is_initialized():
         jax.distributed.initialize(*options.processes)
     if options.compilation_cache and not jax.config.jax_compilation_cache_dir:
         # By processor, because a home directory may be shared by machines whose programs differ.
         processor = re.sub(r"\W+", "-", provenance.processor())
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(Path(home, "loqa", processor)))
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        if not home.startswith("~"):  # nobody's: without a cache then
+            jax.config.update("jax_compilation_cache_dir", str(Path(home, "loqa", processor)))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
         warnings.filterwarnings("ignore", ".*persistent compilation cache")  # a disk that is full or read-only
-    jax.config.update("jax_debug_nans", options.jax_debug_nans)
-    jax.config.update("jax_disable_jit", options.jax_disable_jit)
+    for name in ("jax_debug_nans", "jax_disable_jit"):
+        jax.config.update(name, getattr(options, name) or FROM_ENVIRONMENT[name])
+    try:
+        jax.devices()
+    except Exception as error:  # noqa: BLE001 (a plugin's)
+        platforms, why = os.environ.get("JAX_PLATFORMS", ""), str(error) and f" ({reason(error)})"
+        raise ConfigError(f"JAX_PLATFORMS is {platforms!r}, but JAX finds no such device here{why}") from None

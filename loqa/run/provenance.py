@@ -1,8 +1,6 @@
 """Where a run comes from: its command, the multirun it may be a job of, the versions, the commit, the machine."""
 
 import importlib.metadata
-import math
-import os
 import platform
 import re
 import shlex
@@ -16,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 import loqa
+from loqa.run import resources
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")  # on which the numbers depend
 
@@ -47,18 +46,26 @@ def program(script: str) -> list[str]:
     return [name] if name.startswith("loqa-") else ["python", script]
 
 
-def resume_command(directory: str) -> str:
-    """The command that resumes the run in `directory`; a multirun's own command resumes all its jobs."""
-    words = _without_resume(sys.argv[1:])
-    if multirun_name() is None:
-        if not re.fullmatch(r"[A-Za-z0-9_./-]+", directory):  # else Hydra would read more than a path in it
-            directory = "'" + directory.replace("'", "\\'") + "'"
-        words.append(f"resume={directory}")
-    return shlex.join([*program(sys.argv[0]), *words])
-
-
 def _without_resume(words: list[str]) -> list[str]:
     return [word for word in words if not word.startswith(("resume=", "+resume="))]
+
+
+def resume_command(directory: str) -> str:
+    """The command that resumes the run in `directory`; a multirun's own command resumes all its jobs."""
+    script, *words = sys.argv
+    if multirun_name() is not None:
+        return shlex.join([*program(script), *_without_resume(words)])
+    processes = [word for word in words if word.startswith("jax.processes=")]
+    return shlex.join([*program(script), f"resume={directory}", *processes])
+
+
+def other_code(before: str | None) -> str:
+    """What differs in the code since a part of a run, by the `commit` that it noted; "" if nothing is known to."""
+    now = commit()
+    if before is None or (before == now and not before.endswith("-dirty")):
+        return ""
+    name = lambda it: (it or "unknown").replace("-dirty", ", with changes")
+    return f"commit was {name(before)} and is {name(now)}"
 
 
 def versions() -> dict[str, str]:
@@ -79,41 +86,6 @@ def commit() -> str | None:
         return None
 
 
-def cores(root: Path = Path("/")) -> int:
-    """How many cores of the CPU this process may use: by its affinity, and by the quota of its container."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    groups = root / "sys/fs/cgroup"
-    try:  # its own group of those on the machine; within a container this is often the root
-        own = [line.split(":", 2)[1:] for line in (root / "proc/self/cgroup").read_text().splitlines()]
-    except OSError:
-        return allowed
-    for controllers, name in own:
-        version_1 = "cpu" in controllers.split(",")
-        if controllers and not version_1:
-            continue
-        mount = groups / "cpu" if version_1 else groups
-        group = mount / name.lstrip("/")
-        for folder in (group, *group.parents):  # a limit of any group above holds, too
-            quota, period = _quota(folder, version_1)
-            if quota > 0:
-                allowed = min(allowed, max(1, math.ceil(quota / period)))
-            if folder == mount:
-                break
-    return allowed
-
-
-def _quota(group: Path, version_1: bool) -> tuple[int, int]:
-    """Microseconds of processor time that a control group has in each period, 0 without a limit; and the period."""
-    try:
-        if version_1:
-            words = [(group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")]
-        else:
-            words = (group / "cpu.max").read_text().split()
-        return (0, 1) if words[0] == "max" else (int(words[0]), int(words[1]))
-    except (OSError, ValueError, IndexError):
-        return 0, 1
-
-
 def processor() -> str:
     """The name of the CPU."""
     cpus = Path("/proc/cpuinfo")  # of Linux
@@ -123,4 +95,4 @@ def processor() -> str:
 
 def machine() -> dict[str, Any]:
     """The processor, its cores that this process may use, and the device that JAX computes on."""
-    return {"processor": processor(), "cores": cores(), "device": jax.devices()[0].device_kind}
+    return {"processor": processor(), "cores": resources.cores(), "device": jax.devices()[0].device_kind}

@@ -6,8 +6,11 @@ continues.
 
 import json
 import math
+import os
+import platform
 import signal
 import time
+import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,7 +26,7 @@ from loqa.run.config import Config, differences_from_published, flat
 from loqa.run.directory import RunDirectory, make_directory
 from loqa.run.metrics_file import MetricsFile
 from loqa.run.signals import StopSignals
-from loqa.run.terminal import Terminal, clock, short_path
+from loqa.run.terminal import Terminal, attempt, clock, short_path
 from loqa.run.wandb_log import WandbLog
 
 
@@ -34,15 +37,25 @@ class Resumed(NamedTuple):
     metadata: dict[str, Any]  # see `Checkpoints.save`
     state: Any  # of the training, or None
 
+    @property
+    def commit(self) -> str | None:
+        """The commit of the code that wrote its summary, or its checkpoint."""
+        commits = self.summary().get("commits") or self.metadata.get("run", {}).get("commits") or [None]
+        return commits[-1]
+
+    def summary(self) -> dict[str, Any]:
+        """summary.json, or {} where there is none."""
+        try:
+            return json.loads((self.directory / "summary.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
     def is_finished(self, hp: Hyperparameters) -> bool:
         """Whether there is nothing left to do: all iterations are done, or `hp.stop_at` was reached."""
-        try:
-            summary = json.loads((self.directory / "summary.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
-        iteration, reached = summary["iteration"], summary.get("reached")
+        summary = self.summary()
+        iteration, reached = summary.get("iteration"), summary.get("reached")
         has_stopped = reached is not None and reached == getattr(hp, "stop_at", None)  # of games with goals
-        is_last = iteration == self.metadata.get("iteration", iteration)
+        is_last = iteration is not None and iteration == self.metadata.get("iteration", iteration)
         return is_last and (iteration == hp.total_iterations or has_stopped)
 
 
@@ -71,13 +84,16 @@ class Run:
         self.settings = yaml.safe_load(config_yaml)  # the configuration as nested dictionaries
         self.hp_settings = flat(self.settings["hp"])
         self._start = time.monotonic() - earlier.get("walltime", 0.0)
-        self._commits = list(dict.fromkeys([*earlier.get("commits", []), provenance.commit()]))
+        commits, now = earlier.get("commits", []), provenance.commit()
+        self._commits = commits if commits[-1:] == [now] else [*commits, now]
         self._signals = group.signals if group else StopSignals()
         alone = partial(Terminal, hp.total_iterations, hp.env_steps_per_iteration, lambda: self.stop_signal)
         self._terminal = group.terminal.of(hp) if group else alone()
         self.log_line, self.note = self._terminal.log_line, self._terminal.note
         self.directory = resumed.directory if resumed else make_directory(hp.save_dir, hp.run_name)
         self._files = RunDirectory(self.directory, config_yaml, self.log_line)
+        self._terminal.file = self.directory / "log.txt"
+        self._terminal.keep(f"{time.ctime()}, {platform.node()}, process {os.getpid()}")
         self.write = self._files.write
         self._metrics = MetricsFile(self.write, earlier.get("csv", ""))
         self.metrics = self._metrics.columns
@@ -95,6 +111,8 @@ class Run:
             self.log_line(where)
         if resumed:
             self.log_line(f"resumed from iteration {metadata.get('iteration', 0)}")
+            if changed := provenance.other_code(resumed.commit):
+                self.log_line(f"{changed}: the numbers may differ from now on")
         self.num_devices = num_devices
         self.versions = provenance.versions() | {"devices": num_devices}  # what the bits depend on
         for name, before in metadata.get("versions", {}).items():
@@ -108,8 +126,10 @@ class Run:
         self._signals.catch()
         return self
 
-    def __exit__(self, exception_type: type | None, *_: object) -> None:
+    def __exit__(self, exception_type: type | None, error: BaseException | None, _: object) -> None:
         self._signals.release()
+        if error is not None and not isinstance(error, SystemExit):
+            self._terminal.keep("".join(traceback.format_exception(error)))
         if not self._metrics.flush():
             self.log_line("metrics.csv: the last rows are LOST")
         self._terminal.end_progress()
@@ -148,15 +168,20 @@ class Run:
         wandb_id, commits = self._wandb.run_id, self._commits
         return {"csv": self._metrics.text, "walltime": self._walltime(), "wandb_id": wandb_id, "commits": commits}
 
-    def finish(self, conclude: Callable[[Self], object] = lambda run: None, reached: str | None = None) -> None:
-        """Writes summary.json, concludes, and lists the files; `reached`: the threshold that ended it early."""
+    def finish(self, *conclusions: Callable[[Self], object], reached: str | None = None) -> None:
+        """Writes summary.json, concludes, and lists the files; `reached`: the threshold that ended it early.
+
+        Whatever goes wrong in the conclusions, such as figures, is one line: the training is done.
+        """
         last = self._metrics.newest | {"walltime": self._walltime()}
         summary = {key: value if math.isfinite(value) else None for key, value in last.items()}  # JSON has no NaN
-        summary |= {"reached": reached, "versions": self.versions, "commits": self._commits}
+        summary |= {"game": self.script, "reached": reached, "versions": self.versions, "commits": self._commits}
         summary |= {"machine": provenance.machine(), "command": self._command}
         text = json.dumps(summary, indent=2) + "\n"
         self.write("summary.json", lambda path: path.write_text(text, encoding="utf-8"))
-        conclude(self)
+        for conclude in conclusions:
+            if problem := attempt(partial(conclude, self)):
+                self.log_line(f"the training is done, but not all that follows it: {problem}")
         files = sorted(self.directory.glob("[!.]*"))  # none where the directory has vanished
         names = ", ".join(f"{path.name}/" if path.is_dir() else path.name for path in files)
         self.note(f"{clock(last['walltime'])}; files in {short_path(self.directory)}: {names}")

@@ -1,5 +1,6 @@
 """What a run prints: lines, the table of its evaluations, and on a terminal how far it is."""
 
+import contextlib
 import math
 import os
 import statistics
@@ -8,7 +9,6 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from loqa.hyperparameters import Hyperparameters
 
@@ -24,6 +24,8 @@ class Terminal:
     `is_stopping()`: whether it was asked to stop, and a broken pipe may not end it before its checkpoint.
     """
 
+    file: Path | None = None  # to which the lines are added, too
+
     def __init__(self, total_iterations: int, steps_per_iteration: int, is_stopping: Callable[[], object]):
         self._total_iterations, self._steps_per_iteration = total_iterations, steps_per_iteration
         self._is_stopping = is_stopping
@@ -36,6 +38,13 @@ class Terminal:
         """Prints `text` at once, on lines of its own."""
         self._print((CLEAR_LINE if self._on_progress_line else "") + text + "\n")
         self._on_progress_line = False
+        self.keep(text)
+
+    def keep(self, text: str) -> None:
+        """Adds lines to the file alone."""
+        if self.file:
+            with contextlib.suppress(OSError), self.file.open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
 
     note = log_line  # what is of interest where one run has the terminal
 
@@ -51,8 +60,8 @@ class Terminal:
         self._newest = iteration, walltime
         cells |= _cells(headline)
         if self._num_rows % HEADER_EVERY == 0:
-            self.log_line("  ".join(title.rjust(len(cell)) for title, cell in cells.items()))
-        self.log_line("  ".join(cells.values()))
+            self.note("  ".join(title.rjust(len(cell)) for title, cell in cells.items()))
+        self.note("  ".join(cells.values()))
         self._num_rows += 1
 
     def _position(self, iteration: int, walltime: float) -> list[str]:
@@ -101,7 +110,7 @@ class SharedTerminal(Terminal):
         self._seeds.append(hp.seed)
         self._total_iterations, self._steps_of_one = hp.total_iterations, hp.env_steps_per_iteration
         self._steps_per_iteration = self._steps_of_one * len(self._seeds)
-        return OfSeed(self, hp.seed)
+        return OfSeed(self, hp)
 
     def say(self, seed: int, text: str) -> None:
         self._said.setdefault(text, []).append(seed)
@@ -132,27 +141,30 @@ class SharedTerminal(Terminal):
             self.log_line("  ".join([position, *_cells(headline).values()]))
 
 
-class OfSeed(NamedTuple):
-    """The part of a seed in a shared terminal, with the methods of `Terminal`."""
+class OfSeed(Terminal):
+    """The part of a seed in a shared terminal; what it prints itself goes to its file alone."""
 
-    terminal: SharedTerminal
-    seed: int
+    def __init__(self, shared: SharedTerminal, hp: Hyperparameters):
+        super().__init__(hp.total_iterations, hp.env_steps_per_iteration, lambda: None)
+        self._shared, self._seed = shared, hp.seed
 
     def log_line(self, text: str) -> None:
-        self.terminal.say(self.seed, text)
+        self._shared.say(self._seed, text)
+        self.keep(text)
 
     def note(self, text: str) -> None:
-        pass
+        self.keep(text)
 
     def progress(self, iteration: int, walltime: float) -> None:
-        self.terminal._at.append(iteration)
+        self._shared._at.append(iteration)
 
     def row(self, iteration: int, walltime: float, headline: dict[str, float]) -> None:
-        self.terminal._rows[self.seed] = iteration, headline
+        super().row(iteration, walltime, headline)
+        self._shared._rows[self._seed] = iteration, headline
 
     def end_progress(self) -> None:
-        self.terminal.flush()
-        self.terminal.end_progress()
+        self._shared.flush()
+        self._shared.end_progress()
 
 
 def _cells(headline: dict[str, float]) -> dict[str, str]:
@@ -182,6 +194,15 @@ def short(value: float) -> str:
 def short_path(path: Path) -> str:
     """The path as seen from the working directory, where it is below that."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def attempt(action: Callable[[], object]) -> str:
+    """Does `action()`. Returns "", or what was wrong."""
+    try:
+        action()
+    except Exception as error:  # noqa: BLE001
+        return reason(error)
+    return ""
 
 
 def reason(error: BaseException) -> str:

@@ -74,6 +74,7 @@ class Group:
     """
 
     def __init__(self, jobs: Sequence[Callable[["Group"], None]]):
+        self.size = len(jobs)
         self._jobs = list(jobs)  # that have not begun
         self._begun: list[tuple[Config, Experiment, Run]] = []  # that are not yet trained
         self._ends: dict[Run, BaseException | None] = {}

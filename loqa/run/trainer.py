@@ -9,7 +9,7 @@ import numpy as np
 
 from loqa import devices, learner
 from loqa.agent import Agent
-from loqa.game import GameSpec
+from loqa.game import Game, GameSpec
 from loqa.games import GAMES
 from loqa.hyperparameters import Hyperparameters
 from loqa.learner import TrainState
@@ -183,11 +183,18 @@ def _attend(
 
 def _conclude(agent: Agent, run: Run, reached: str | None) -> None:
     """Prints and writes what is left to do at the end of a run."""
-    for line in GAMES[run.script].summary(agent.game, run.metrics()):
+    run.finish(partial(_say, game=agent.game), partial(_draw, game=agent.game), reached=reached)
+
+
+def _say(run: Run, game: Game) -> None:
+    for line in GAMES[run.script].summary(game, run.metrics()):
         run.note(line)
+
+
+def _draw(run: Run, game: Game) -> None:
     from loqa.figures.curves import draw_run  # here, because matplotlib is slow to import
 
-    run.finish(partial(draw_run, game=agent.game), reached)
+    draw_run(run, game)
 
 
 def next_stop(iteration: int, last: int, *periods: int) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from loqa.run import provenance
 from loqa.run.config import WandbConfig
-from loqa.run.terminal import reason, short_path
+from loqa.run.terminal import attempt, short_path
 
 # Quiet, nothing but our numbers, and seconds to wait for the server at the start and for uploads at the end.
 SETTINGS = {"silent": True, "console": "off", "disable_git": True, "x_disable_stats": True}
@@ -28,12 +28,12 @@ class WandbLog:
     def start(self, options: WandbConfig, directory: Path, settings: dict, rows: dict[str, np.ndarray]) -> None:
         """Starts online if that is wanted and works, otherwise offline with the rows so far, or not at all."""
         mode = os.environ.get("WANDB_MODE") or options.mode
-        if mode == "disabled":
-            self._log_line("W&B: disabled by WANDB_MODE")
+        if mode == "disabled" or os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes"):
+            self._log_line(f"W&B: disabled by {'WANDB_MODE' if mode == 'disabled' else 'WANDB_DISABLED'}")
             return
         init = partial(self._init, options, directory, settings)
-        why_offline = _attempt(partial(init, "online")) if mode == "online" else "as configured"
-        if why_offline and (problem := _attempt(partial(init, "offline"))):
+        why_offline = attempt(partial(init, "online")) if mode == "online" else "as configured"
+        if why_offline and (problem := attempt(partial(init, "offline"))):
             self._log_line(f"W&B could not start ({problem}); this run continues without it")
         elif why_offline:
             self._log_line(f"W&B: offline ({why_offline}). To upload this run later: wandb sync {self._path}")
@@ -49,17 +49,27 @@ class WandbLog:
             wandb.setup(wandb.Settings(silent=True))  # or the login would print
             if not wandb.login(prompt=False, verify=False):
                 raise RuntimeError("no API key; `wandb login` saves one")
+        # What the configuration leaves open W&B reads from its own variables, and where these say nothing it is ours.
+        ours = {
+            "PROJECT": "loqa",
+            "RUN_GROUP": provenance.multirun_name(),
+            "NAME": directory.name,
+            "DIR": str(directory),
+        }
+        project, group, name, place = (None if os.environ.get(f"WANDB_{key}") else x for key, x in ours.items())
         run = wandb.init(
-            **options.model_dump(include={"project", "entity", "tags"}),
-            group=options.group or provenance.multirun_name(),
-            name=options.name or directory.name,
-            dir=options.dir or str(directory),
+            project=options.project or project,
+            entity=options.entity,
+            group=options.group or group,
+            name=options.name or name,
+            tags=options.tags or None,
+            dir=os.path.expanduser(options.dir) if options.dir else place,
             config=settings,
             mode=mode,
             id=self.run_id,
             resume="allow" if self.run_id else None,
             reinit="create_new",  # beside those of other seeds, and of one that was left open
-            settings=wandb.Settings(**SETTINGS),
+            settings=wandb.Settings(**{x: y for x, y in SETTINGS.items() if f"WANDB_{x.upper()}" not in os.environ}),
         )
         run.define_metric("*", step_metric="iteration")
         self._run, self.run_id, self._path = run, run.id, short_path(Path(run.dir).parent)
@@ -67,22 +77,13 @@ class WandbLog:
     def log(self, row: dict[str, float]) -> None:
         """Logs an evaluation, at the step of its iteration."""
         run = self._run
-        if run is not None and (problem := _attempt(lambda: run.log(row, step=int(row["iteration"])))):
+        if run is not None and (problem := attempt(lambda: run.log(row, step=int(row["iteration"])))):
             self._log_line(f"W&B failed ({problem}); this run continues without it")
             self._run = None
-            _attempt(lambda: run.finish(exit_code=1))  # nothing of it may reach the process's next run
+            attempt(lambda: run.finish(exit_code=1))  # nothing of it may reach the process's next run
 
     def finish(self, exit_code: int) -> None:
         """Waits for the uploads."""
         run, self._run = self._run, None
-        if run is not None and (problem := _attempt(lambda: run.finish(exit_code=exit_code))):
+        if run is not None and (problem := attempt(lambda: run.finish(exit_code=exit_code))):
             self._log_line(f"W&B did not finish ({problem}). To upload what is missing: wandb sync {self._path}")
-
-
-def _attempt(action: Callable[[], object]) -> str:
-    """Does `action()`. Returns "", or what was wrong."""
-    try:
-        action()
-    except Exception as error:  # noqa: BLE001
-        return reason(error)
-    return ""

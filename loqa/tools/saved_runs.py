@@ -40,8 +40,8 @@ def _read_run(path: Path, label: str) -> SavedRun:
         if missing := REQUIRED - metrics.keys():
             raise ValueError(f"it has no column {', '.join(sorted(missing))}")
         metrics["self_play"] = self_play(metrics)
-        settings = flat(yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))["hp"])
-        return SavedRun(path, label, settings, metrics)
+        settings = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+        return SavedRun(path, label, flat(settings["hp"]), metrics, settings.get("game"))
     except (ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ValueError(f"{path} is not a run, with metrics.csv and config.yaml: {error}") from error
 
