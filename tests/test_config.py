@@ -509,7 +509,7 @@ def test_compose_knows_two_scripts():
 def run(tmp_path, monkeypatch, capfd):
     """Runs a script that prints its seed; gives the exit code, stdout and stderr."""
 
-    def train(name, cfg, experiment):
+    def train(name, cfg, experiment, group=None):
         if parse(cfg, CONFIGS[name]).hp.seed == 13:
             raise ValueError("a bug")
         print("seed", cfg.hp.seed)
