@@ -135,6 +135,12 @@ def step_target(me: LearnerState, ema_gamma: float) -> LearnerState:
     return me._replace(target_params=optax.incremental_update(me.params, me.target_params, 1.0 - ema_gamma))
 
 
+def run(iteration: Callable[[TrainState], TrainState], state: TrainState, n: jax.Array) -> TrainState:
+    """`n` iterations in a row, but none after one with a parameter that is not finite."""
+    stop = state.iteration + n
+    return jax.lax.while_loop(lambda state: _keeps_going(state, stop), iteration, state)
+
+
 def repeat(
     iteration: Callable[[TrainState], TrainState], num_devices: int = 1
 ) -> Callable[[TrainState, int], TrainState]:
@@ -154,7 +160,7 @@ def repeat(
     if jax.config.jax_debug_nans:  # JAX names the operation that gives a NaN, but not within a loop of its own
         one = jax.jit(devices.on_devices(iteration, num_devices))
         return run_one_by_one
-    return jax.jit(devices.on_devices(partial(_run, iteration), num_devices), donate_argnums=0)
+    return jax.jit(devices.on_devices(partial(run, iteration), num_devices), donate_argnums=0)
 
 
 def repeat_seeds(
@@ -165,20 +171,15 @@ def repeat_seeds(
     A seed whose n iterations are done, or whose parameters are not finite, stays as it is while others go on.
     """
 
-    def run(state, n):
+    def run_many(state, n):
         stop = state.iteration + n
         going = lambda state: jax.vmap(_keeps_going)(state, stop)
         step = lambda state: jax.vmap(_where)(going(state), jax.vmap(iteration)(state), state)
         return jax.lax.while_loop(lambda state: going(state).any(), step, state)
 
-    if each == 1:  # without vmap, which costs the IPD on a CPU up to twice the time
-        run = devices.one_of_one(partial(_run, iteration))
-    return jax.jit(devices.spread(run, num_devices), donate_argnums=0)
-
-
-def _run(iteration: Callable[[TrainState], TrainState], state: TrainState, n: jax.Array) -> TrainState:
-    stop = state.iteration + n
-    return jax.lax.while_loop(lambda state: _keeps_going(state, stop), iteration, state)
+    # Without vmap, which costs the IPD on a CPU up to twice the time.
+    run_one = devices.one_of_one(partial(run, iteration))
+    return jax.jit(devices.spread(run_one if each == 1 else run_many, num_devices), donate_argnums=0)
 
 
 def _keeps_going(state: TrainState, stop: jax.Array) -> jax.Array:
