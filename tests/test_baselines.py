@@ -118,10 +118,8 @@ def test_exact_learners_end_as_published(tmp_path):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("--game custom", "--payoffs is missing"),
-        ("--game ipd --payoffs 1 2 3 4", "only --game custom takes them, and --game is ipd"),
-        ("--game custom --payoffs 1 2 3", "--payoffs is [1.0, 2.0, 3.0], but must be 4 or 8 numbers"),
-        ("--discount 1", "--discount: invalid number (at least 0, below 1) value: '1'"),
+        ("--game chess", "--game: invalid choice: 'chess'"),
+        ("--discount 1", "--discount: '1' must be a number of at least 0 and below 1"),
     ],
 )
 def test_what_exact_refuses(words, sentence, monkeypatch, capsys):

@@ -101,17 +101,6 @@ def test_a_pola_agent_plays_with_its_actions_in_our_order(imported):
     assert params.qvalue == {}
 
 
-def test_the_second_pola_agent_is_imported_if_asked_for_with_its_planes_in_our_order(tmp_path, monkeypatch):
-    (tmp_path / "theirs.pkl").write_bytes(pickle.dumps([tree(POLA), tree(POLA_TOO)]))
-    run_import(monkeypatch, tmp_path / "theirs.pkl", "--second", "--out", tmp_path / "out")
-    params, description = load_agent(tmp_path / "out" / "theirs_1.npz")
-    assert description["kind"] == "POLA"
-    theirs = OBSERVATIONS.reshape(-1, 4, 9)[:, [1, 0, 3, 2]].reshape(-1, 36)  # the other, me, its coin, mine
-    right, left, down, up = by_hand(POLA_TOO, theirs).T
-    logits = jax.jit(rebuild(description)[1].logits)(params, OBSERVATIONS)
-    np.testing.assert_allclose(logits, np.stack([left, right, up, down], -1), atol=1e-4)
-
-
 def test_kinds_are_named_and_not_guessed(tmp_path, monkeypatch):
     kinds = {}
     for kind in ("ablation", "published"):

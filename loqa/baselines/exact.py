@@ -11,8 +11,7 @@ earns at most DD + 0.5 (CC - DD). Rewards are discounted means a step, (1 - disc
 Written to --out: exact.csv (a row for each agent), exact.md (the table), exact.png and exact.pdf (agent 0's P(C)).
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +23,7 @@ import numpy as np
 from loqa.figures.curves import group_bars
 from loqa.figures.runs import SavedRun
 from loqa.games.ipd import PAYOFFS, STATES, Payoffs, title_of
-from loqa.tools.common import ArgumentParser, markdown_table, tool, whole, write_csv
+from loqa.tools.common import ArgumentParser, markdown_table, number, tool, whole, write_csv
 
 # The rewards of POLA's prisoner's dilemma, whose factor of contribution is 1.33.
 GAMES = PAYOFFS | {"pola": ((0.33, -0.335, 0.665, 0.0),) * 2}
@@ -162,38 +161,11 @@ def write(out: Path, game: str, results: dict[str, dict[str, Any]], settings: di
     return table
 
 
-def number(low: float, below: float = math.inf) -> Callable[[str], float]:
-    """For argparse: reads a number of at least `low` and below another."""
-
-    def read(text: str) -> float:
-        value = float(text)
-        if not low <= value < below:
-            raise ValueError
-        return value
-
-    read.__name__ = f"number (at least {low}, below {below})"  # argparse: "invalid number (...) value: '-1'"
-    return read
-
-
-def choose_payoffs(game: str, numbers: Sequence[float] | None) -> Payoffs:
-    """The payoffs of a game; `numbers` are of `custom`: four of both players, or four each. Raises ValueError."""
-    if game == "custom" and numbers is None:
-        raise ValueError("--payoffs is missing, which --game custom takes: CC CD DC DD, or these of each player")
-    if game != "custom" and numbers is not None:
-        raise ValueError(f"--payoffs is {numbers}, but only --game custom takes them, and --game is {game}")
-    if numbers is None:
-        return GAMES[game]
-    if len(numbers) not in (4, 8) or not np.isfinite(numbers).all():
-        raise ValueError(f"--payoffs is {numbers}, but must be 4 or 8 numbers: CC CD DC DD of each player")
-    return tuple(numbers[:4]), tuple(numbers[-4:])
-
-
 @tool
 def main(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--learners", nargs="+", choices=LEARNERS, default=list(LEARNERS), help="which (all)")
-    add("--game", choices=[*GAMES, "custom"], default="pola", help="the payoffs (%(default)s)")
-    add("--payoffs", nargs="+", type=float, metavar="R", help="of custom: CC CD DC DD, own action first")
+    add("--game", choices=GAMES, default="pola", help="the payoffs (%(default)s)")
     add("--repeats", type=whole(1), default=20, help="pairs of agents (%(default)s)")
     add("--seed", type=whole(0), default=0, help="of their first parameters (%(default)s)")
     add("--steps", type=whole(1), help="updates (LOLA and naive: 30, POLA: 2)")
@@ -203,14 +175,13 @@ def main(parser: ArgumentParser) -> None:
     add("--discount", type=number(0, 1), default=0.96, help="gamma (%(default)s)")
     add("--out", type=Path, default="experiments/exact", help="where to write (%(default)s)")
     options = parser.parse_args()
-    payoffs = choose_payoffs(options.game, options.payoffs)
     options.out.mkdir(parents=True, exist_ok=True)
     given = {name: getattr(options, name) for name in Settings._fields if getattr(options, name) is not None}
     settings = {learner: PUBLISHED[learner]._replace(**given) for learner in options.learners}
     if "naive" in settings:  # it never looks ahead
         settings["naive"] = settings["naive"]._replace(lr_inner=0.0)
-    key, repeats = jax.random.key(options.seed), options.repeats
-    results = {name: jax.device_get(train(key, name, payoffs, s, repeats)) for name, s in settings.items()}
+    train_all = partial(train, jax.random.key(options.seed), payoffs=GAMES[options.game], repeats=options.repeats)
+    results = {name: jax.device_get(train_all(name, settings=each)) for name, each in settings.items()}
     print(write(options.out, options.game, results, settings))
     print(f"\n{options.out}/exact.csv .md .png .pdf")
 

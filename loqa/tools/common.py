@@ -1,10 +1,13 @@
 """What the tools (`python -m loqa.tools.NAME`) share: their command line, and tables as text and as CSV."""
 
+import contextlib
 import csv
+import math
 import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +35,20 @@ def tool(main: Callable[[ArgumentParser], None]) -> Callable[[], None]:
     return run
 
 
-def whole(low: int) -> Callable[[str], int]:
-    """For argparse: reads a whole number of at least `low` that fits in 32 bits."""
+def number(low: float, below: float = math.inf, kind: type = float) -> Callable[[str], float]:
+    """For argparse: reads a number of at least `low` and below another, of the type `kind`."""
 
-    def read(text: str) -> int:
-        if not text.isdecimal() or not low <= int(text) < 2**32:
-            raise ArgumentTypeError(f"{text!r} must be a whole number of at least {low} (and below 2^32)")
-        return int(text)
+    def read(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if low <= (value := kind(text)) < below:
+                return value
+        what = "a whole number" if kind is int else "a number"
+        raise ArgumentTypeError(f"{text!r} must be {what} of at least {low} and below {below}")
 
     return read
+
+
+whole = partial(number, below=2**32, kind=int)
 
 
 def split_label(word: str) -> tuple[str, Path]:

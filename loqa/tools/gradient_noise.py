@@ -101,7 +101,7 @@ def draw(measured: Sequence[tuple[str, np.ndarray]], path: Path) -> list[str]:
 def table(values: np.ndarray) -> str:
     """An agent's `statistics` [4, 2, L] as a Markdown table."""
     head = ["lambda", *(f"{loss}: {measure}" for loss in LOSSES for measure in MEASURES)]
-    rows = np.vstack([LAMBDAS, values.swapaxes(0, 1).reshape(len(head) - 1, -1)]).T
+    rows = np.vstack([LAMBDAS, *values.swapaxes(0, 1).reshape(-1, len(LAMBDAS))]).T
     return markdown_table(head, [[f"{cell:.3g}" for cell in row] for row in rows], ())
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from loqa.agent import AgentParams
+from loqa.games import GAMES
 from loqa.run.agents import check_shapes, read_npz, rebuild, save_agent
 from loqa.run.launch import compose
 from loqa.tools.common import ArgumentParser, split_label, tool
@@ -147,11 +148,10 @@ def mfos_params(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return params
 
 
-def published_agents(arrays: Mapping[str, np.ndarray], second: bool = False) -> list[AgentParams]:
+def published_agents(arrays: Mapping[str, np.ndarray]) -> list[AgentParams]:
     """The agents among arrays by their published names, each once; only LOQA's networks have a Q-network.
 
-    Of two POLA agents the first alone, or with `second` both: the second one learned with the planes of its
-    observations exchanged, the other player's in front of its own, and gets them so.
+    Of two POLA agents the first alone, as in the published evaluation: the second one saw its planes exchanged.
     Raises KeyError where an array is missing, TypeError or ValueError where they do not fit together.
     """
     if "conv_a_0.weight" in arrays:
@@ -168,13 +168,10 @@ def published_agents(arrays: Mapping[str, np.ndarray], second: bool = False) -> 
         if "actor_head" in prefix:
             qvalue = gru_network_params(arrays, prefix.replace("actor_head", "qvalue_head"))
         else:
-            output, inputs = actor["params"]["output"], actor["params"]["dense_0"]
+            output = actor["params"]["output"]
             output |= {kind: x[..., ACTIONS] for kind, x in output.items()}
-            if agents and not second:
-                break
             if agents:
-                planes = np.split(inputs["kernel"], 4)
-                inputs["kernel"] = np.concatenate([planes[i] for i in (1, 0, 3, 2)])
+                break
         agent = AgentParams(actor, qvalue)
         agents[b"".join(x.tobytes() for x in jax.tree.leaves(agent))] = agent  # a self-play run saves it twice
     return list(agents.values())
@@ -191,12 +188,13 @@ def describe(params: AgentParams) -> dict[str, Any]:
     side = math.isqrt(inputs // 4)
     if 4 * side**2 != inputs:
         raise ValueError(f"its policy has {inputs} inputs, which are not 4 planes of a square board")
-    settings = [f"hp.game.height={side}", f"hp.game.width={side}"]
+    game = next(game for game in GAMES.values() if game.board)
+    settings = game.board_words(f"{side}x{side}")
     for part, network in networks.items():
         settings.append(f"hp.{part}.layers_before_gru={sum(name.startswith('dense_') for name in network)}")
         settings.append(f"hp.{part}.hidden_size={network['dense_0']['kernel'].shape[1]}")
-    hp = OmegaConf.to_container(compose("coin", ["hp=loqa_iclr_published", *settings]).hp, resolve=True)
-    description = {"game": "coin", "hp": hp, "policy_only": not params.qvalue}
+    hp = OmegaConf.to_container(compose(game.name, [f"hp={game.published}", *settings]).hp, resolve=True)
+    description = {"game": game.name, "hp": hp, "policy_only": not params.qvalue}
     if is_mfos:
         return description | {"kind": "M-FOS", "network": "mfos"}
     expected = jax.eval_shape(rebuild(description)[1].init, jax.random.key(0))
@@ -204,13 +202,13 @@ def describe(params: AgentParams) -> dict[str, Any]:
     return description | {"kind": "LOQA's networks" if params.qvalue else "POLA"}
 
 
-def import_file(path: Path, kind: str = "", second: bool = False) -> dict[str, tuple[AgentParams, dict[str, Any]]]:
+def import_file(path: Path, kind: str = "") -> dict[str, tuple[AgentParams, dict[str, Any]]]:
     """The agents of a published file: the parameters and the description of each by its name.
 
     Raises OSError where it cannot be read, ValueError where it has no published agents.
     """
     try:
-        agents = published_agents(read_arrays(path), second)
+        agents = published_agents(read_arrays(path))
         if not agents:
             raise ValueError("no array is named as in one (linear_end/kernel, conv_a_0.weight and others)")
         names = [f"{path.stem}_{i}" for i in range(len(agents))] if len(agents) > 1 else [path.stem]
@@ -224,7 +222,6 @@ def import_file(path: Path, kind: str = "", second: bool = False) -> dict[str, t
 @tool
 def main(parser: ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", metavar="KIND=PATH", help="files, or directories of files")
-    parser.add_argument("--second", action="store_true", help="both agents of POLA's pickles, not the first alone")
     parser.add_argument("--out", type=Path, default="experiments/imported", help="where to write (%(default)s)")
     options = parser.parse_intermixed_args()
     files, agents = {}, {}
@@ -232,7 +229,7 @@ def main(parser: ArgumentParser) -> None:
         found = sorted(x for x in path.iterdir() if x.is_file()) if path.is_dir() else [path]
         files |= dict.fromkeys(found, kind or (path.resolve().name if path.is_dir() else ""))
     for path, kind in files.items():
-        for name, agent in import_file(path, kind, options.second).items():
+        for name, agent in import_file(path, kind).items():
             target = options.out / f"{name}.npz"
             if target in agents or target.resolve() in [file.resolve() for file in files]:
                 raise ValueError(f"{target} would be overwritten: import into a directory of its own")
@@ -240,7 +237,7 @@ def main(parser: ArgumentParser) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     for target, (params, description) in agents.items():
         save_agent(target, params, description)
-        print(f"{target}: {description['kind']}, {'{height}x{width}'.format(**description['hp']['game'])}")
+        print(f"{target}: {description['kind']}, {rebuild(description)[0].title}")
 
 
 if __name__ == "__main__":

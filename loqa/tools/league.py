@@ -4,14 +4,11 @@ PLAYERS are saved agents (.npz), runs (a run's directory: its newest agents), di
 and scripted players by name; KIND=PATH puts agents under a kind of your own. The other scripted players of the
 game play too. Each pair, a player with itself included, plays once, or in both seats of a game where they differ.
 
-Written to --out: league.csv (a row for each pair), league.md and league.tex (means by kind), league.png and
-league.pdf (the heat map). A league that was killed continues: what its league.csv has is not played again.
+Written to --out: league.csv (a row for each pair), league.md (means by kind), league.png and league.pdf (the heat map).
 --against compares it with published means (see docs/tools.md); the exit code is 1 if they disagree.
 """
 
-import csv
 import json
-import re
 import sys
 import time
 import zlib
@@ -24,11 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from loqa.figures.curves import in_style, legend_below, panels, save
 from loqa.game import Game
 from loqa.rollout import Noise, Player, draw_noise, rollout
 from loqa.tools.common import ArgumentParser, markdown_table, tool, whole, write_csv
-from loqa.tools.players import LeaguePlayer, add_game_options, choose_players, title
+from loqa.tools.players import LeaguePlayer, add_game_options, choose_players
 from loqa.tools.plot import heat_map, read_league
 
 PAIRS_AT_ONCE = 8  # enough to fill the processor, few enough for its memory
@@ -54,35 +50,16 @@ def play_pairs(game: Game, seats: tuple[Player, Player], params: tuple[Any, Any]
     return jnp.stack([rewards.mean(-1), rewards.std(-1, ddof=1)])
 
 
-def checksum(*parts: Any) -> int:
-    """A number of 32 bits for these parts: words, and pytrees of arrays."""
-    return zlib.crc32(b"\n".join(np.asarray(x).tobytes() for x in jax.tree.leaves(parts)))
+def play_league(game: Game, players: Sequence[LeaguePlayer], steps: int, episodes: int, seed: int) -> list[Row]:
+    """Plays all pairs, and prints its progress.
 
-
-def play_league(
-    game: Game, players: Sequence[LeaguePlayer], steps: int, episodes: int, seed: int, path: Path
-) -> list[Row]:
-    """Plays the pairs that `path`, a league.csv, does not have yet, and keeps it up to date; returns all rows.
-
-    What is random in a pair depends on the seed and the two names, not on who else plays. Prints its progress.
+    What is random in a pair depends on the seed and the two names, not on who else plays.
     """
-    saved, blocks = {}, {}
-    if path.exists():
-        with open(path, encoding="utf-8", newline="") as file:
-            saved = {row.get("id"): row for row in csv.DictReader(file)}
-    own = [checksum(*one[:2], one.params) for one in players]
-    rows: dict[tuple[int, int], Row] = {}
+    blocks: dict[tuple[Player, Player], list[tuple[int, int]]] = {}  # a pair of architectures is one program
     for i, j in np.ndindex(len(players), len(players)):
         if i <= j or game != game.from_seat(1):
-            one, other = players[i], players[j]
-            row = {"player_0": one.name, "player_1": other.name, "kind_0": one.kind, "kind_1": other.kind}
-            row["id"] = f"{checksum(str(game), steps, episodes, seed, own[i], own[j]):08x}"
-            rows[i, j] = saved.get(row["id"], row)
-            if rows[i, j] is row:  # pairs of the same two architectures make a block, which is one program
-                blocks.setdefault((one.player, other.player), []).append((i, j))
-    if saved and not saved.keys() & {row["id"] for row in rows.values()}:
-        raise ValueError(f"{path} is of another league (players, episodes, steps or seed): choose another --out")
-    start, played, to_play = time.monotonic(), 0, sum(map(len, blocks.values()))
+            blocks.setdefault((players[i].player, players[j].player), []).append((i, j))
+    rows, start, to_play = {}, time.monotonic(), sum(map(len, blocks.values()))
     for seats, block in blocks.items():
         for k in range(0, len(block), PAIRS_AT_ONCE):
             pairs = block[k : k + PAIRS_AT_ONCE]
@@ -93,15 +70,16 @@ def play_league(
             params = tuple(jax.tree.map(lambda *x: np.stack(x), *side) for side in sides)
             means, deviations = np.asarray(play_pairs(game, seats, params, noise))
             for n, pair in enumerate(pairs):
-                for i in (0, 1):
-                    rows[pair] |= {f"mean_reward_{i}": means[n, i], f"sd_{i}": deviations[n, i]}
-            write_csv(path.with_suffix(".part"), [row for row in rows.values() if "sd_1" in row])
-            path.with_suffix(".part").replace(path)  # it is whole whenever the league is killed
-            played, seconds = played + len(pairs), time.monotonic() - start
-            line = f"{played:5}/{to_play} pairs, {seconds:.0f} s, {seconds * (to_play / played - 1):.0f} s to go   "
-            if sys.stdout.isatty() or played == to_play:
-                print(line, end="\r" if played < to_play else "\n", flush=True)
-    return list(rows.values())
+                row = {f"player_{i}": players[pair[i]].name for i in (0, 1)}
+                row |= {f"kind_{i}": players[pair[i]].kind for i in (0, 1)}
+                row |= {f"mean_reward_{i}": means[n, i] for i in (0, 1)}
+                rows[pair] = row | {f"sd_{i}": deviations[n, i] for i in (0, 1)}
+            seconds = time.monotonic() - start
+            left = seconds * (to_play / len(rows) - 1)
+            line = f"{len(rows):5}/{to_play} pairs, {seconds:.0f} s, {left:.0f} s to go   "
+            if sys.stdout.isatty() or len(rows) == to_play:
+                print(line, end="\r" if len(rows) < to_play else "\n", flush=True)
+    return [rows[pair] for pair in sorted(rows)]
 
 
 def kind_table(rewards: np.ndarray, kinds: Sequence[str]) -> tuple[list[str], list[list[str]]]:
@@ -112,13 +90,6 @@ def kind_table(rewards: np.ndarray, kinds: Sequence[str]) -> tuple[list[str], li
     means = lambda x: f"{rewards[x].mean():z.3f} / {rewards.T[x].mean():z.3f}" if x.any() else ""
     cells = lambda one: [means((kind == one)[:, None] & against) for against in others.values()]
     return ["against", *others], [[f"{one} ({kinds.count(one)})", *cells(one)] for one in order]
-
-
-def latex(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table for LaTeX, with the package booktabs."""
-    row = lambda cells: " & ".join(re.sub(r"([_%&#$])", r"\\\1", cell) for cell in cells) + r" \\"
-    body = [r"\toprule", row(head), r"\midrule", *map(row, lines), r"\bottomrule", r"\end{tabular}"]
-    return "\n".join([rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", *body]) + "\n"
 
 
 def read_published(path: Path, steps: int) -> dict[str, list[tuple[str, str, float, float]]]:
@@ -138,14 +109,13 @@ def read_published(path: Path, steps: int) -> dict[str, list[tuple[str, str, flo
     return rows
 
 
-@in_style
 def compare(path: Path, ours: Sequence[Row], steps: int, episodes: int, out: Path) -> bool:
     """Whether the rows of a league.csv agree with published ones. Prints how, by section.
 
     The standard error of the difference to our mean of N episodes with standard deviation s is s sqrt(1/32 + 1/N).
     Leagues agree where no difference is above four of them and their root mean square, which is about 1 for the
-    same game and the same agents, is at most 1.2. Writes the table as against.md, and the means as against.png and
-    .pdf, to `out`. Raises as `read_published`, and ValueError where no published pair was played.
+    same game and the same agents, is at most 1.2. Writes the table as against.md to `out`. Raises as
+    `read_published`, and ValueError where no published pair was played.
     """
     played = {}  # by the names of two players: [mean or standard deviation, player]
     for row in ours:
@@ -153,7 +123,6 @@ def compare(path: Path, ours: Sequence[Row], steps: int, episodes: int, out: Pat
         played[row["player_0"], row["player_1"]] = both
         played.setdefault((row["player_1"], row["player_0"]), both[:, ::-1])
     lines, agree = [], True
-    figure, (axes,) = panels(1, (3.2, 3.0))
     for section, rows in read_published(path, steps).items():
         known = [row for row in rows if row[:2] in played]
         if not known:
@@ -166,17 +135,13 @@ def compare(path: Path, ours: Sequence[Row], steps: int, episodes: int, out: Pat
         worst = f"{known[k][i]} with {known[k][1 - i]}: "
         worst += f"{theirs[k, i]:z.3f}, {both[k, 0, i]:z.3f}, {z[k, i]:.1f}"
         lines.append([section, str(len(rows)), str(len(known)), f"{share:.2%}", f"{size:.2f}", worst])
-        axes.plot(theirs.ravel(), both[:, 0].ravel(), ".", markersize=2, label=section)
         agree &= bool(share == 1 and size <= 1.2)
     if not lines:
         raise ValueError(f"{path} has no pair of these players, whose names are those of the agents' files")
-    axes.axline((0, 0), slope=1, color="black", linewidth=0.5)
-    axes.set(xlabel="published mean reward a step", ylabel="ours", aspect="equal")
-    legend_below(figure, axes)
     head = ["section", "rows", "played", "within 4 standard errors", "root mean square", "worst: theirs, ours, errors"]
     text = f"{markdown_table(head, lines, (0, 5))}\n\nThe leagues {'agree' if agree else 'disagree'}.\n"
     (out / "against.md").write_text(text)
-    print(f"\n{text}", *save(figure, out / "against"), sep="\n")
+    print(f"\n{text}")
     return agree
 
 
@@ -197,17 +162,16 @@ def main(parser: ArgumentParser) -> None:
         raise ValueError("nobody plays: name at least one player")
     options.out.mkdir(parents=True, exist_ok=True)
     players = sorted(players, key=lambda one: [other.kind for other in players].index(one.kind))
-    print(f"{len(players)} players of {title(game)}", flush=True)
-    path = options.out / "league.csv"
-    rows = play_league(game, players, options.steps, options.episodes, options.seed, path)
-    rewards, kinds = read_league(path)
+    print(f"{len(players)} players of the {game.title}", flush=True)
+    rows = play_league(game, players, options.steps, options.episodes, options.seed)
+    write_csv(options.out / "league.csv", rows)
+    rewards, kinds = read_league(options.out / "league.csv")
     head, lines = kind_table(rewards, kinds)
-    text = f"{options.episodes} episodes of {options.steps} steps of {title(game)} for each pair. Mean reward a "
+    text = f"{options.episodes} episodes of {options.steps} steps of the {game.title} for each pair. Mean reward a "
     text += f"step of the row's players / of their opponents.\n\n{markdown_table(head, lines)}\n"
     (options.out / "league.md").write_text(text)
-    (options.out / "league.tex").write_text(latex(head, lines))
     heat_map(rewards, kinds, options.out / "league")
-    print(f"\n{text}\n{options.out}/league.csv .md .tex .png .pdf")
+    print(f"\n{text}\n{options.out}/league.csv .md .png .pdf")
     if options.against and not compare(options.against, rows, options.steps, options.episodes, options.out):
         sys.exit(1)
 

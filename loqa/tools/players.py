@@ -31,11 +31,6 @@ class LeaguePlayer(NamedTuple):
     params: Any  # what the player's `act` is given
 
 
-def title(game: Game) -> str:
-    """A game's name in a sentence."""
-    return f"the {game.title}"
-
-
 def scripted(game: Game) -> dict[str, LeaguePlayer]:
     """The scripted players of a game, by name."""
     return {name: LeaguePlayer(name, name, *player) for name, player in game.scripted().items()}
@@ -102,10 +97,9 @@ def choose_players(
     """
     game = GAMES[game_name].rules() if game_name and not GAMES[game_name].board else None
     if grid:
-        if not (board := re.fullmatch(r"(\d+)x(\d+)", grid)):
+        if not re.fullmatch(r"\d+x\d+", grid):
             raise ValueError(f"the grid is {grid!r}, but must be HEIGHTxWIDTH, such as 3x3")
-        with_board = next(one for one in GAMES.values() if one.board)
-        game = with_board.rules(int(board[1]), int(board[2]))
+        game = next(one for one in GAMES.values() if one.board).rules(*map(int, grid.split("x")))
     players: list[LeaguePlayer | str] = []  # a scripted player is its name until the game is known
     for word in words:
         if word in SCRIPTED:
@@ -116,21 +110,18 @@ def choose_players(
             its_game, player = load_player(file)
             game = game or its_game
             if its_game != game:
-                differ = {key: x for key, x in vars(its_game).items() if vars(game).get(key) != x}
-                its, this = ({key: vars(one).get(key) for key in differ} for one in (its_game, game))
-                where = f", with {its} and not {this}" if its_game.title == game.title else ""
-                raise ValueError(f"{file} plays {title(its_game)}, but this is {title(game)}{where}")
+                its, this = (f"the {x.title}" if its_game.title != game.title else x for x in (its_game, game))
+                raise ValueError(f"{file} plays {its}, but this is {this}")
             players.append(player._replace(kind=kind or player.kind))
     if game is None and game_name is None:
         raise ValueError(f"no agent determines the game: add --game {' or --game '.join(GAMES)}")
     game = game or GAMES[game_name].rules()
     if game_name and game_of(game) is not GAMES[game_name]:
-        raise ValueError(f"--game is {game_name}, but this is {title(game)}")
+        raise ValueError(f"--game is {game_name}, but this is the {game.title}")
     known = scripted(game)
     if unknown := [name for name in words if name in SCRIPTED - known.keys()]:
-        raise ValueError(f"{title(game)} has no player {unknown[0]}, but {', '.join(known)}")
-    if all_scripted:
-        players += [name for name in known if name not in words]
+        raise ValueError(f"the {game.title} has no player {unknown[0]}, but {', '.join(known)}")
+    players += [name for name in known if all_scripted and name not in words]
     players = [known[one] if isinstance(one, str) else one for one in players]
     # To names that several have the kind is added, and then a number.
     names = [one.name for one in players]

@@ -20,8 +20,8 @@ from matplotlib.ticker import MaxNLocator
 
 from loqa.figures.curves import group_bars, in_style, legend_below, panels, save, seed_curves
 from loqa.figures.runs import UNITS, Groups
-from loqa.tools import saved_runs
 from loqa.tools.common import ArgumentParser, tool
+from loqa.tools.saved_runs import group_runs, read_runs, square_boards, summarize, threshold_table
 
 SUMMARY_NOTE = """\
 Large: interquartile mean over seeds and its 95 % bootstrap interval; small: seeds; nothing: not reached.
@@ -31,11 +31,11 @@ Published: read off the paper's figure, means of three seeds on one A100."""
 @in_style
 def threshold_figure(groups: Groups, path: Path) -> list[str]:
     """Draws what it takes to each threshold (columns) in each of UNITS (rows) against the size of the grid."""
-    game, groups, left_out = saved_runs.square_boards(groups)
+    game, groups, left_out = square_boards(groups)
     figure, grid = panels(len(UNITS) * len(game.goals), sharex=True, sharey="row")
     for axes, (unit, threshold) in zip(grid, product(UNITS, game.goals), strict=True):
         for label, runs in groups.items():
-            summaries = saved_runs.summarize(runs, threshold, unit)
+            summaries = summarize(runs, threshold, unit)
             sizes, means = list(summaries), [summary.mean for summary in summaries.values()]
             (line,) = axes.plot(sizes, means, marker="o", label=label)
             for size, summary in summaries.items():
@@ -95,18 +95,6 @@ def heat_map(rewards: np.ndarray, kinds: Sequence[str], path: Path) -> list[str]
     return save(figure, path)
 
 
-def draw(figure: str, runs: list[str], out: Path, x: str, metrics: str | None, agent: int) -> list[str]:
-    """Draws a figure; returns the names of its files, and its table."""
-    if figure == "league":
-        return heat_map(*read_league(Path(runs[0])), out)
-    groups = saved_runs.group_runs(saved_runs.read_runs(runs), split_boards=figure != "thresholds")
-    if figure == "thresholds":
-        return [*threshold_figure(groups, out), saved_runs.threshold_table(groups)]
-    if figure == "bars":
-        return group_bars(groups, out, agent)
-    return seed_curves(groups, out, metrics.split(",") if metrics else [], x)
-
-
 @tool
 def main(parser: ArgumentParser) -> None:
     parser.add_argument("figure", choices=("curves", "bars", "thresholds", "league"))
@@ -116,9 +104,19 @@ def main(parser: ArgumentParser) -> None:
     parser.add_argument("--metrics", help="columns that curves shows, such as own_coins_0,agent0_entropy (a choice)")
     parser.add_argument("--agent", type=int, choices=(0, 1), default=0, help="the learner of bars (%(default)s)")
     options = parser.parse_args()
-    options.out = options.out or Path("experiments/plots") / options.figure
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    print(*draw(**vars(options)), sep="\n")
+    out = options.out or Path("experiments/plots") / options.figure
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if options.figure == "league":
+        lines = heat_map(*read_league(Path(options.runs[0])), out)
+    else:
+        groups = group_runs(read_runs(options.runs), split_boards=options.figure != "thresholds")
+        if options.figure == "thresholds":
+            lines = [*threshold_figure(groups, out), threshold_table(groups)]
+        elif options.figure == "bars":
+            lines = group_bars(groups, out, options.agent)
+        else:
+            lines = seed_curves(groups, out, options.metrics.split(",") if options.metrics else [], options.x)
+    print(*lines, sep="\n")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from loqa.game import Game
 from loqa.games import game_of
 from loqa.rollout import Trajectories, draw_noise, rollout
 from loqa.tools.common import ArgumentParser, tool, whole
-from loqa.tools.players import LeaguePlayer, add_game_options, choose_players, title
+from loqa.tools.players import LeaguePlayer, add_game_options, choose_players
 
 
 def play_episode(game: Game, players: tuple[LeaguePlayer, LeaguePlayer], steps: int, seed: int) -> Trajectories:
@@ -39,7 +39,7 @@ def main(parser: ArgumentParser) -> None:
         raise ValueError(f"two can play, but these are {len(players)}: name the file of an agent")
     film = game_of(game).film
     if film is None:
-        raise ValueError(f"{title(game)} has no film: it is a game without pictures of an episode")
+        raise ValueError(f"the {game.title} has no film: it is a game without pictures of an episode")
     episode = play_episode(game, players, options.steps, options.seed)
     scores = zip("AB", players, episode.rewards.T, strict=True)
     heads = [f"{letter}  {one.name}: {x.sum():.0f}, {x.mean():.3f} a step" for letter, one, x in scores]
