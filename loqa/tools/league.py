@@ -92,38 +92,31 @@ def kind_table(rewards: np.ndarray, kinds: Sequence[str]) -> tuple[list[str], li
     return ["against", *others], [[f"{one} ({kinds.count(one)})", *cells(one)] for one in order]
 
 
-def read_published(path: Path, steps: int) -> dict[str, list[tuple[str, str, float, float]]]:
-    """The rows by section, of those with episodes of `steps`; raises OSError, or ValueError if there are none.
-
-    Its JSON is {"NAME": {"steps": 50, "rows": [[PLAYER, PLAYER, its mean reward a step, the other's]]}}.
-    """
-    try:
-        parts = {name: part for name, part in json.loads(path.read_text("utf-8")).items() if "rows" in part}
-        lengths = sorted({part["steps"] for part in parts.values()})
-        parts = {name: part["rows"] for name, part in parts.items() if part["steps"] == steps}
-        rows = {name: [(a, b, float(x), float(y)) for a, b, x, y in part] for name, part in parts.items()}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a published league (see docs/tools.md): {error!r}") from error
-    if not rows:
-        raise ValueError(f"--steps is {steps}, but must be one of {lengths}, the steps in {path}")
-    return rows
-
-
 def compare(path: Path, ours: Sequence[Row], steps: int, episodes: int, out: Path) -> bool:
     """Whether the rows of a league.csv agree with published ones. Prints how, by section.
 
     The standard error of the difference to our mean of N episodes with standard deviation s is s sqrt(1/32 + 1/N).
     Leagues agree where no difference is above four of them and their root mean square, which is about 1 for the
-    same game and the same agents, is at most 1.2. Writes the table as against.md to `out`. Raises as
-    `read_published`, and ValueError where no published pair was played.
+    same game and the same agents, is at most 1.2. Writes the table as against.md to `out`. The JSON of published means
+    is {"NAME": {"steps": 50, "rows": [[PLAYER, PLAYER, its mean reward a step, the other's]]}}. Raises OSError where
+    it cannot be read, ValueError where it is none, has no episodes of `steps`, or no pair of these players.
     """
+    try:
+        parts = [part for part in json.loads(path.read_text("utf-8")).items() if "rows" in part[1]]
+        lengths = sorted({part["steps"] for _, part in parts})
+        parts = [(name, part["rows"]) for name, part in parts if part["steps"] == steps]
+        published = {name: [(a, b, float(x), float(y)) for a, b, x, y in part] for name, part in parts}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a published league (see docs/tools.md): {error!r}") from error
+    if not published:
+        raise ValueError(f"--steps is {steps}, but must be one of {lengths}, the steps in {path}")
     played = {}  # by the names of two players: [mean or standard deviation, player]
     for row in ours:
         both = np.array([[float(row[f"{name}_{i}"]) for i in (0, 1)] for name in ("mean_reward", "sd")])
         played[row["player_0"], row["player_1"]] = both
         played.setdefault((row["player_1"], row["player_0"]), both[:, ::-1])
     lines, agree = [], True
-    for section, rows in read_published(path, steps).items():
+    for section, rows in published.items():
         known = [row for row in rows if row[:2] in played]
         if not known:
             continue
