@@ -96,11 +96,10 @@ class GameSpec:
     columns: Mapping[str, str] = _mapping({"reward": "mean_rewards_0"})  # of the terminal's table: title -> column
     progress_every: int = 100  # iterations in one go: after each the terminal is updated, and Ctrl-C is handled
     goals: Mapping[str, Callable[[Columns, Mapping[str, Any]], np.ndarray]] = _mapping()
-    goal_columns: Sequence[str] = ()  # to draw against environment steps
     summary: Callable[[Game, Columns], list[str]] = lambda game, metrics: []  # the last lines of a run
     bars: Bars | None = None
     board: Sequence[str] = ()  # keys of the size of its board, such as game.height, named as the fields of `rules`
-    published_rewards: Mapping[str, Mapping[str, float]] = _mapping()  # board -> column -> its
+    published_rewards: Mapping[str, Mapping[str, float]] = _mapping()  # board or `game_name` -> column
     published_seconds: Mapping[str, Mapping[str, Mapping[int, float]]] = _mapping()
     film: Callable[[Game, Any, list[str]], Film] | None = None  # game, an episode, a line for each player
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from loqa.figures import curves
 from loqa.figures.curves import over_seeds
-from loqa.figures.runs import SavedRun, bootstrap_interval, interquartile_mean
+from loqa.figures.runs import SavedRun
 from loqa.games import GAMES
 from loqa.games.coin import CoinGame
 from loqa.games.ipd import STATES, MatrixGame, is_tit_for_tat
@@ -18,7 +18,7 @@ from loqa.run.config import flat
 from loqa.run.trainer import goal_held
 from loqa.tools import plot
 from loqa.tools.common import split_label
-from loqa.tools.saved_runs import group_runs, read_runs, summarize, threshold_table
+from loqa.tools.saved_runs import goal_table, group_runs, read_runs, times
 
 
 def image_size(path):
@@ -75,24 +75,7 @@ def test_tit_for_tat_cooperates_and_gives_always_defect_little():
     assert is_tit_for_tat(metrics).tolist() == [True, False, False, False]
 
 
-# ------------------------------------------------------------------------------------------------- aggregates
-
-
-def test_the_interquartile_mean_is_of_the_middle_half():
-    values = np.array([[0, 9], [100, 1], [1, 2], [2, 3], [3, np.inf]], float)  # 5 seeds: one is cut at each end
-    np.testing.assert_allclose(interquartile_mean(values), [(1 + 2 + 3) / 3, (2 + 3 + 9) / 3])
-    assert interquartile_mean(np.array([1.0, 2.0, 6.0])) == 3  # of three: the mean
-    assert interquartile_mean(np.array([1.0, np.inf, 6.0])) == np.inf
-
-
-def test_the_interval_is_that_of_resampled_seeds():
-    # Of two seeds 0 and 1 a resample has the mean 0, 1/2 or 1 with probability 1/4, 1/2, 1/4.
-    assert bootstrap_interval(np.array([0.0, 1.0])) == (0, 1)
-    values = np.random.default_rng(1).normal(5.0, 1.0, (400, 2))
-    low, high = bootstrap_interval(values)
-    # The interquartile mean of a normal distribution has 1.19 times the variance of its mean.
-    np.testing.assert_allclose((low + high) / 2, interquartile_mean(values), atol=0.02)
-    np.testing.assert_allclose(high - low, 2 * 1.96 * np.sqrt(1.19 / 400), rtol=0.12)
+# -------------------------------------------------------------------------------------------- groups of seeds
 
 
 def made_up(path="run", label="", seed=0, size=3, **metrics):
@@ -104,16 +87,40 @@ def made_up(path="run", label="", seed=0, size=3, **metrics):
     return SavedRun(path, label, settings, counted | {key: np.array(x, float) for key, x in metrics.items()})
 
 
-def test_seeds_are_compared_at_the_iterations_that_all_have():
-    """Also where one misses a value, ends sooner, or takes longer."""
+def test_seeds_are_compared_where_all_have_a_value_that_have_not_ended():
+    """One misses a value, ends sooner, and takes longer."""
     first, second = made_up(q=[0, 10, 20, 30, 40]), made_up(q=[5, np.nan, 25, 35])
     second.metrics["walltime"][:] += 1
     x, values = over_seeds([first, second], "walltime", "q")
-    np.testing.assert_allclose(x, [7.5, 9.5, 10.5])
-    np.testing.assert_allclose(values, [[0, 20, 30], [5, 25, 35]])
-    np.testing.assert_allclose(over_seeds([first, second], "env_steps", "q")[0], [0, 2000, 3000])
-    x, values = over_seeds([first, made_up(q=[np.nan])], "iteration", "q")
-    assert x.size == 0 and values.shape == (2, 0)
+    np.testing.assert_allclose(x, [7.5, 9.5, 10.5, 11])
+    np.testing.assert_allclose(values, [[0, 20, 30, 40], [5, 25, 35, np.nan]])
+    np.testing.assert_allclose(over_seeds([first, second], "env_steps", "q")[0], [0, 2000, 3000, 4000])
+    x, values = over_seeds([made_up(q=[np.nan])], "iteration", "q")
+    assert x.size == 0 and values.shape == (1, 0)
+
+
+def test_a_figure_says_how_many_seeds_it_shows_where(tmp_path, monkeypatch):
+    labels, titles = [], []
+    legend = curves.legend_below
+    keep = lambda figure, axes, note: labels.extend(axes.get_legend_handles_labels()[1]) or legend(figure, axes, note)
+    monkeypatch.setattr(curves, "legend_below", keep)
+    runs = [made_up(seed=i, p_0_CC_C=[0.1 * i] * (2 if i == 2 else 5)) for i in range(3)]
+    curves.seed_curves({"LOQA": runs, "new": [made_up(p_0_CC_C=[1] * 5)]}, tmp_path / "a.png", ["p_0_CC_C"])
+    assert labels == ["LOQA (n = 3, 2 from 20 on)", "new (n = 1)"]
+    for run in runs:
+        run.metrics.update({f"p_0_{state}_C": run.metrics["p_0_CC_C"] for state in STATES})
+    keep = lambda figure, path: titles.extend(axes.get_title() for axes in figure.axes)
+    monkeypatch.setattr(curves, "save", keep)
+    curves.group_bars({"LOQA": runs}, tmp_path / "a.png")
+    assert titles == ["LOQA\niteration 40, n = 2 of 3; others\nended before"]
+
+
+def test_an_algorithm_has_one_color_in_all_figures():
+    color = lambda *labels: [style["color"] for style in curves.styles(labels)]
+    assert color("POLA, GRU", "LOQA, mlp") == color("LOQA", "POLA")[::-1]
+    other, loqa, naive = color("no buffer", "LOQA", "naive learners")
+    assert len({other, loqa, naive}) == 3 and [loqa] == color("") == color("this code")
+    assert [style["linestyle"] for style in curves.styles(["LOQA a", "LOLA", "LOQA b"])] == ["-", "-", "--"]
 
 
 # ------------------------------------------------------------------------------------------------- thresholds
@@ -121,19 +128,18 @@ def test_seeds_are_compared_at_the_iterations_that_all_have():
 
 def test_both_rewards_must_pass_in_one_evaluation():
     """On 3x3, n is 2: weak needs more than 0.025 and -0.6 a step, strong 0.1 and -0.1."""
-    curves = {
+    rewards = {
         "self_play": [0.2, 0.0, 0.025, 0.026, 0.2, 0.0],
         "always_defect_0_mean_rewards_a": [-0.7, 0.0, 0.0, -0.59, -0.2, 0.0],
     }
-    first = lambda threshold, **run: [x.mean for x in summarize([made_up(**run)], threshold, "iteration").values()]
-    assert first("weak", **curves) == [30]  # 0 and 1 pass one condition each, 2 is not above
-    assert first("medium", **curves) == [40]
-    assert first("strong", **curves) == [np.inf]  # each at times, never both
+    first = lambda threshold: times([made_up(**rewards)], threshold, "iteration")
+    assert first("weak") == [30]  # 0 and 1 pass one condition each, 2 is not above
+    assert first("medium") == [40]
+    assert first("strong") == [np.inf]  # each at times, never both
     # n is 2, 4, 4, 6, 6: the first is too little in self-play, the last too little against always-defect.
     rewards = {"self_play": [0.013], "always_defect_0_mean_rewards_a": [-0.29]}
-    found = summarize([made_up(size=size, **rewards) for size in (4, 3, 5, 7, 6)], "weak", "iteration")
-    assert {size: one.mean for size, one in found.items()} == {3: np.inf, 4: 0, 5: 0, 6: np.inf, 7: np.inf}
-    assert list(found) == [3, 4, 5, 6, 7]
+    found = times([made_up(size=size, **rewards) for size in (3, 4, 5, 6, 7)], "weak", "iteration")
+    assert found.tolist() == [np.inf, 0, 0, np.inf, np.inf]
 
 
 def test_a_threshold_is_held_by_the_last_five_evaluations():
@@ -153,26 +159,14 @@ def passing_at(*rows):
     return runs
 
 
-def test_seeds_that_never_pass_are_not_left_out():
-    all_do = summarize(passing_at(2, 4, 6), "weak", "iteration")[3]
-    assert all_do.mean == 40 and 20 <= all_do.low <= 40 <= all_do.high <= 60
-    one_does_not = summarize(passing_at(2, None, 6), "weak", "env_steps")[3]
-    assert one_does_not.mean == one_does_not.high == np.inf
-    assert one_does_not.at_least == pytest.approx((2000 + 8000 + 6000) / 3)
-    of_four = summarize(passing_at(2, None, 6, 3), "weak", "walltime")[3]
-    assert of_four.mean == (7 + 3 + 7 + 6) / 2 and of_four.high == np.inf  # a quarter may
-
-
 def test_the_table_of_thresholds():
-    text = threshold_table(
-        {"mine": passing_at(2, 4, 6), "none": passing_at(None), "of four": passing_at(2, None, 6, 3)}
-    )
-    assert "| mine | weak | 3x3 | 3 of 3 | 11 [9, 13] | 4,000 [2,000, 6,000] | 40 [20, 60] |" in text
-    assert "| none | strong | 3x3 | 0 of 1 | > 15 | > 8,000 | > 80 |" in text
-    assert "| of four | weak | 3x3 | 3 of 4 | 12 [" in text and ", never] |" in text
-    assert "| POLA, published | strong | 3x3 |  | 24,000 |  |  |" in text
-    assert "| M-FOS, published | strong | 3x3 |  | never |  |  |" in text
-    assert "4x4" not in text  # published ones of the same boards only
+    """Seeds that never pass are not left out; a threshold is held at the fifth evaluation in a row."""
+    groups = {"mine": passing_at(2, 4, 6), "none": passing_at(None), "of four": passing_at(2, None, 6, 3)}
+    text = goal_table(groups | {"most do not": passing_at(2, None, None)}).splitlines()
+    assert "| mine | weak 3x3 | 3 of 3 | 40 [20, 60] | 11 | 80 [60, never] | 15 | 0.0M | 150 |" in text
+    assert "| none | strong 3x3 | 0 of 1 | > 80 | > 15 | > 80 | > 15 | > 0.0M | 300 |" in text
+    assert "| of four | weak 3x3 | 3 of 4 | 45 [20, never] | 12 | > 80 | > 15 | 0.0M | 150 |" in text
+    assert "| most do not | weak 3x3 | 1 of 3 | > 80 | > 15 | > 80 | > 15 | > 0.0M | 150 |" in text
     of_each = [seconds for by_goal in GAMES["coin"].published_seconds.values() for seconds in by_goal.values()]
     assert {tuple(seconds) for seconds in of_each} == {(3, 4, 5, 6, 7)}
 
@@ -225,8 +219,24 @@ def test_runs_are_read_with_what_tells_them_apart(sweep):
     np.testing.assert_allclose(one.metrics["self_play"], [-1.5, -1.1])
     with open(sweep / "ipd_seed7" / "metrics.csv", "a") as file:
         file.write("100,1,2,3,4,5,6,7,8,9")  # all its columns, but the last number may be cut
-    (cut,) = read_runs([str(sweep / "ipd_seed7")])
+    (cut,) = read_runs([str(sweep / "ipd_seed7" / "metrics.csv")])  # its file, in place of its directory
     assert len(cut.metrics["walltime"]) == 2
+
+
+def test_a_run_that_cannot_be_read_does_not_cost_the_others(sweep, capsys):
+    """A byte-order mark is read; what is refused is named, with its row."""
+    files = sorted((sweep / "sweep").rglob("metrics.csv"))
+    whole = files[0].read_text()
+    files[0].write_text(whole, encoding="utf-8-sig")
+    files[1].write_text("")
+    files[2].write_text(whole.replace("100,", "100,nonsense,", 1).replace(",10.42", "", 1))
+    files[3].write_text(whole.replace("100,10.42,", "100,", 1))
+    assert len(read_runs([str(sweep / "sweep"), str(files[1].parent)])) == 5
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": ", 2)[0] for line in lines] == ["left out"] * 4 and len({*lines}) == 3
+    assert lines[0].endswith("it is empty") and f"{files[2]} is not of a run" in lines[1]
+    assert "row 3 has a cell that is no number" in lines[1]
+    assert lines[2].endswith("row 3 has 9 cells, but must have 10")
 
 
 def test_groups_differ_in_label_settings_and_board_not_in_seed(sweep):
@@ -284,7 +294,7 @@ def test_bars_thresholds_and_league_are_written(sweep, monkeypatch, capsys):
     run_plot(monkeypatch, "thresholds", sweep / "sweep", "--out", sweep / "thresholds.svg")
     assert "<svg" in (sweep / "thresholds.svg").read_text()
     out = capsys.readouterr().out
-    assert "| gamma=0.9 | strong | 4x4 | 2 of 2 | 20 [20, 20] | 10,000" in out
+    assert "| gamma=0.9 | strong 4x4 | 2 of 2 | 200 [200, 200] | 20 | > 200 |" in out
     assert "Left out, as thresholds are of square boards: 3x4." in out
 
     header = "player_0,player_1,kind_0,mean_reward_0,mean_reward_1\n"
@@ -305,10 +315,10 @@ REFUSED = {
     "nothing there": (["curves", "nowhere"], "no runs in nowhere"),
     "no runs": (["curves", "{}/empty"], "there are no runs in"),
     "just begun": (["curves", "{}/sweep/just begun"], "or none with an evaluation"),
-    "an empty file": (["curves", "{}/nothing"], "nothing is not a run"),
-    "foreign": (["curves", "{}/foreign"], "no column env_steps, iteration, mean_rewards_0"),
-    "no text": (["curves", "{}/image"], "image is not a run"),
-    "no settings": (["curves", "{}/bad_config"], "bad_config is not a run, with metrics.csv and config.yaml"),
+    "an empty file": (["curves", "{}/nothing"], "it is empty"),
+    "foreign": (["curves", "{}/foreign"], "no column iteration, walltime, env_steps"),
+    "no text": (["curves", "{}/image"], "image/metrics.csv is not of a run"),
+    "no settings": (["curves", "{}/bad_config"], "bad_config/metrics.csv is not of a run, with config.yaml beside it"),
     "a seed twice": (["curves", "{}/ipd_seed7", "{}/ipd_seed7"], "both seed 7"),
     "no such column": (["curves", "{}/ipd_seed7", "--metrics", "x"], "no column 'x'"),
     "bars of coins": (["bars", "{}/sweep"], "not a run with bars"),
@@ -328,6 +338,7 @@ def test_bad_words_are_one_sentence(sweep, monkeypatch, capsys, words, reason):
     for name, content in {"nothing": b"", "foreign": b"a,b\n1,2\n", "image": b"\x89PNG\n\x00"}.items():
         (sweep / name).mkdir()
         (sweep / name / "metrics.csv").write_bytes(content)
+        (sweep / name / "config.yaml").write_text("hp: {seed: 1}")
     save(sweep / "boardless" / "metrics.csv", COIN, [0] * 10)
     save(sweep / "bad_config" / "metrics.csv", COIN, [0] * 10)
     (sweep / "bad_config" / "config.yaml").write_text("hp: 3")

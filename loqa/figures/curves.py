@@ -4,6 +4,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from functools import partial, reduce
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from loqa.figures import runs as saved_runs
-from loqa.figures.runs import LEARNING, UNITS, Groups, SavedRun, shown_columns, title_of
+from loqa.figures.runs import LEARNING, UNITS, Groups, SavedRun, longest, shown_columns, title_of
 from loqa.game import COLORS, Game
 from loqa.games import game_of
 from loqa.metrics import self_play
@@ -30,13 +30,27 @@ STYLE |= {"lines.markersize": 4, "lines.linewidth": 1.2, "grid.alpha": 0.25, "gr
 STYLE |= {"axes.prop_cycle": cycler(linestyle=("-", "--", ":", "-.")) * cycler(color=COLORS)}
 in_style = matplotlib.rc_context(STYLE)  # decorates each function that draws
 
-CURVES_NOTE = "Thick: interquartile mean over n seeds; shaded: its 95 % bootstrap interval; thin: the seeds."
-FEW_NOTE = "Thick: mean over n seeds; shaded: their range; thin: the seeds."  # which these are of two or three
+# A color for each algorithm in all figures, by a word of a group's label; the first that fits.
+ALGORITHMS = {"former": COLORS[5], "published settings": COLORS[4], "naive": "#777777", "lola": COLORS[2]}
+ALGORITHMS |= {"pola": COLORS[3], "m-fos": COLORS[6], "alignment": COLORS[1], "loqa": COLORS[0], "this code": COLORS[0]}
+
+NOTE = "Thick: mean over n seeds; thin: the seeds"
+BARS_NOTE = "Bars: mean over n seeds; whiskers: standard deviation; dots: the seeds"
+
+
+def styles(labels: Sequence[str]) -> list[dict[str, Any]]:
+    """Color and dashes of each group: the color of its algorithm, or else one that no other has."""
+    found = lambda label: [color for word, color in ALGORITHMS.items() if word in label.lower()]
+    named = [next(iter(found(label or "loqa")), "") for label in labels]
+    free = cycle([color for color in COLORS[1:] if color not in named] or COLORS)  # the first is LOQA's
+    colors = [color or next(free) for color in named]
+    return [{"color": x, "linestyle": ("-", "--", ":", "-.")[colors[:i].count(x) % 4]} for i, x in enumerate(colors)]
 
 
 def panels(number: int, size: Sequence[float] = PANEL, columns: int = 3, **options: Any) -> tuple[Figure, np.ndarray]:
     """A figure of panels of `size` inches, `columns` a row, and its axes [number]; `options`: of `Figure.subplots`."""
-    rows, columns = math.ceil(number / columns), min(number, columns)
+    columns = 2 if number == 4 else min(number, columns)
+    rows = math.ceil(number / columns)
     figure = Figure(figsize=(size[0] * columns, size[1] * rows), dpi=200, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **options).ravel()
     for unused in axes[number:]:
@@ -64,71 +78,98 @@ def save(figure: Figure, path: Path) -> list[str]:
 
 @in_style
 def seed_curves(groups: Groups, path: Path, columns: Sequence[str] = (), x_axis: str = "iteration") -> list[str]:
-    """Draws a panel for each column, or for each that all runs have; raises ValueError if a run lacks one."""
+    """Draws a panel for each column, or for each that all runs have; raises ValueError if a run lacks one.
+
+    A column may be followed by the limits of its panel, as in "self_play 0.28 0.35".
+    """
     runs = sum(groups.values(), [])
     columns = columns or shown_columns(runs)
-    for run in runs:
-        if missing := [column for column in columns if column not in run.metrics]:
-            raise ValueError(f"{run.path} has no column {missing[0]!r}, but {', '.join(run.metrics)}")
     figure, grid = panels(len(columns))
-    for axes, column in zip(grid, columns, strict=True):
+    for axes, (column, *limits) in zip(grid, map(str.split, columns), strict=True):
+        if lacking := [run for run in runs if column not in run.metrics]:
+            raise ValueError(f"{lacking[0].path} has no column {column!r}, but {', '.join(lacking[0].metrics)}")
         draw_seed_curves(axes, groups, column, x_axis)
-        axes.set_title(textwrap.fill(title_of(runs, column), 30))
-        published = [run.game.published_rewards.get(run.board, {}) for run in runs]
-        if column in published[0] and all(each is published[0] for each in published):
-            axes.axhline(published[0][column], color="gray", linestyle=":", linewidth=0.8, label="the paper's agents")
-        if runs[0].game.is_share(column):
-            axes.set_ylim(-0.04, 1.04)
+        axes.set_title(textwrap.fill(title_of(runs, column), 30) + (", closer" if limits else ""))
+        papers = {run.published.get(column) for run in runs}
+        if len(papers) == 1 and None not in papers:
+            axes.axhline(*papers, color="black", linestyle=":", linewidth=0.9, label="the paper")
+        limits = limits or ((-0.04, 1.04) if runs[0].game.is_share(column) else ())
+        axes.set_ylim(*map(float, limits))
     if len(runs) > 1:
-        legend_below(figure, grid[0], CURVES_NOTE if max(map(len, groups.values())) > 3 else FEW_NOTE)
+        legend_below(figure, grid[0], NOTE)
     return save(figure, path)
 
 
 def draw_seed_curves(axes: Axes, groups: Groups, column: str, x_axis: str) -> None:
-    """Draws each group's interquartile mean and interval, and each seed thin behind it."""
-    for label, runs in groups.items():
+    """Draws each group's mean of the seeds that are there at each x, and each seed thin behind it."""
+    ends, short = [], EngFormatter(sep="")
+    for i, ((label, runs), style) in enumerate(zip(groups.items(), styles(list(groups)), strict=True)):
         x, values = over_seeds(runs, x_axis, column)
-        (line,) = axes.plot(x, saved_runs.interquartile_mean(values), label=f"{label} (n = {len(runs)})".strip())
-        line.set_marker("o" if x.size == 1 else "")
-        color = line.get_color()
+        numbers = (~np.isnan(values)).sum(0)
+        fewer = [f"{numbers[k + 1]} from {short(x[k + 1])} on" for k in np.flatnonzero(np.diff(numbers))[:3]]
+        n = ", ".join([f"n = {numbers.max(initial=0)}", *fewer])
+        mean = np.nansum(values, 0) / numbers
+        axes.plot(x, mean, label=f"{label} ({n})".strip(), marker="o" if x.size == 1 else "", zorder=99 - i, **style)
         if len(runs) > 1:
-            axes.fill_between(x, *saved_runs.bootstrap_interval(values), color=color, alpha=0.25, linewidth=0)
-            axes.plot(x, values.T, line.get_linestyle(), color=color, linewidth=0.4, alpha=0.45)
+            axes.plot(x, values.T, linewidth=0.4, alpha=0.45, **style)
+        ends.append(x.max(initial=0))
     axes.set_xlabel(UNITS[x_axis])
-    axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    if max(ends) > 10 * min(ends) > 0:
+        axes.set_xscale("log")
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def over_seeds(runs: Sequence[SavedRun], x_axis: str, column: str) -> tuple[np.ndarray, np.ndarray]:
-    """One metric of several runs at the iterations that all have: x [X], the mean over runs; values [runs, X]."""
-    shared = reduce(np.intersect1d, [run.metrics["iteration"][~np.isnan(run.metrics[column])] for run in runs])
-    pairs = [(run.metrics, np.isin(run.metrics["iteration"], shared)) for run in runs]
-    x, values = (np.array([metrics[name][rows] for metrics, rows in pairs]) for name in (x_axis, column))
-    return x.mean(0), values
+    """One metric of several runs: x [X], the mean over runs; values [runs, X], NaN where a run has ended.
+
+    At the iterations that all runs have which have not ended before.
+    """
+    has = [~np.isnan(run.metrics[column]) for run in runs]
+    iterations = [run.metrics["iteration"][rows] for run, rows in zip(runs, has, strict=True)]
+    shared = reduce(np.union1d, iterations)
+    for each in iterations:
+        shared = shared[np.isin(shared, each) | (shared > each.max(initial=-1))]
+    x, values = np.full((2, len(runs), shared.size), np.nan)
+    for i, (run, rows) in enumerate(zip(runs, has, strict=True)):
+        here = rows & np.isin(run.metrics["iteration"], shared)
+        x[i, : here.sum()], values[i, : here.sum()] = run.metrics[x_axis][here], run.metrics[column][here]
+    return np.maximum.accumulate(np.nansum(x, 0) / (~np.isnan(x)).sum(0)), values
 
 
 @in_style
 def group_bars(groups: Groups, path: Path, agent: int = 0) -> list[str]:
-    """Draws the bars of each group's last evaluations, a panel each; raises ValueError where the game has none."""
+    """Draws the bars of each group's last evaluations, a panel each; raises ValueError where the game has none.
+
+    Runs that ended before the others of their group are left out, which the title says.
+    """
     figure, grid = panels(len(groups), (max(PANEL[0], 2.9 / len(groups)), 1.4 * PANEL[1]))
-    for axes, (label, runs) in zip(grid, groups.items(), strict=True):
+    whole = [longest(runs) for runs in groups.values()]
+    for axes, (label, members), runs, style in zip(grid, groups.items(), whole, styles(list(groups)), strict=True):
         try:
             names, xlabel, ylabel = runs[0].game.bars
-            last = np.array([[run.metrics[x.format(agent=agent)][-1] for x in names.values()] for run in runs])
+            columns = [x.format(agent=agent) for x in names.values()]
+            last = np.array([[run.metrics[column][-1] for column in columns] for run in runs])
         except (KeyError, TypeError) as error:
             raise ValueError(f"{runs[0].path} is not a run with bars of an agent {agent}") from error
         places = np.arange(len(names))
-        axes.bar(places, last.mean(0), width=0.65, color=COLORS[4], edgecolor=COLORS[0])
-        if len(runs) > 1:  # whiskers: the standard deviation over seeds; dots: the seeds
+        axes.bar(places, last.mean(0), width=0.65, color=style["color"], alpha=0.45)
+        if len(runs) > 1:
             axes.errorbar(places, last.mean(0), last.std(0, ddof=1), fmt="none", color="black", capsize=4)
             spread = places + np.linspace(-0.22, 0.22, len(runs))[:, None]
-            axes.scatter(spread, last, s=9, color=COLORS[1], linewidths=0, zorder=3, clip_on=False)
+            axes.scatter(spread, last, s=9, color=style["color"], linewidths=0, zorder=3, clip_on=False)
+        papers = [runs[0].published.get(column, np.nan) for column in columns]
+        axes.hlines(papers, places - 0.42, places + 0.42, color="black", linestyle=":", clip_on=False)
         axes.set_xticks(places, [f"{name}\n{mean:.2f}" for name, mean in zip(names, last.mean(0), strict=True)])
-        ends = sorted({f"{run.metrics['iteration'][-1]:.0f}" for run in runs})
-        title = [*textwrap.wrap(label, 26), *textwrap.wrap(f"iteration {', '.join(ends)}, n = {len(runs)}", 34)]
+        n = f"n = {len(runs)}" + (f" of {len(members)}; others ended before" if len(runs) < len(members) else "")
+        title = [*textwrap.wrap(label, 26), *textwrap.wrap(f"iteration {runs[0].end}, {n}", 34)]
         axes.set(title="\n".join(title), xlabel=xlabel, ylabel=ylabel, ylim=(0, 1))
         axes.grid(False)
         axes.spines[["top", "right"]].set_visible(False)
+    if len(whole[0]) > 1:
+        note = BARS_NOTE + ("; dotted: the paper, about" if np.isfinite(papers).any() else "")
+        figure.legend([], [], title=note, title_fontsize=6, loc="upper center", bbox_to_anchor=(0.5, 0))
     return save(figure, path)
 
 

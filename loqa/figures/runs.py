@@ -1,9 +1,6 @@
-"""Saved runs in groups that are compared, and aggregates over their seeds.
+"""Saved runs, in groups that are compared."""
 
-Interquartile means and bootstrap intervals are robust where seeds are few (Agarwal et al. 2021, arXiv 2108.13264).
-"""
-
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +27,7 @@ class SavedRun(NamedTuple):
     settings: dict[str, Any]  # the `hp` part of its config, flat
     metrics: dict[str, np.ndarray]  # the columns of metrics.csv, and `self_play`
     game_name: str | None = None  # None in runs of earlier versions
+    origin: Mapping[str, str] = {}  # where it finished; its commit, versions, machine, command
 
     @property
     def game(self) -> GameSpec:
@@ -45,19 +43,28 @@ class SavedRun(NamedTuple):
         return self.game.board_of(self.settings)
 
     @property
+    def published(self) -> Mapping[str, float]:
+        """What the paper reports of this game, by column; empty where it does not."""
+        return self.game.published_rewards.get(self.board or self.settings.get("game_name"), {})
+
+    @property
+    def end(self) -> int:
+        """Its last iteration that was evaluated."""
+        return int(self.metrics["iteration"][-1])
+
+    @property
     def compared(self) -> dict[str, Any]:
         """The settings in which the runs of a group are the same."""
         ignored = IGNORED_WHEN_GROUPING.union(self.game.board)
         return {key: value for key, value in self.settings.items() if key not in ignored}
 
-    def continues(self, other: "SavedRun") -> bool:
-        """Whether it is longer than another run of the same settings."""
-        mine, its = self.compared, other.compared
-        same = all(mine.get(key) == its.get(key) for key in mine | its)
-        return same and self.metrics["iteration"][-1] > other.metrics["iteration"][-1]
-
 
 Groups = dict[str, list[SavedRun]]  # by label
+
+
+def longest(runs: Sequence[SavedRun]) -> list[SavedRun]:
+    """Those that ended at the last iteration of all: the others are not compared with them."""
+    return [run for run in runs if run.end == max(each.end for each in runs)]
 
 
 def shown_columns(runs: Sequence[SavedRun]) -> list[str]:
@@ -69,17 +76,3 @@ def title_of(runs: Sequence[SavedRun], column: str) -> str:
     """The title of a column, or its name."""
     game = runs[0].game
     return {**game.titles, **LEARNING, **game.more_titles}.get(column, column)
-
-
-def interquartile_mean(values: np.ndarray) -> np.ndarray:
-    """The mean without the highest and the lowest quarter, each rounded down: [seeds, ...] -> [...]."""
-    cut = len(values) // 4
-    return np.sort(values, 0)[cut : len(values) - cut].mean(0)
-
-
-def bootstrap_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The 95 % bootstrap interval of the interquartile mean: [seeds, ...] -> low [...], high [...]."""
-    draws = np.random.default_rng(0).integers(len(values), size=(1000, len(values)))
-    means = [interquartile_mean(values[draw]) for draw in draws]
-    # A quantile that is one of the means: between a finite and an infinite one there is nothing.
-    return tuple(np.quantile(means, (0.025, 0.975), axis=0, method="inverted_cdf"))

@@ -289,7 +289,7 @@ GAME = GameSpec(
     columns={state: f"p_0_{state}_C" for state in STATES}
     | {"reward": "mean_rewards_0", "vs AD": "always_defect_0_mean_rewards_a"},
     goals={"reciprocity": reciprocates},
-    goal_columns=("self_play", "p_0_CC_C", "p_0_DD_C"),
+    published_rewards={"ipd": {f"p_0_{state}_C": float(state not in ("CD", "DD")) for state in STATES}},  # about
     summary=summary,
     bars=Bars({state: f"p_{{agent}}_{state}_C" for state in STATES}, "state: my last action, theirs", "P(C | state)"),
     film=film,

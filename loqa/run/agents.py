@@ -50,6 +50,8 @@ def load_agent(path: str | Path) -> tuple[AgentParams, dict[str, Any]]:
         description = json.loads(str(arrays.pop("description")))
         if description["format"] != FORMAT:
             raise ValueError(f"its format is {description['format']!r}, but must be {FORMAT!r}")
+        # Agents in results/ are kept at half precision.
+        arrays = {name: x.astype(np.float32) if x.dtype == np.float16 else x for name, x in arrays.items()}
         networks = unflatten_dict(arrays, sep="/")
         if description.get("policy_only"):  # it plays, but has no Q-network to learn with
             networks = {"qvalue": {}} | networks

@@ -42,10 +42,23 @@ class MetricsFile:
 
 
 def read_metrics(text: str) -> dict[str, np.ndarray]:
-    """The columns of the text of a metrics.csv, by name, float64 arrays of equal length; NaN where a cell is empty."""
-    header, *rows = (line.split(",") for line in text.splitlines())
-    # A copy that was cut off may have half a row.
-    table = [[float(value or "nan") for value in row] for row in rows if len(row) == len(header)]
+    """The columns of the text of a metrics.csv, by name, float64 arrays of equal length; NaN where a cell is empty.
+
+    A last row that was cut off is left out; raises ValueError, with its number, for any other that is not whole.
+    """
+    header, *rows = [line.split(",") for line in text.splitlines()] or [[]]
+    if not any(header):
+        raise ValueError("it is empty")
+    table = []
+    for number, row in enumerate(rows, 2):
+        if len(row) < len(header) and number == len(rows) + 1:
+            break
+        if len(row) != len(header):
+            raise ValueError(f"row {number} has {len(row)} cells, but must have {len(header)}")
+        try:
+            table.append([float(value or "nan") for value in row])
+        except ValueError as error:
+            raise ValueError(f"row {number} has a cell that is no number: {error}") from error
     return dict(zip(header, np.array(table, float).reshape(-1, len(header)).T, strict=True))
 
 

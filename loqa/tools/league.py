@@ -83,11 +83,11 @@ def play_league(game: Game, players: Sequence[LeaguePlayer], steps: int, episode
 
 
 def kind_table(rewards: np.ndarray, kinds: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """What players of a kind earn with those of another and leave them, of means [N, N]: its head, its lines."""
+    """What players of a kind earn against those of another, of means [N, N]: its head, its lines."""
     kind, itself = np.array(kinds), np.eye(len(kinds), dtype=bool)
     same, order = kind[:, None] == kind, dict.fromkeys(kinds)
     others = {"itself": itself, "others of its kind": same & ~itself} | {x: (kind == x) & ~same for x in order}
-    means = lambda x: f"{rewards[x].mean():z.3f} / {rewards.T[x].mean():z.3f}" if x.any() else ""
+    means = lambda x: f"{rewards[x].mean():z.3f}" if x.any() else ""
     cells = lambda one: [means((kind == one)[:, None] & against) for against in others.values()]
     return ["against", *others], [[f"{one} ({kinds.count(one)})", *cells(one)] for one in order]
 
@@ -161,7 +161,7 @@ def main(parser: ArgumentParser) -> None:
     rewards, kinds = read_league(options.out / "league.csv")
     head, lines = kind_table(rewards, kinds)
     text = f"{options.episodes} episodes of {options.steps} steps of the {game.title} for each pair. Mean reward a "
-    text += f"step of the row's players / of their opponents.\n\n{markdown_table(head, lines)}\n"
+    text += f"step of the row's players.\n\n{markdown_table(head, lines)}\n"
     (options.out / "league.md").write_text(text)
     heat_map(rewards, kinds, options.out / "league")
     print(f"\n{text}\n{options.out}/league.csv .md .png .pdf")

@@ -1,12 +1,13 @@
 """Figures of training runs and of leagues: `python -m loqa.tools.plot curves|bars|thresholds|league RUNS`.
 
-curves      training curves: interquartile mean over seeds and its 95 % bootstrap interval
+curves      training curves: the mean over seeds, and the seeds
 bars        in the IPD P(cooperate) in each state: means, and the seeds
 thresholds  what the paper's thresholds take, by grid; with a table
 league      the heat map of a league.csv, in place of RUNS
 
-RUNS are run directories, or directories of runs. LABEL=RUNS names a group, and several words may have the same
-label. Runs without one are a group where their settings differ in no more than seed and length.
+RUNS are runs' directories, directories of runs, or experiments of `report archive`. LABEL=RUNS names a group, and
+several words may have the same label. Runs without one are a group where their settings differ in no more than seed
+and length.
 """
 
 import csv
@@ -16,38 +17,44 @@ from itertools import groupby, product
 from pathlib import Path
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MultipleLocator
 
-from loqa.figures.curves import group_bars, in_style, legend_below, panels, save, seed_curves
+from loqa.figures.curves import group_bars, in_style, legend_below, panels, save, seed_curves, styles
 from loqa.figures.runs import UNITS, Groups
 from loqa.tools.common import ArgumentParser, tool
-from loqa.tools.saved_runs import group_runs, read_runs, square_boards, summarize, threshold_table
+from loqa.tools.saved_runs import by_board, goal_table, group_runs, read_runs, square_boards, times
 
-SUMMARY_NOTE = """\
-Large: interquartile mean over seeds and its 95 % bootstrap interval; small: seeds; nothing: not reached.
-Published: read off the paper's figure, means of three seeds on one A100."""
+GOAL_NOTE = """\
+Lines: median over seeds; dots: the seeds; triangles: not by then.
+The paper: read off its figure, means of three seeds on one A100."""
 
 
 @in_style
-def threshold_figure(groups: Groups, path: Path) -> list[str]:
-    """Draws what it takes to each threshold (columns) in each of UNITS (rows) against the size of the grid."""
+def goal_figure(groups: Groups, path: Path) -> list[str]:
+    """Draws what it takes to each goal (columns) in seconds and in iterations (rows) against the size of the grid."""
     game, groups, left_out = square_boards(groups)
-    figure, grid = panels(len(UNITS) * len(game.goals), sharex=True, sharey="row")
-    for axes, (unit, threshold) in zip(grid, product(UNITS, game.goals), strict=True):
-        for label, runs in groups.items():
-            summaries = summarize(runs, threshold, unit)
-            sizes, means = list(summaries), [summary.mean for summary in summaries.values()]
-            (line,) = axes.plot(sizes, means, marker="o", label=label)
-            for size, summary in summaries.items():
-                axes.plot([size] * len(summary.times), summary.times, ".", color=line.get_color(), alpha=0.5)
-                axes.plot([size] * 2, (summary.low, summary.high), "-", color=line.get_color())
-        for label, seconds in game.published_seconds.items() if unit == "walltime" else ():
-            sizes, times = zip(*seconds[threshold].items(), strict=True)
-            axes.plot(sizes, times, "s:", label=f"{label}, published", linewidth=0.8)
-        axes.set(title=f"{threshold} threshold", xlabel="grid size", ylabel=UNITS[unit], yscale="log")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    published, units = game.published_seconds, ("walltime", "iteration")
+    looks = styles([*groups, *published])
+    figure, grid = panels(2 * len(game.goals), columns=len(game.goals), sharex=True, sharey="row")
+    for axes, (unit, goal) in zip(grid, product(units, game.goals), strict=True):
+        for (label, members), look in zip(groups.items(), looks, strict=False):
+            middle = {}
+            for board, runs in by_board(members).items():
+                when, size = times(runs, goal, unit), int(board.partition("x")[0])
+                middle[size] = np.median(when)
+                ends = np.array([run.metrics[unit][-1] for run in runs])
+                for x, marker in ((when, "."), (np.where(np.isfinite(when), np.nan, ends), "^")):
+                    axes.plot([size] * len(x), x, marker, color=look["color"], alpha=0.6, clip_on=False)
+            axes.plot([*middle], [x if np.isfinite(x) else np.nan for x in middle.values()], label=label, **look)
+        for (label, seconds), look in zip(published.items(), looks[len(groups) :], strict=True):
+            if unit == "walltime":
+                sizes, when = zip(*seconds[goal].items(), strict=True)
+                style = {"color": look["color"], "linestyle": ":", "marker": "s", "markersize": 3, "linewidth": 0.8}
+                axes.plot(sizes, when, label=f"{label}, the paper", **style)
+        axes.set(title=f"{goal} threshold", xlabel="grid size", ylabel=UNITS[unit], yscale="log")
+        axes.xaxis.set_major_locator(MultipleLocator(1))
         axes.label_outer()
-    legend_below(figure, grid[0], SUMMARY_NOTE + left_out)
+    legend_below(figure, grid[0], GOAL_NOTE + left_out)
     return save(figure, path)
 
 
@@ -77,7 +84,8 @@ def heat_map(rewards: np.ndarray, kinds: Sequence[str], path: Path) -> list[str]
     ends = np.cumsum([0, *sizes.values()])
     side = 1.6 + max(0.075 * edges[-1], 1.2)
     figure, (axes,) = panels(1, (side + 0.7, side))
-    image = axes.pcolormesh(edges, edges, rewards, cmap="cividis")
+    low, high = np.quantile(rewards, (0.05, 0.95))  # a few extreme pairs would leave one color to all others
+    image = axes.pcolormesh(edges, edges, rewards, cmap="cividis", vmin=low, vmax=high)
     middles = (edges[ends[1:]] + edges[ends[:-1]]) / 2
     for i, j in np.ndindex(len(sizes), len(sizes)):
         mean = rewards[ends[i] : ends[i + 1], ends[j] : ends[j + 1]].mean()
@@ -91,7 +99,7 @@ def heat_map(rewards: np.ndarray, kinds: Sequence[str], path: Path) -> list[str]
     axes.set(xlabel="against", ylabel="player", ylim=(edges[-1], 0))
     axes.tick_params(length=0)
     axes.grid(False)
-    figure.colorbar(image, shrink=0.8, pad=0.02, label="mean reward a step of the row's player")
+    figure.colorbar(image, shrink=0.8, pad=0.02, extend="both", label="mean reward a step of the row's player")
     return save(figure, path)
 
 
@@ -111,7 +119,7 @@ def main(parser: ArgumentParser) -> None:
     else:
         groups = group_runs(read_runs(options.runs), split_boards=options.figure != "thresholds")
         if options.figure == "thresholds":
-            lines = [*threshold_figure(groups, out), threshold_table(groups)]
+            lines = [*goal_figure(groups, out), goal_table(groups)]
         elif options.figure == "bars":
             lines = group_bars(groups, out, options.agent)
         else:

@@ -1,49 +1,131 @@
-"""Training runs read back from disk, in groups to be compared; tables of when they reach a goal."""
+"""Training runs read back from disk, and kept in few files; tables of when they reach a goal.
 
-from collections.abc import Sequence
+A directory of `archive` is an experiment: curves.csv has the metrics of all its runs, runs.csv a line for each, and
+config.yaml the settings that they share.
+"""
+
+import csv
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import yaml
 
-from loqa.figures.runs import UNITS, Groups, SavedRun, bootstrap_interval, interquartile_mean
+from loqa.figures.runs import Groups, SavedRun
 from loqa.game import GameSpec
 from loqa.metrics import self_play
+from loqa.run.agents import read_npz
 from loqa.run.config import flat
 from loqa.run.metrics_file import read_metrics
-from loqa.tools.common import markdown_table, split_label
+from loqa.run.trainer import IN_A_ROW
+from loqa.tools.common import markdown_table, split_label, write_csv
 
-REQUIRED = {"iteration", "walltime", "env_steps", "mean_rewards_0", "mean_rewards_1"}  # of every evaluation
+REQUIRED = ("iteration", "walltime", "env_steps", "mean_rewards_0", "mean_rewards_1")  # of every evaluation
+ORIGIN = ("finished_at", "commit", "versions", "machine", "command")
 
 
 def read_runs(words: Sequence[str]) -> list[SavedRun]:
-    """The runs in directories, each a PATH or LABEL=PATH; raises OSError or ValueError."""
-    runs = []
+    """The runs in directories, each a PATH or LABEL=PATH; raises OSError or ValueError.
+
+    A path may be a run's metrics.csv. What cannot be read is named on stderr and left out, if others can.
+    """
+    runs, refused = [], []
     for word in words:
         label, path = split_label(word)
-        found = [_read_run(file.parent, label) for file in sorted(path.rglob("metrics.csv"))]
-        found = [run for run in found if run.metrics["iteration"].size]
-        if not found:
+        path, found, before = path.parent if path.is_file() else path, [], len(refused)
+        for file in sorted([*path.rglob("metrics.csv"), *path.rglob("curves.csv")]):
+            try:
+                found += [run for run in _read(file, label) if run.metrics["iteration"].size]
+            except (ValueError, LookupError, TypeError, AttributeError, OSError, yaml.YAMLError) as error:
+                refused.append(f"{file} is not of a run, with config.yaml beside it: {error}")
+        if not found and len(refused) == before:
             raise ValueError(f"there are no runs in {path}, or none with an evaluation")
         if not label and len(found) > 1 and len(words) > 1:  # directories that are compared
             found = [run._replace(label=path.absolute().name) for run in found]
         runs += found
+    if not runs and refused:
+        raise ValueError(refused[0])
+    for line in refused:
+        print("left out:", *line.split(), file=sys.stderr)
     return runs
 
 
-def _read_run(path: Path, label: str) -> SavedRun:
-    try:
-        text = (path / "metrics.csv").read_text(encoding="utf-8")
-        metrics = read_metrics(text[: text.rfind("\n") + 1])  # without half a last row
-        if missing := REQUIRED - metrics.keys():
-            raise ValueError(f"it has no column {', '.join(sorted(missing))}")
+def _read(file: Path, label: str) -> Iterator[SavedRun]:
+    """The runs of a metrics.csv, which is one, or of a curves.csv."""
+    path, text, texts = file.parent, file.read_text(encoding="utf-8-sig"), {}  # -sig: spreadsheets add a mark
+    config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    shared = flat(config["hp"])
+    if file.name == "metrics.csv":
+        texts[""], rows = text[: text.rfind("\n") + 1] or text, [_origin(path)]  # without half a last row
+    else:
+        head, *lines = text.splitlines() or [""]
+        for name, _, numbers in (line.partition(",") for line in lines):
+            texts.setdefault(name, [head.partition(",")[2]]).append(numbers)
+        rows = csv.DictReader((path / "runs.csv").read_text(encoding="utf-8-sig").splitlines())
+    for row in rows:
+        metrics = read_metrics("\n".join(texts.get(row["run"], ())) if row["run"] else texts[""])
+        if missing := [column for column in REQUIRED if column not in metrics]:
+            raise ValueError(f"it has no column {', '.join(missing)}")
+        metrics = {name: x for name, x in metrics.items() if not x.size or not np.isnan(x).all()}  # others' columns
+        own = {key[3:]: yaml.safe_load(cell) for key, cell in row.items() if key.startswith("hp.") and cell}
         metrics["self_play"] = self_play(metrics)
-        settings = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-        return SavedRun(path, label, flat(settings["hp"]), metrics, settings.get("game"))
-    except (ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} is not a run, with metrics.csv and config.yaml: {error}") from error
+        origin = {key: row.get(key, "") for key in ORIGIN}
+        yield SavedRun(path / row["run"], label, shared | own, metrics, config.get("game"), origin)
+
+
+def _origin(path: Path) -> dict[str, str]:
+    """Of a run's summary.json; it has none before its end."""
+    file = path / "summary.json"
+    words = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    listed = {key: ", ".join(f"{x} {y}" for x, y in words.get(key, {}).items()) for key in ("versions", "machine")}
+    commits = ", ".join(x[:10] + x[40:] for x in words.get("commits", ()) if x)  # 40: -dirty
+    origin = {"run": "", "finished_at": f"{words.get('iteration', '')}", "commit": commits}
+    return origin | listed | {"command": words.get("command", "")}
+
+
+def archive(runs: Sequence[Path], out: Path, with_agents: bool = False) -> list[SavedRun]:
+    """Adds runs to the experiment in `out`, with what its tables and figures need; returns them.
+
+    A run is named as its directory, without the time; it replaces one of this name of the same settings that is not
+    longer, and of any other raises ValueError. Agents are kept at half precision.
+    """
+    there = {run.path.name: run for run in (read_runs([str(out)]) if (out / "curves.csv").exists() else ())}
+    new: dict[str, SavedRun] = {}
+    for run in read_runs([str(path) for path in runs]):
+        name = re.sub(r"_\d{8}-\d{6}(_\d+)?$", "", run.path.absolute().name).replace(",", " ")
+        old = there.get(name, run)
+        if name in new or run.compared != old.compared or run.end < old.end:
+            raise ValueError(f"{run.path} cannot be {name} of {out}: that is another run, or is longer")
+        new[name] = run
+    every = dict(sorted((there | new).items()))
+    if len(games := {run.game.name for run in every.values()}) > 1:
+        raise ValueError(f"the runs of {out} must be of one game, but are of {' and '.join(sorted(games))}")
+    settings = [{x: y for x, y in run.settings.items() if x != "save_dir"} for run in every.values()]
+    same = lambda key: key != "seed" and all(each.get(key, ...) == settings[0][key] for each in settings)
+    shared = {key: value for key, value in settings[0].items() if same(key)}
+    text = lambda value: yaml.safe_dump(value, default_flow_style=True).splitlines()[0]
+    curves, lines = [], []
+    for (name, run), own in zip(every.items(), settings, strict=True):
+        columns = [*REQUIRED, *(x for x in run.game.titles if x in run.metrics.keys() - {"self_play"})]
+        for row in zip(*(run.metrics[column] for column in columns), strict=True):
+            cells = ["" if x != x else f"{x:.0f}" if x.is_integer() else f"{x:.6g}" for x in row]
+            curves.append({"run": name} | dict(zip(columns, cells, strict=True)))
+        lines.append({"run": name} | {f"hp.{x}": text(y) for x, y in sorted(own.items()) if x not in shared})
+        lines[-1] |= {"minutes": f"{run.metrics['walltime'][-1] / 60:.1f}"} | curves[-1] | run.origin
+    out.mkdir(parents=True, exist_ok=True)
+    write_csv(out / "curves.csv", curves)
+    write_csv(out / "runs.csv", lines)
+    (out / "config.yaml").write_text(yaml.safe_dump({"game": games.pop(), "hp": shared}), encoding="utf-8")
+    for name, run in new.items() if with_agents else ():
+        for file in sorted((run.path / "agents").glob(f"agent_?_{run.end:06d}.npz")):
+            arrays = {key: x.astype(np.float16) if x.dtype == np.float32 else x for key, x in read_npz(file).items()}
+            (out / name / "agents").mkdir(parents=True, exist_ok=True)
+            np.savez_compressed(out / name / "agents" / file.name, **arrays)
+    return [*new.values()]
 
 
 def group_runs(runs: Sequence[SavedRun], split_boards: bool = True) -> Groups:
@@ -66,50 +148,38 @@ def group_runs(runs: Sequence[SavedRun], split_boards: bool = True) -> Groups:
     return groups
 
 
-# ----------------------------------------------------------------------------------------- aggregates over seeds
+# ----------------------------------------------------------------------------------------------------- goals
 
-REACHED_NOTE = "Interquartile mean over seeds and its 95 % bootstrap interval; `>`: more than a quarter never reach it."
-PUBLISHED_NOTE = "Published:\nread off the paper's figure, means of three seeds at batch size 2048, on one A100."
-
-
-class Summary(NamedTuple):
-    """Until when a threshold was passed, over seeds on boards of one size, in one of UNITS."""
-
-    times: np.ndarray  # [seeds]; infinite where it never was
-    at_least: float  # their interquartile mean, where a run that never passed counts with all of its training
-    mean: float  # their interquartile mean; infinite if more than a quarter never passed
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        if not np.isfinite(self.mean):
-            return f"> {self.at_least:,.0f}"
-        interval = f" [{self.low:,.0f}, {self.high:,.0f}]" if len(self.times) > 1 else ""
-        return f"{self.mean:,.0f}{interval.replace('inf', 'never')}"
+GOALS_NOTE = "Medians over seeds [lowest, highest]; `>`: not by then. Held: by five evaluations in a row."
 
 
-def summary(runs: list[SavedRun], passed: list[np.ndarray], unit: str) -> Summary:
-    """Of runs, with the evaluations [...] of each that passed."""
-    ends = np.array([run.metrics[unit][p.argmax() if p.any() else -1] for run, p in zip(runs, passed, strict=True)])
-    times = np.where([p.any() for p in passed], ends, np.inf)
-    return Summary(times, interquartile_mean(ends), interquartile_mean(times), *bootstrap_interval(times))
-
-
-def summarize(runs: list[SavedRun], threshold: str, unit: str) -> dict[int, Summary]:
-    """By size of the board, ascending; of runs on `square_boards`."""
-    by_size: dict[int, list[SavedRun]] = {}
+def times(runs: Sequence[SavedRun], goal: str, unit: str, in_a_row: int = 1) -> np.ndarray:
+    """When each run first reaches a goal, in one of UNITS, by so many evaluations in a row; infinite: never."""
+    found = []
     for run in runs:
-        by_size.setdefault(int(run.board.partition("x")[0]), []).append(run)
-    passed = lambda size: [_reaches(run, threshold) for run in by_size[size]]
-    return {size: summary(by_size[size], passed(size), unit) for size in sorted(by_size)}
+        try:
+            reached = run.game.goals[goal](run.metrics, run.settings)
+        except KeyError as error:
+            raise ValueError(f"{run.path} is not a run with the goal {goal}: it lacks {error}") from error
+        held = np.convolve(reached, np.ones(in_a_row))[: reached.size] == in_a_row
+        found.append(run.metrics[unit][held.argmax()] if held.any() else np.inf)
+    return np.array(found)
 
 
-def _reaches(run: SavedRun, goal: str) -> np.ndarray:
-    """In which evaluations [...] a run reaches a goal; ValueError where it lacks a column or key for that."""
-    try:
-        return run.game.goals[goal](run.metrics, run.settings)
-    except KeyError as error:
-        raise ValueError(f"{run.path} is not a run with the goal {goal}: it lacks {error}") from error
+def median(runs: Sequence[SavedRun], goal: str, unit: str, in_a_row: int = 1) -> str:
+    """The median of `times` in words, of iterations with their range."""
+    when, ends = times(runs, goal, unit, in_a_row), [run.metrics[unit][-1] for run in runs]
+    words = lambda x: "never" if x == np.inf else f"{x / 1e6:,.1f}M" if unit == "env_steps" else f"{x:,.0f}"
+    if np.isinf(np.median(when)):
+        return f"> {words(np.median(ends))}"
+    limits = f" [{words(when.min())}, {words(when.max())}]" if len(when) > 1 and unit == "iteration" else ""
+    return words(np.median(when)) + limits
+
+
+def by_board(runs: Sequence[SavedRun]) -> dict[str, list[SavedRun]]:
+    """Runs by the size of their board, ascending."""
+    order = sorted({run.board for run in runs}, key=lambda board: (len(board), board))
+    return {board: [run for run in runs if run.board == board] for board in order}
 
 
 def square_boards(groups: Groups) -> tuple[GameSpec, Groups, str]:
@@ -124,31 +194,17 @@ def square_boards(groups: Groups) -> tuple[GameSpec, Groups, str]:
     return runs[0].game, kept, left_out
 
 
-def goal_table(groups: Groups) -> str:
-    """A Markdown table of runs of a game without boards: until when each group reaches its goals."""
-    lines = []
-    for label, runs in groups.items():
-        for goal in runs[0].game.goals:
-            passed = [_reaches(run, goal) for run in runs]
-            reached = f"{sum(p.any() for p in passed)} of {len(runs)}"
-            lines.append([label, reached, *(str(summary(runs, passed, unit)) for unit in UNITS)])
-    table = markdown_table(["", "seeds that reach it", *UNITS.values()], lines)
-    return f"{table}\n\n{REACHED_NOTE}"
-
-
-def threshold_table(groups: Groups) -> str:
-    """A Markdown table: each group, threshold and board; then the published times on these boards."""
-    (game, groups, left_out), lines, sizes = square_boards(groups), [], set()
-    for (label, runs), threshold in product(groups.items(), game.goals):
-        columns = [summarize(runs, threshold, unit) for unit in UNITS]
-        for size, first in columns[0].items():
-            sizes.add(size)
-            cells = [f"{np.isfinite(first.times).sum()} of {len(first.times)}", *(str(x[size]) for x in columns)]
-            lines.append([label, threshold, f"{size}x{size}", *cells])
-    for (label, published), threshold in product(game.published_seconds.items(), game.goals):
-        for size, time in published[threshold].items():
-            if size in sizes:
-                cells = [f"{size}x{size}", "", f"{time:,.0f}".replace("inf", "never"), "", ""]
-                lines.append([f"{label}, published", threshold, *cells])
-    table = markdown_table(["", "threshold", "grid", "seeds that reach it", *UNITS.values()], lines, (0, 1, 2))
-    return f"{table}\n\n{REACHED_NOTE} {PUBLISHED_NOTE}{left_out}"
+def goal_table(groups: Groups, goals: Sequence[str] = ()) -> str:
+    """A Markdown table: until when each group reaches goals (all of its game) on each board; ValueError if none has."""
+    (game, left_out), lines = (next(iter(groups.values()))[0].game, ""), []
+    if game.board:
+        game, groups, left_out = square_boards(groups)
+    paper = game.published_seconds.get("LOQA", {})
+    for (label, members), goal in product(groups.items(), goals or game.goals):
+        for board, runs in by_board(members).items():
+            reached = f"{np.isfinite(times(runs, goal, 'iteration')).sum()} of {len(runs)}"
+            cells = [median(runs, goal, unit, n) for n in (1, IN_A_ROW) for unit in ("iteration", "walltime")]
+            seconds = paper.get(goal, {}).get(int(board.partition("x")[0] or 0), "")
+            lines.append([label, f"{goal} {board}", reached, *cells, median(runs, goal, "env_steps"), f"{seconds}"])
+    head = ["", "goal", "seeds", "first at iteration", "s", "held at iteration", "s", "steps to first", "the paper, s"]
+    return f"{markdown_table(head, lines, (0, 1))}\n\n{GOALS_NOTE}{left_out}"

@@ -84,7 +84,7 @@ def summarize(directory: Path) -> None:
             if runs[0].game.bars:
                 curves.group_bars(group_runs(runs), directory / "cooperation")
             elif len(boards) > 1 and any(len({*board.split("x")}) == 1 for board in boards):
-                plot.threshold_figure(group_runs(runs, split_boards=False), directory / "thresholds")
+                plot.goal_figure(group_runs(runs, split_boards=False), directory / "thresholds")
     except Exception as error:  # noqa: BLE001 (the jobs are done)
         print(f"the summary is not complete: {error}")
     print(f"table and figures: {directory}", flush=True)
