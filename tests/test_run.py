@@ -242,7 +242,7 @@ def test_why_a_run_ended_is_kept(tmp_path):
     "before, now, told",
     [("a", "a", ""), (None, "a", ""), ("a", "b-dirty", "commit was a and is b, with changes")]
     + [
-        ("a-dirty", "a-dirty", "commit was a, with changes and is a, with changes"),
+        ("abc-dirty", "abc-dirty", "commit was abc, with changes and is abc, with changes, maybe others"),
         ("a", None, "commit was a and is unknown"),
     ],
 )

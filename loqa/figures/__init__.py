@@ -2,12 +2,11 @@
 
 import os
 from contextlib import suppress
+from unittest.mock import patch
 
-# They are files, and need no backend: one that a shell has from a notebook may not even be installed here.
-_backend = os.environ.pop("MPLBACKEND", None)
-import matplotlib  # noqa: E402
-
-if _backend is not None:  # for who else draws in this process
-    os.environ["MPLBACKEND"] = _backend
+with patch.dict(os.environ):  # they are files: a backend that a notebook's shell names may not even be installed here
+    _backend = os.environ.pop("MPLBACKEND", "")
+    import matplotlib
+if _backend:
     with suppress(ValueError):
-        matplotlib.rcParams["backend"] = _backend
+        matplotlib.rcParams["backend"] = _backend  # for who else draws in this process

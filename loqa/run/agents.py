@@ -74,7 +74,8 @@ def load_params(path: str, agent: Agent) -> AgentParams:
     try:
         params, description = load_agent(Path(path).expanduser())
         if "hp" in description and (game := rebuild(description)[0]) != agent.game:
-            raise ValueError(f"it was trained on the {game.title}, and this is the {agent.game.title}")
+            there, here = (f"the {x.title}" if game.title != agent.game.title else x for x in (game, agent.game))
+            raise ValueError(f"it was trained on {there}, and this is {here}")
         check_shapes(params, jax.eval_shape(agent.init, jax.random.key(0)))
     except (OSError, ValueError) as error:
         wanted = "a saved agent with the networks of this run"

@@ -64,8 +64,8 @@ def other_code(before: str | None) -> str:
     now = commit()
     if before is None or (before == now and not before.endswith("-dirty")):
         return ""
-    name = lambda it: (it or "unknown").replace("-dirty", ", with changes")
-    return f"commit was {name(before)} and is {name(now)}"
+    name = lambda it: it.removesuffix("-dirty")[:10] + ", with changes" * it.endswith("-dirty") if it else "unknown"
+    return f"commit was {name(before)} and is {name(now)}" + ", maybe others" * (before == now)
 
 
 def versions() -> dict[str, str]:
