@@ -137,10 +137,9 @@ def train(
     new_state = partial(learner.init, parts.agent, config.hp, jax.random.key(0))
     resumed = checkpoints.find(config.resume, name, config.hp, new_state)
     if resumed and resumed.is_finished(config.hp):
-        changed = provenance.other_code(resumed.commit)
-        print(
-            f"finished already{changed and f' ({changed}; resume=new: train again)'}: {resumed.directory}", flush=True
-        )
+        if changed := provenance.other_code(resumed.commit):
+            changed = f" ({changed}; resume=new trains anew)"
+        print(f"finished already: {resumed.directory}{changed}", flush=True)
         return resumed.directory
     option, side_by_side = config.jax.num_devices, group.size if group else 0
     num_devices, memory = resources.choose_devices(option, config.hp, jax.eval_shape(new_state), side_by_side)
