@@ -17,6 +17,7 @@ from itertools import groupby, product
 from pathlib import Path
 
 import numpy as np
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MultipleLocator
 
 from loqa.figures.curves import group_bars, in_style, legend_below, panels, save, seed_curves, styles
@@ -89,8 +90,8 @@ def heat_map(rewards: np.ndarray, kinds: Sequence[str], path: Path) -> list[str]
     middles = (edges[ends[1:]] + edges[ends[:-1]]) / 2
     for i, j in np.ndindex(len(sizes), len(sizes)):
         mean = rewards[ends[i] : ends[i + 1], ends[j] : ends[j + 1]].mean()
-        color = "black" if image.norm(mean) > 0.5 else "white"
-        axes.text(middles[j], middles[i], f"{mean:z.2f}", ha="center", va="center", fontsize=5.5, color=color)
+        outline = [withStroke(linewidth=1.6, foreground="white")]  # to be read on any color
+        axes.text(middles[j], middles[i], f"{mean:z.2f}", ha="center", va="center", fontsize=6, path_effects=outline)
     for end in edges[ends[1:-1]]:
         axes.axhline(end, color="black", linewidth=0.6)
         axes.axvline(end, color="black", linewidth=0.6)

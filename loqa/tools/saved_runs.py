@@ -121,7 +121,8 @@ def archive(runs: Sequence[Path], out: Path, with_agents: bool = False) -> list[
     write_csv(out / "runs.csv", lines)
     (out / "config.yaml").write_text(yaml.safe_dump({"game": games.pop(), "hp": shared}), encoding="utf-8")
     for name, run in new.items() if with_agents else ():
-        for file in sorted((run.path / "agents").glob(f"agent_?_{run.end:06d}.npz")):
+        saved = sorted((run.path / "agents").glob("agent_?_*.npz"), key=lambda file: (len(file.name), file.name))
+        for file in {file.name[:7]: file for file in saved}.values():  # the last of each learner
             arrays = {key: x.astype(np.float16) if x.dtype == np.float32 else x for key, x in read_npz(file).items()}
             (out / name / "agents").mkdir(parents=True, exist_ok=True)
             np.savez_compressed(out / name / "agents" / file.name, **arrays)
