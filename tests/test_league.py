@@ -137,15 +137,15 @@ PUBLISHED = {
 }
 
 
-def play(game, entered, steps, episodes, seed=0):
+def play(game, entered, steps, episodes, tmp_path, seed=0):
     """Rows of a league by the names of the two players."""
-    rows = play_league(game, entered, steps, episodes, seed)
+    rows = play_league(game, entered, steps, episodes, seed, tmp_path / "league.csv")
     return {(row["player_0"], row["player_1"]): row for row in rows}
 
 
 def test_scripted_coin_players_earn_what_was_published(tmp_path, capsys):
     """Their means are of 32 episodes, ours of 512. Wrong numbers, or none to compare, are found out."""
-    ours = play_league(CoinGame(), list(scripted(CoinGame()).values()), 50, 512, 0)
+    ours = play_league(CoinGame(), list(scripted(CoinGame()).values()), 50, 512, 0, tmp_path / "league.csv")
     assert len(ours) == 6  # each pair once
     rows = [[*names, *rewards] for names, rewards in PUBLISHED.items()]
     rows += [[b, a, y, x] for a, b, x, y in rows] + [["somebody", "random", 0.0, 0.0]]
@@ -179,10 +179,10 @@ def test_the_tolerance_is_four_standard_errors(tmp_path, capsys):
         assert f"100.00% | {away:.2f}" in capsys.readouterr().out.replace("1.15", f"{away:.2f}")
 
 
-def test_scripted_ipd_players_do_as_they_are_named():
+def test_scripted_ipd_players_do_as_they_are_named(tmp_path):
     known = scripted(IPD)
     names = ["always-cooperate", "always-defect", "tit-for-tat", "grim-trigger", "win-stay-lose-shift"]
-    played = play(IPD, [known[name] for name in names], 4, 2)
+    played = play(IPD, [known[name] for name in names], 4, 2, tmp_path)
 
     def total(first, second):
         a, b = (first, second) if (first, second) in played else (second, first)
@@ -210,13 +210,13 @@ def test_players_tell_their_rules_apart():
             np.testing.assert_allclose(jax.nn.softmax(logits), probabilities)
 
 
-def test_a_pair_plays_as_it_would_alone(tmp_path, monkeypatch, capsys):
-    """Batched over pairs of two architectures, whoever else plays."""
+def test_a_pair_plays_as_it_would_alone_and_once(tmp_path, monkeypatch, capsys):
+    """Batched over pairs of two architectures, whoever else plays; a league that was killed continues."""
     for i in range(3):
         save(tmp_path / f"{i}.npz", "ipd", seed=i)
     game, entered = choose_players([str(tmp_path), "grim-trigger"])
     monkeypatch.setattr(league, "PAIRS_AT_ONCE", 2)
-    rows = play(game, entered, 6, 8, seed=3)
+    rows = play(game, entered, 6, 8, tmp_path, seed=3)
     assert len(rows) == 10 and "10/10 pairs" in capsys.readouterr().out
     for i, j in ((0, 2), (1, 3)):
         first, second = entered[i], entered[j]
@@ -229,11 +229,23 @@ def test_a_pair_plays_as_it_would_alone(tmp_path, monkeypatch, capsys):
             assert row[f"mean_reward_{seat}"] == pytest.approx(float(rewards[seat].mean()), abs=1e-5)
             assert row[f"sd_{seat}"] == pytest.approx(float(rewards[seat].std(ddof=1)), abs=1e-5)
 
+    text = (tmp_path / "league.csv").read_text()
+    lines = text.splitlines(keepends=True)
+    (tmp_path / "league.csv").write_text("".join(lines[:6]) + lines[6][:20])  # killed: five rows and a half
+    play(game, entered, 6, 8, tmp_path, seed=3)
+    assert "5/5 pairs" in capsys.readouterr().out and (tmp_path / "league.csv").read_text() == text
+    monkeypatch.setattr(league, "play_pairs", None)  # nothing is left to play
+    assert play(game, entered, 6, 8, tmp_path, seed=3).keys() == rows.keys()
+    with pytest.raises(TypeError):  # somebody else has to play
+        play(game, [entered[0]._replace(name="x"), *entered[1:]], 6, 8, tmp_path, seed=3)
+    with pytest.raises(ValueError, match="league.csv is of another league .*: choose another --out"):
+        play(game, entered, 6, 9, tmp_path, seed=3)
 
-def test_seats_that_differ_are_both_played():
+
+def test_seats_that_differ_are_both_played(tmp_path):
     """Battle of the sexes: together they have 2 and 1, or 1 and 2."""
     known, game = scripted(IPD), MatrixGame(payoffs=PAYOFFS["battle_of_the_sexes"])
-    rows = play(game, [known["always-cooperate"], known["tit-for-tat"]], 3, 2)
+    rows = play(game, [known["always-cooperate"], known["tit-for-tat"]], 3, 2, tmp_path)
     assert {names: (row["mean_reward_0"], row["mean_reward_1"]) for names, row in rows.items()} == dict.fromkeys(
         itertools.product(("always-cooperate", "tit-for-tat"), repeat=2), (2, 1)
     )

@@ -5,9 +5,11 @@ and scripted players by name; KIND=PATH puts agents under a kind of your own. Th
 game play too. Each pair, a player with itself included, plays once, or in both seats of a game where they differ.
 
 Written to --out: league.csv (a row for each pair), league.md (means by kind), league.png and league.pdf (the heat map).
+A league that was killed continues: the pairs in its league.csv are not played again.
 --against compares it with published means (see docs/tools.md); the exit code is 1 if they disagree.
 """
 
+import csv
 import json
 import sys
 import time
@@ -50,16 +52,37 @@ def play_pairs(game: Game, seats: tuple[Player, Player], params: tuple[Any, Any]
     return jnp.stack([rewards.mean(-1), rewards.std(-1, ddof=1)])
 
 
-def play_league(game: Game, players: Sequence[LeaguePlayer], steps: int, episodes: int, seed: int) -> list[Row]:
-    """Plays all pairs, and prints its progress.
+def checksum(*parts: Any) -> int:
+    """A number of 32 bits for these parts: words, and pytrees of arrays."""
+    return zlib.crc32(b"\n".join(np.asarray(x).tobytes() for x in jax.tree.leaves(parts)))
 
-    What is random in a pair depends on the seed and the two names, not on who else plays.
+
+def play_league(
+    game: Game, players: Sequence[LeaguePlayer], steps: int, episodes: int, seed: int, path: Path
+) -> list[Row]:
+    """Plays the pairs that `path`, a league.csv, does not have yet, and keeps it up to date; returns all rows.
+
+    What is random in a pair depends on the seed and the two names, not on who else plays. Prints its progress.
     """
+    saved: dict[str, Row] = {}
+    if path.exists():
+        with open(path, encoding="utf-8", newline="") as file:
+            saved = {row["id"]: row for row in csv.DictReader(file) if row.get("sd_1")}  # of a cut row it is None
+    own = [checksum(*one[:2], one.params) for one in players]
+    rows: dict[tuple[int, int], Row] = {}
     blocks: dict[tuple[Player, Player], list[tuple[int, int]]] = {}  # a pair of architectures is one program
     for i, j in np.ndindex(len(players), len(players)):
         if i <= j or game != game.from_seat(1):
-            blocks.setdefault((players[i].player, players[j].player), []).append((i, j))
-    rows, start, to_play = {}, time.monotonic(), sum(map(len, blocks.values()))
+            key = f"{checksum(str(game), steps, episodes, seed, own[i], own[j]):08x}"
+            if key in saved:
+                rows[i, j] = saved[key]
+            else:
+                rows[i, j] = {f"player_{n}": players[m].name for n, m in enumerate((i, j))}
+                rows[i, j] |= {f"kind_{n}": players[m].kind for n, m in enumerate((i, j))} | {"id": key}
+                blocks.setdefault((players[i].player, players[j].player), []).append((i, j))
+    if saved and not saved.keys() & {row["id"] for row in rows.values()}:
+        raise ValueError(f"{path} is of another league (players, episodes, steps or seed): choose another --out")
+    start, played, to_play = time.monotonic(), 0, sum(map(len, blocks.values()))
     for seats, block in blocks.items():
         for k in range(0, len(block), PAIRS_AT_ONCE):
             pairs = block[k : k + PAIRS_AT_ONCE]
@@ -70,16 +93,15 @@ def play_league(game: Game, players: Sequence[LeaguePlayer], steps: int, episode
             params = tuple(jax.tree.map(lambda *x: np.stack(x), *side) for side in sides)
             means, deviations = np.asarray(play_pairs(game, seats, params, noise))
             for n, pair in enumerate(pairs):
-                row = {f"player_{i}": players[pair[i]].name for i in (0, 1)}
-                row |= {f"kind_{i}": players[pair[i]].kind for i in (0, 1)}
-                row |= {f"mean_reward_{i}": means[n, i] for i in (0, 1)}
-                rows[pair] = row | {f"sd_{i}": deviations[n, i] for i in (0, 1)}
-            seconds = time.monotonic() - start
-            left = seconds * (to_play / len(rows) - 1)
-            line = f"{len(rows):5}/{to_play} pairs, {seconds:.0f} s, {left:.0f} s to go   "
-            if sys.stdout.isatty() or len(rows) == to_play:
-                print(line, end="\r" if len(rows) < to_play else "\n", flush=True)
-    return [rows[pair] for pair in sorted(rows)]
+                for i in (0, 1):
+                    rows[pair] |= {f"mean_reward_{i}": means[n, i], f"sd_{i}": deviations[n, i]}
+            write_csv(path.with_suffix(".part"), [row for row in rows.values() if "sd_1" in row])
+            path.with_suffix(".part").replace(path)  # it is whole whenever the league is killed
+            played, seconds = played + len(pairs), time.monotonic() - start
+            line = f"{played:5}/{to_play} pairs, {seconds:.0f} s, {seconds * (to_play / played - 1):.0f} s to go   "
+            if sys.stdout.isatty() or played == to_play:
+                print(line, end="\r" if played < to_play else "\n", flush=True)
+    return list(rows.values())
 
 
 def kind_table(rewards: np.ndarray, kinds: Sequence[str]) -> tuple[list[str], list[list[str]]]:
@@ -156,8 +178,7 @@ def main(parser: ArgumentParser) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     players = sorted(players, key=lambda one: [other.kind for other in players].index(one.kind))
     print(f"{len(players)} players of the {game.title}", flush=True)
-    rows = play_league(game, players, options.steps, options.episodes, options.seed)
-    write_csv(options.out / "league.csv", rows)
+    rows = play_league(game, players, options.steps, options.episodes, options.seed, options.out / "league.csv")
     rewards, kinds = read_league(options.out / "league.csv")
     head, lines = kind_table(rewards, kinds)
     text = f"{options.episodes} episodes of {options.steps} steps of the {game.title} for each pair. Mean reward a "
