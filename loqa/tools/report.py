@@ -6,6 +6,7 @@ README.md, and every number that its pages quote. These stand between two marks,
 `<!--=coin_3x3/ours:self_play:late-->0.326 (0.004)<!--/-->`:
 
 PATH:COLUMN:last|late   mean and standard deviation over seeds, of the last evaluation or the last 1000 iterations
+PATH:COLUMN:350         the mean over seeds in iteration 350
 PATH:GOAL:seeds|end     how many seeds reach a goal, or do at their end
 PATH:GOAL:first|held|s  medians: iteration when it is first reached, when by five evaluations in a row, seconds to first
 LEAGUE.csv:KIND:KIND    what the first kind earns against the second, others if it is the same; _ is a blank
@@ -113,6 +114,9 @@ def quoted(directory: Path, mark: str) -> str:
         what = re.sub("^always-(cooperate|defect)_", r"always_\1_0_mean_rewards_", what)
         if how in ("last", "late"):
             return mean_and_deviation(longest(runs), what, LATE * (how == "late"))
+        if how.isdigit():
+            values = [run.metrics[what][run.metrics["iteration"] == int(how)] for run in runs]
+            return f"{np.mean(np.stack(values)):z.3f}"
         if how in ("seeds", "end"):
             at_end = [run.game.goals[what](run.metrics, run.settings)[-1] for run in runs]
             reached = at_end if how == "end" else np.isfinite(times(runs, what, "iteration"))
