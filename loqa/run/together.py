@@ -1,7 +1,7 @@
 """Seeds side by side: the jobs of a multirun that differ in nothing but the seed, as one program (launcher=seeds)."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,12 +19,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from loqa import devices, learner
 from loqa.hyperparameters import show
 from loqa.learner import TrainState
-from loqa.run import trainer
-from loqa.run.config import Config, ConfigError, JaxConfig
+from loqa.run.config import Config, ConfigError, JaxConfig, RunError
 from loqa.run.run import Run
 from loqa.run.signals import StopSignals
 from loqa.run.terminal import SharedTerminal
-from loqa.run.trainer import Experiment
+from loqa.run.trainer import Experiment, conclude, first_state, loop
 
 
 class Seeds(Launcher):
@@ -87,14 +86,10 @@ class Group:
             self._jobs.pop(0)(self)
         begun, self._begun = self._begun, []
         if begun:
-            configs, (experiment, *_), runs = zip(*begun, strict=True)
-            placed = SideBySide(experiment, len(runs), configs[0].jax.num_devices)
             try:
-                hps = [config.hp for config in configs]
-                ends = trainer.train_all(experiment, hps, runs, placed, self.terminal.flush)
+                self._train(*zip(*begun, strict=True))
             except Exception as error:  # noqa: BLE001 (it ends all, and each says so)
-                ends = [error] * len(runs)
-            self._ends = dict(zip(runs, ends, strict=True))
+                self._ends = {run: error for _, _, run in begun}
             self.terminal.last_rows()
 
     def train(self, config: Config, experiment: Experiment, run: Run) -> None:
@@ -103,6 +98,29 @@ class Group:
         self.go_on()
         if end := self._ends[run]:
             raise end
+
+    def _train(self, configs: Sequence[Config], experiments: Sequence[Experiment], runs: Sequence[Run]) -> None:
+        hp, experiment = configs[0].hp, experiments[0]  # the same for all, but for the seed
+        each = zip(runs, (config.hp.seed for config in configs), strict=True)
+        first = (first_state(experiment.agent, hp, run, seed) for run, seed in each)
+        seeds = SideBySide(experiment, first, len(runs), configs[0].jax.num_devices)
+        parts = [(partial(seeds.state, i), partial(seeds.evaluate, i)) for i in range(len(runs))]
+        loops = {i: loop(hp, run, *parts[i]) for i, run in enumerate(runs)}
+        while loops:
+            wanted: dict[int, int | None] = {}
+            for i in loops:
+                try:
+                    wanted[i] = next(loops[i], None)
+                except (RunError, SystemExit) as end:  # the others go on, or write their checkpoints
+                    self._ends[runs[i]] = end
+                    if isinstance(end, RunError):
+                        runs[i].log_line(f"ended: {end}")
+            self.terminal.flush()
+            for i in [i for i, number in wanted.items() if number is None]:
+                conclude(hp, experiment.agent, runs[i])
+                self._ends[runs[i]] = wanted.pop(i)
+            loops = {i: loops[i] for i in wanted}
+            seeds.iterate(wanted)
 
 
 def check(options: JaxConfig) -> None:
@@ -119,50 +137,54 @@ class SideBySide:
 
     On a CPU, where that is quickest, it is one seed a device, and rows follow one another. Else there is one row, and a
     device vmaps its seeds; `each` is how many. Where the last row has room left, it has its last seed several times.
+    `first` has the first state of each seed, and the key of its evaluations.
     """
 
-    def __init__(self, experiment: Experiment, num_seeds: int, num_devices: int | str, each: int | None = None):
+    def __init__(
+        self,
+        experiment: Experiment,
+        first: Iterator[tuple[TrainState, jax.Array]],
+        num_seeds: int,
+        num_devices: int | str,
+        each: int | None = None,
+    ):
         num_devices = min(len(jax.devices()) if num_devices == "auto" else num_devices, num_seeds)
         self._each = each or (1 if jax.default_backend() == "cpu" else math.ceil(num_seeds / num_devices))
-        self._width, self._sharding = num_devices * self._each, devices.of_each(num_devices)
+        self._width = num_devices * self._each
         self._iterate = learner.repeat_seeds(experiment.iteration, num_devices, self._each)
         evaluation = devices.one_of_one(experiment.evaluation) if self._each == 1 else jax.vmap(experiment.evaluation)
         self._evaluate = jax.jit(devices.spread(evaluation, num_devices))
         self._rows: list[TrainState] = []  # each leaf [width, ...]
         self._keys: list[jax.Array] = []  # [width]
-
-    def put(self, states: Iterable[TrainState], keys: Sequence[jax.Array]) -> None:
-        pairs = zip(states, keys, strict=True)
-        while row := list(islice(pairs, self._width)):
+        self._metrics: dict[int, dict[str, np.ndarray]] = {}  # of rows, [width]; since the last iteration
+        while row := list(islice(first, self._width)):
             row += row[-1:] * (self._width - len(row))
-            state, key = jax.device_put(jax.tree.map(lambda *x: jnp.stack(x), *row), self._sharding)
+            state, key = jax.device_put(jax.tree.map(lambda *x: jnp.stack(x), *row), devices.of_each(num_devices))
             self._rows.append(state)
             self._keys.append(key)
 
     def iterate(self, numbers: dict[int, int]) -> None:
+        """Makes so many iterations of each of these seeds."""
+        self._metrics = {}
         n = np.zeros((len(self._rows), self._width), np.int32)
         n.flat[list(numbers)] = list(numbers.values())
-        for i in self._rows_of(numbers):
+        for i in sorted({seed // self._width for seed in numbers}):
             self._rows[i] = self._iterate(self._rows[i], n[i])
         jax.block_until_ready(self._rows)
 
-    def evaluate(self, which: Sequence[int]) -> dict[int, dict[str, float]]:
-        rows = {i: self._evaluate(self._keys[i], self._rows[i].without_buffers()) for i in self._rows_of(which)}
-        rows = jax.device_get(rows)
-        return {i: {name: float(x[i % self._width]) for name, x in rows[i // self._width].items()} for i in which}
+    def evaluate(self, seed: int) -> dict[str, float]:
+        """The metrics of a seed; of all in its row they are computed once, since these ask at the same time."""
+        row, place = divmod(seed, self._width)
+        if row not in self._metrics:
+            self._metrics[row] = jax.device_get(self._evaluate(self._keys[row], self._rows[row].without_buffers()))
+        return {name: float(x[place]) for name, x in self._metrics[row].items()}
 
-    def state(self, which: int) -> TrainState:
-        return self._of(which, self._rows[which // self._width])
-
-    def without_buffers(self, which: int) -> TrainState:
-        return self._of(which, self._rows[which // self._width].without_buffers())
-
-    def _rows_of(self, which: Iterable[int]) -> list[int]:
-        return sorted({i // self._width for i in which})
-
-    def _of(self, which: int, row: TrainState) -> TrainState:
-        device, place = divmod(which % self._width, self._each)
-        return _pick(jax.tree.map(lambda x: x.addressable_data(device), row), place)
+    def state(self, seed: int, with_buffers: bool = False) -> TrainState:
+        """The state of a seed, as `Alone.state`."""
+        row, place = divmod(seed, self._width)
+        device, place = divmod(place, self._each)
+        states = self._rows[row] if with_buffers else self._rows[row].without_buffers()
+        return _pick(jax.tree.map(lambda x: x.addressable_data(device), states), place)
 
 
 @jax.jit

@@ -1,6 +1,6 @@
 """The host's loop: it runs an experiment's iterations, evaluates, logs, saves, checkpoints and handles signals."""
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from loqa import devices, learner
 from loqa.agent import Agent
-from loqa.game import Game, GameSpec
+from loqa.game import GameSpec
 from loqa.games import GAMES
 from loqa.hyperparameters import Hyperparameters
 from loqa.learner import TrainState
@@ -43,120 +43,73 @@ def goal_held(game: GameSpec, hp: Hyperparameters, metrics: dict[str, np.ndarray
 
 
 class Alone:
-    """The state of a run, number 0, whose batch the devices share, and the programs that advance and evaluate it."""
+    """The state of a run, whose batch the devices share, and the programs that advance and evaluate it."""
 
-    def __init__(self, experiment: Experiment, num_devices: int):
+    def __init__(self, experiment: Experiment, num_devices: int, state: TrainState, key: jax.Array):
         self._iterate = learner.repeat(experiment.iteration, num_devices)
-        self._evaluate, self._num_devices = jax.jit(experiment.evaluation), num_devices
+        self._evaluate = partial(jax.jit(experiment.evaluation), key)
+        self._state = devices.replicate(state, num_devices)
 
-    def put(self, states: Iterable[TrainState], keys: Sequence[jax.Array]) -> None:
-        """Takes the first states, which are updated in place, and the keys of evaluations."""
-        (state,), (self._key,) = states, keys
-        self._state = devices.replicate(state, self._num_devices)
+    def iterate(self, number: int) -> None:
+        """Makes so many iterations, but none after one whose parameters are not finite."""
+        self._state = jax.block_until_ready(self._iterate(self._state, number))
 
-    def iterate(self, numbers: dict[int, int]) -> None:
-        """Makes so many iterations of each of these runs, but none after one whose parameters are not finite."""
-        self._state = jax.block_until_ready(self._iterate(self._state, numbers[0]))
+    def evaluate(self) -> dict[str, float]:
+        """The metrics."""
+        with jax.debug_nans(False):  # P(C) is NaN where a policy with memory never was
+            return {name: float(x) for name, x in self._evaluate(self.state()).items()}
 
-    def evaluate(self, which: Sequence[int]) -> dict[int, dict[str, float]]:
-        """The metrics of these runs."""
-        metrics = self._evaluate(self._key, self.without_buffers(0))
-        return {0: {name: float(x) for name, x in metrics.items()}}
-
-    def state(self, which: int) -> TrainState:
-        """The state of a run."""
-        return self._state
-
-    def without_buffers(self, which: int) -> TrainState:
-        """As `state`, on one device and without what neither evaluations nor saved agents need."""
+    def state(self, with_buffers: bool = False) -> TrainState:
+        """The state: for a checkpoint all of it, else on one device and what evaluations and saved agents need."""
+        if with_buffers:
+            return self._state
         return jax.tree.map(lambda x: x.addressable_data(0), self._state.without_buffers())
 
 
 def train(config: Config, experiment: Experiment, run: Run) -> None:
     """Trains, evaluates and saves until the last iteration, or until the goal `hp.stop_at` is held."""
-    (end,) = train_all(experiment, [config.hp], [run], Alone(experiment, run.num_devices))
-    if end:
-        raise end
+    alone = Alone(experiment, run.num_devices, *first_state(experiment.agent, config.hp, run, config.hp.seed))
+    for number in loop(config.hp, run, alone.state, alone.evaluate):
+        alone.iterate(number)
+    conclude(config.hp, experiment.agent, run)
 
 
-def train_all(
-    experiment: Experiment,
-    hps: Sequence[Hyperparameters],
-    runs: Sequence[Run],
-    placed: Alone,
-    after_each: Callable[[], object] = lambda: None,
-) -> list[RunError | SystemExit | None]:
-    """As `train`, of runs that differ in nothing but the seed; returns how each ended: None is well.
-
-    `after_each`: is called when all have done what is to be done between two computations.
-    """
-    keys, evaluation_keys = zip(*(jax.random.split(jax.random.key(hp.seed)) for hp in hps), strict=True)
-    placed.put(map(partial(_first_state, experiment.agent, hps[0]), runs, keys), evaluation_keys)
-    attended = [_attend(hps[0], experiment.agent, run, placed, i) for i, run in enumerate(runs)]
-    ends: list[RunError | SystemExit | None] = [None] * len(runs)
-    wanted: dict[int, int | None] = {}
-
-    def go_on(metrics: dict[int, dict[str, float] | None]) -> None:
-        reached = {}
-        for which, of_this in metrics.items():
-            wanted.pop(which, None)
-            try:
-                wanted[which] = attended[which].send(of_this)
-            except StopIteration as stop:
-                reached[which] = stop.value
-            except (RunError, SystemExit) as end:  # the others go on, or write their checkpoints
-                ends[which] = end
-                if len(runs) > 1 and isinstance(end, RunError):
-                    runs[which].log_line(f"ended: {end}")
-        after_each()
-        for which, goal in reached.items():
-            _conclude(experiment.agent, runs[which], goal)
-
-    go_on(dict.fromkeys(range(len(runs))))
-    while wanted:
-        evaluated = [which for which, number in wanted.items() if number is None]
-        if evaluated:  # first, so that all iterate together
-            with jax.debug_nans(False):  # P(C) is NaN where a policy with memory never was
-                metrics = placed.evaluate(evaluated)
-            go_on(metrics)
-        else:
-            placed.iterate(wanted)
-            go_on(dict.fromkeys(wanted))
-    return ends
-
-
-def _first_state(agent: Agent, hp: Hyperparameters, run: Run, key: jax.Array) -> TrainState:
-    """The state that a run is resumed from, or a new one."""
+def first_state(agent: Agent, hp: Hyperparameters, run: Run, seed: int) -> tuple[TrainState, jax.Array]:
+    """The state that a run is resumed from, or a new one; and the key of its evaluations."""
+    key, key_evaluation = jax.random.split(jax.random.key(seed))
     if run.resumed and run.resumed.state is not None:
         state, run.resumed = run.resumed.state, run.resumed._replace(state=None)  # or it would be kept
-        return state
-    return learner.init(agent, hp, key, None if hp.init_from is None else load_params(hp.init_from, agent))
+        return state, key_evaluation
+    params = None if hp.init_from is None else load_params(hp.init_from, agent)
+    return learner.init(agent, hp, key, params), key_evaluation
 
 
-def _attend(
-    hp: Hyperparameters, agent: Agent, run: Run, placed: Alone, which: int
-) -> Generator[int | None, dict[str, float], str | None]:
-    """All of a run but its computations, for which it waits: it yields how many iterations it wants, or None for the
-    metrics, which it is sent. Returns the goal that it reached.
+def loop(
+    hp: Hyperparameters, run: Run, state: Callable[..., TrainState], evaluate: Callable[[], dict[str, float]]
+) -> Iterator[int]:
+    """All of a run but its iterations: yields how many are next, and goes on when they are done.
+
+    So seeds side by side can wait for each other. `state` and `evaluate` are as in `Alone`.
     """
-    game, checkpoints, state = GAMES[run.script], Checkpoints(run), partial(placed.without_buffers, which)
+    game, checkpoints = GAMES[run.script], Checkpoints(run)
+    periods = hp.eval_every, hp.save_every, hp.checkpoint_every, game.progress_every
 
-    def measure() -> Generator[None, dict[str, float], None]:
-        metrics = yield None
-        iteration = int(state().iteration)
+    def measure() -> None:
+        metrics = evaluate()
         position = {"iteration": iteration, "env_steps": iteration * hp.env_steps_per_iteration}
         run.log(position | metrics, {title: metrics[key] for title, key in game.columns.items()})
-        require_finite(state(), {name: x for name, x in metrics.items() if name.startswith("loss_")})
+        losses = {name: x for name, x in metrics.items() if name.startswith("loss_")}
+        require_finite(state(), losses)
 
     iteration = int(state().iteration)
-    periods = hp.eval_every, hp.save_every, hp.checkpoint_every, game.progress_every
-    reached = goal_held(game, hp, run.metrics()) if run.last_iteration == iteration > 0 else None
-    last = iteration if reached else hp.total_iterations
+    is_evaluated = run.last_iteration == iteration
+    is_done = is_evaluated and iteration > 0 and goal_held(game, hp, run.metrics())
+    last = iteration if is_done else hp.total_iterations
     if iteration < last:
         run.log_line("compiling the evaluation and the training step ...")
         yield 0  # here, it does not count in the first ETA
-    if iteration in (0, last) and run.last_iteration != iteration:  # the last one: of a run that was made shorter
-        yield from measure()
+    if iteration in (0, last) and not is_evaluated:  # the last one: of a run that was made shorter
+        measure()
     if iteration == last:
         save_agents(run, state())
     while iteration < last and not devices.in_any_process(run.stop_signal):
@@ -166,35 +119,34 @@ def _attend(
         iteration = stop
         run.progress(iteration)
         if iteration % hp.eval_every == 0 or iteration == last:
-            yield from measure()
-            if reached := goal_held(game, hp, run.metrics()):
-                run.log_line(f"the {reached} threshold is held: done")
+            measure()
+            if goal := goal_held(game, hp, run.metrics()):
+                run.log_line(f"the {goal} threshold is held: done")
                 last = iteration
         if iteration % hp.save_every == 0 or iteration == last:
             save_agents(run, state())
         if iteration % hp.checkpoint_every == 0 or iteration == last:
-            checkpoints.save(placed.state(which))
+            checkpoints.save(state(with_buffers=True))
     if iteration < last:  # a signal ended it
         if checkpoints.iteration != iteration:
-            checkpoints.save(placed.state(which))
+            checkpoints.save(state(with_buffers=True))
         run.stop(checkpoints.iteration)
-    return reached
 
 
-def _conclude(agent: Agent, run: Run, reached: str | None) -> None:
+def conclude(hp: Hyperparameters, agent: Agent, run: Run) -> None:
     """Prints and writes what is left to do at the end of a run."""
-    run.finish(partial(_say, game=agent.game), partial(_draw, game=agent.game), reached=reached)
+    spec = GAMES[run.script]
 
+    def say(run: Run) -> None:
+        for line in spec.summary(agent.game, run.metrics()):
+            run.note(line)
 
-def _say(run: Run, game: Game) -> None:
-    for line in GAMES[run.script].summary(game, run.metrics()):
-        run.note(line)
+    def draw(run: Run) -> None:
+        from loqa.figures.curves import draw_run  # here, because matplotlib is slow to import
 
+        draw_run(run, agent.game)
 
-def _draw(run: Run, game: Game) -> None:
-    from loqa.figures.curves import draw_run  # here, because matplotlib is slow to import
-
-    draw_run(run, game)
+    run.finish(say, draw, reached=goal_held(spec, hp, run.metrics()))
 
 
 def next_stop(iteration: int, last: int, *periods: int) -> int:
