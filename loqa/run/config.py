@@ -125,7 +125,7 @@ def parse_hp(script: str, hp: Mapping) -> Hyperparameters:
 def complete_hp(script: str, hp: Any) -> Any:
     """The `hp` part of a configuration; keys that an earlier version did not have get the published settings."""
     try:
-        base = preset(script, GAMES[script].published or default_preset(script))
+        base = preset(script, base_preset(script))
         return OmegaConf.to_container(OmegaConf.merge(base, hp)) if isinstance(hp, Mapping) else hp
     except OmegaConfBaseException as error:
         raise ConfigError(f"hp cannot be read: {str(error).splitlines()[0]}") from None
@@ -142,18 +142,11 @@ def read_settings(directory: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{str(directory)!r}, which is not a run: config.yaml: {why}") from error
 
 
-def default_preset(script: str) -> str:
-    """The preset that is chosen where none is."""
+def base_preset(script: str) -> str:
+    """The preset with all keys of a game: that of the published settings, or the one that is chosen where none is."""
     defaults = OmegaConf.load(CONF_DIR / script / "config.yaml").defaults
-    return next(entry.hp for entry in defaults if OmegaConf.is_dict(entry) and "hp" in entry)
-
-
-def first_preset(script: str) -> str:
-    """The preset that the default one starts from, with all keys of the game."""
-    name, first = "", default_preset(script)
-    while not first.startswith("/"):
-        name, first = first, OmegaConf.load(CONF_DIR / script / "hp" / f"{first}.yaml").defaults[0]
-    return name
+    chosen = next(entry.hp for entry in defaults if OmegaConf.is_dict(entry) and "hp" in entry)
+    return GAMES[script].published or chosen
 
 
 @functools.cache

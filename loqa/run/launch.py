@@ -28,7 +28,7 @@ from loqa.game import GameSpec
 from loqa.games import GAMES
 from loqa.hyperparameters import show
 from loqa.run import checkpoints, provenance, resources, together, trainer
-from loqa.run.config import CONFIGS, ConfigError, JaxConfig, RunError, first_preset, parse
+from loqa.run.config import CONFIGS, ConfigError, JaxConfig, RunError, base_preset, parse
 from loqa.run.run import Run
 from loqa.run.terminal import reason
 from loqa.run.together import Group
@@ -74,9 +74,9 @@ def script(name: str, experiment: Callable[[GameSpec, Any], Experiment]) -> None
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # else Hydra prints what it catches in its own way
     began = False
 
-    def fail(code: int, sentence: str) -> NoReturn:
-        print(f"error: {ConfigError(sentence)}", file=sys.stderr)
-        sys.exit(code)
+    def fail(error: object) -> NoReturn:
+        print(f"error: {ConfigError(str(error))}", file=sys.stderr)
+        sys.exit(1 if isinstance(error, RunError) else 2)
 
     def job(cfg: DictConfig, group: Group | None = None) -> Path:
         nonlocal began
@@ -89,7 +89,7 @@ def script(name: str, experiment: Callable[[GameSpec, Any], Experiment]) -> None
         except (RunError, ConfigError) as error:
             if provenance.multirun_name():
                 raise  # to Hydra, for which this job failed: the others follow
-            fail(1 if isinstance(error, RunError) else 2, str(error))
+            fail(error)
 
     job.__module__ = Path(sys.argv[0]).stem  # by which Hydra names the job
     if {"--help", "-h"} & {*sys.argv}:
@@ -99,11 +99,11 @@ def script(name: str, experiment: Callable[[GameSpec, Any], Experiment]) -> None
         sys.argv[1:] = for_hydra(name, sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONF_DIR / name), config_name="config")(job)()
     except (RunError, ConfigError) as error:
-        fail(1 if isinstance(error, RunError) else 2, str(error))
+        fail(error)
     except (*HYDRAS_ERRORS, OSError, ValueError, RuntimeError) as error:
         if began and not isinstance(error, HYDRAS_ERRORS):
             raise
-        fail(2, _explain(error, name, sys.argv[1:]))
+        fail(_explain(error, name, sys.argv[1:]))
 
 
 def help_text(name: str) -> str:
@@ -115,7 +115,7 @@ def help_text(name: str) -> str:
             head = re.match(r"(# @package.*\n)?((?:#.*\n)+)", path.read_text())[2].replace("\n# ", " ")
             choice, (first, *_) = f"{group}={path.stem}", re.split(r"\.(?: (?=[A-Z])|\s*$)", head[2:])
             lines.append(f"{choice:27}{first.removeprefix(f'{choice}: ')}")
-    keys = ("shared/base_config.yaml", f"{name}/hp/{first_preset(name)}.yaml", "shared/base_hp.yaml")
+    keys = ("shared/base_config.yaml", f"{name}/hp/{base_preset(name)}.yaml", "shared/base_hp.yaml")
     files = [(CONF_DIR / path).read_text().split("\nhydra:")[0].removeprefix("# @package _global_\n") for path in keys]
     return "\n".join([*lines, "", files[0], "# Below, in front of each key: hp.", *files[1:]])
 

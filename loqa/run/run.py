@@ -100,15 +100,11 @@ class Run:
 
         where, preset = short_path(self.directory), provenance.choice("hp", "unknown")
         self._command = provenance.command()
-        if group:
-            self.log_line(f"LOQA {loqa.__version__}, {script}, preset {preset}, seeds side by side")
-        self.note(f"LOQA {loqa.__version__}, {script}, preset {preset}, seed {hp.seed}: {where}")
+        self.log_line(f"LOQA {loqa.__version__}, {script}, preset {preset}, seed {hp.seed}: {where}")
         self.note(f"{self._command}\nall settings: {where}/config.yaml")
         if GAMES[script].published:
             changes = differences_from_published(script, hp)
             self.log_line(f"unlike the published settings: {', '.join(changes) or 'nothing'}")
-        if group:
-            self.log_line(where)
         if resumed:
             self.log_line(f"resumed from iteration {metadata.get('iteration', 0)}")
             if changed := provenance.other_code(resumed.commit):
@@ -116,8 +112,8 @@ class Run:
         self.num_devices = num_devices
         self.versions = provenance.versions() | {"devices": num_devices}  # what the bits depend on
         for name, before in metadata.get("versions", {}).items():
-            if before != self.versions.get(name):
-                self.log_line(f"{name} was {before} and is {self.versions.get(name)}: the bits may differ from now on")
+            if before != (now := self.versions.get(name)):
+                self.log_line(f"{name} was {before} and is {now}: the bits may differ from now on")
         self._wandb = WandbLog(earlier.get("wandb_id"), self.log_line)
         if config.wandb.state:
             self._wandb.start(config.wandb, self.directory, self.settings, self.metrics())

@@ -93,78 +93,73 @@ class Terminal:
 
 
 class SharedTerminal(Terminal):
-    """Of seeds side by side: a table of their means and ranges. What they say waits for `flush`.
-
-    `of(hp)` is the part of a seed, which is used as a terminal of its own.
-    """
+    """Of seeds side by side: a table of their means and ranges. What they say waits for `flush`."""
 
     def __init__(self, is_stopping: Callable[[], object]):
         super().__init__(0, 0, is_stopping)
-        self._start, self._seeds, self._steps_of_one = time.monotonic(), [], 0
-        self._said: dict[str, list[int]] = {}  # lines, and the seeds that say them
-        self._at: list[int] = []  # iterations, of the seeds that go on
-        self._rows: dict[int, tuple[int, dict[str, float]]] = {}  # seed -> iteration, headline
-        self._last_rows: dict[int, tuple[int, dict[str, float]]] = {}
+        self._start = time.monotonic()
+        self._parts: list[OfSeed] = []
 
     def of(self, hp: Hyperparameters) -> "OfSeed":
-        self._seeds.append(hp.seed)
-        self._total_iterations, self._steps_of_one = hp.total_iterations, hp.env_steps_per_iteration
-        self._steps_per_iteration = self._steps_of_one * len(self._seeds)
-        return OfSeed(self, hp)
-
-    def say(self, seed: int, text: str) -> None:
-        self._said.setdefault(text, []).append(seed)
+        """The part of a seed, which is used as a terminal of its own."""
+        self._total_iterations = hp.total_iterations
+        self._parts.append(OfSeed(hp))
+        return self._parts[-1]
 
     def flush(self) -> None:
         """Prints the table's next row, of the seeds that have one, and what they have said, each line once."""
-        walltime = time.monotonic() - self._start
-        if self._rows:
-            self._steps_per_iteration = self._steps_of_one * len(self._rows)
-            iterations, headlines = zip(*self._rows.values(), strict=True)
+        walltime, parts = time.monotonic() - self._start, self._parts
+        if rows := [part.new_row for part in parts if part.new_row]:
+            self._steps_per_iteration = parts[0]._steps_per_iteration * len(rows)
+            iterations, headlines = zip(*rows, strict=True)
             columns = {title: [x[title] for x in headlines if x[title] == x[title]] for title in headlines[0]}
             over_seeds = lambda of: {title: of(values) if values else math.nan for title, values in columns.items()}
             self.row(min(iterations), walltime, over_seeds(statistics.fmean))
             for name, of in (("lowest", min), ("highest", max)):
                 self.log_line("  ".join([name.rjust(WIDTH), *_cells(over_seeds(of)).values()]))
-        elif self._at:
-            self.progress(min(self._at), walltime)
-        for text, seeds in self._said.items():
-            who = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}: " if seeds != self._seeds else ""
+        elif at := [part.at for part in parts if part.at is not None]:
+            self.progress(min(at), walltime)
+        said: dict[str, list[int]] = {}  # lines, and the seeds that say them
+        for part in parts:
+            for text in part.said:
+                said.setdefault(text, []).append(part.seed)
+            part.said, part.at, part.new_row = [], None, None
+        for text, seeds in said.items():
+            who = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}: " if len(seeds) < len(parts) else ""
             self.log_line(who + text)
-        self._last_rows |= self._rows
-        self._said, self._at, self._rows = {}, [], {}
 
     def last_rows(self) -> None:
         """Prints a line for each seed: its last row of the table."""
-        for seed, (iteration, headline) in self._last_rows.items():
-            position = f"seed {seed}".rjust(WIDTH - 10) + str(iteration).rjust(10)
-            self.log_line("  ".join([position, *_cells(headline).values()]))
+        for part in self._parts:
+            if part.last_row:
+                iteration, headline = part.last_row
+                position = f"seed {part.seed}".rjust(WIDTH - 10) + str(iteration).rjust(10)
+                self.log_line("  ".join([position, *_cells(headline).values()]))
 
 
 class OfSeed(Terminal):
-    """The part of a seed in a shared terminal; what it prints itself goes to its file alone."""
+    """The part of a seed in a shared terminal, which takes from here what is to be shown; its file has all of it."""
 
-    def __init__(self, shared: SharedTerminal, hp: Hyperparameters):
+    def __init__(self, hp: Hyperparameters):
         super().__init__(hp.total_iterations, hp.env_steps_per_iteration, lambda: None)
-        self._shared, self._seed = shared, hp.seed
+        self.seed = hp.seed
+        self.said: list[str] = []
+        self.at: int | None = None  # iteration
+        self.new_row: tuple[int, dict[str, float]] | None = None  # iteration, headline
+        self.last_row: tuple[int, dict[str, float]] | None = None
+
+    note = Terminal.keep
 
     def log_line(self, text: str) -> None:
-        self._shared.say(self._seed, text)
-        self.keep(text)
-
-    def note(self, text: str) -> None:
+        self.said.append(text)
         self.keep(text)
 
     def progress(self, iteration: int, walltime: float) -> None:
-        self._shared._at.append(iteration)
+        self.at = iteration
 
     def row(self, iteration: int, walltime: float, headline: dict[str, float]) -> None:
         super().row(iteration, walltime, headline)
-        self._shared._rows[self._seed] = iteration, headline
-
-    def end_progress(self) -> None:
-        self._shared.flush()
-        self._shared.end_progress()
+        self.new_row = self.last_row = iteration, headline
 
 
 def _cells(headline: dict[str, float]) -> dict[str, str]:

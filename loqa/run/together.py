@@ -58,6 +58,7 @@ class Seeds(Launcher):
                 group.go_on()
             finally:
                 group.terminal.flush()
+                group.terminal.end_progress()
         return [returns[number] for number in sorted(returns)]
 
 

@@ -50,20 +50,14 @@ class WandbLog:
             if not wandb.login(prompt=False, verify=False):
                 raise RuntimeError("no API key; `wandb login` saves one")
         # What the configuration leaves open W&B reads from its own variables, and where these say nothing it is ours.
-        ours = {
-            "PROJECT": "loqa",
-            "RUN_GROUP": provenance.multirun_name(),
-            "NAME": directory.name,
-            "DIR": str(directory),
-        }
-        project, group, name, place = (None if os.environ.get(f"WANDB_{key}") else x for key, x in ours.items())
+        ours = lambda variable, value: None if os.environ.get(f"WANDB_{variable}") else value
         run = wandb.init(
-            project=options.project or project,
+            project=options.project or ours("PROJECT", "loqa"),
             entity=options.entity,
-            group=options.group or group,
-            name=options.name or name,
+            group=options.group or ours("RUN_GROUP", provenance.multirun_name()),
+            name=options.name or ours("NAME", directory.name),
             tags=options.tags or None,
-            dir=os.path.expanduser(options.dir) if options.dir else place,
+            dir=os.path.expanduser(options.dir) if options.dir else ours("DIR", str(directory)),
             config=settings,
             mode=mode,
             id=self.run_id,
