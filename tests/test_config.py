@@ -23,7 +23,7 @@ from loqa.run.config import (
     flat,
     parse,
     parse_hp,
-    parse_saved,
+    without_gone,
 )
 from loqa.run.launch import apply_jax_options, compose
 
@@ -233,7 +233,7 @@ def test_hp_of_an_earlier_version_has_the_defaults_of_what_it_lacks():
 @pytest.mark.parametrize("path", AGENTS[::5], ids=lambda path: path.parent.parent.name)
 def test_saved_agents_are_read(path):
     _, description = load_agent(path)
-    hp = parse_saved(description["game"], description["hp"])
+    hp = parse_hp(description["game"], without_gone(description["hp"]))
     assert hp.seed == description["hp"]["seed"] and hp.actor.train.lr_loss_actor > 0
 
 

@@ -15,7 +15,7 @@ from loqa.game import Game
 from loqa.games import GAMES
 from loqa.hyperparameters import Hyperparameters
 from loqa.learner import TrainState
-from loqa.run.config import ConfigError, parse_saved
+from loqa.run.config import ConfigError, parse_hp, without_gone
 from loqa.run.run import Run
 
 FORMAT = "loqa-agent-1"
@@ -91,7 +91,8 @@ def game_and_agent(script: str, hp: Hyperparameters) -> tuple[Game, Agent]:
 
 def rebuild(description: dict[str, Any]) -> tuple[Game, Agent]:
     """The rules and the agent of a saved agent, from its description; ConfigError if that is not understood."""
-    return game_and_agent(description["game"], parse_saved(description["game"], description["hp"]))
+    script, hp = description["game"], without_gone(description["hp"])  # which may be an earlier version's
+    return game_and_agent(script, parse_hp(script, hp))
 
 
 def leaf_name(path: tuple) -> str:

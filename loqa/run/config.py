@@ -110,11 +110,6 @@ def without_gone(tree: Any) -> Any:
     return {key: without_gone(x) for key, x in tree.items() if key not in GONE} if type(tree) is dict else tree
 
 
-def parse_saved(script: str, hp: Mapping) -> Hyperparameters:
-    """As `parse_hp`, of a saved agent's description, which may be an earlier version's."""
-    return parse_hp(script, without_gone(hp))
-
-
 def parse_hp(script: str, hp: Mapping) -> Hyperparameters:
     """The `hp` part of a run's configuration, of a game by its name, or ConfigError; see `complete_hp`."""
     if script not in CONFIGS:

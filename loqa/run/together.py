@@ -89,8 +89,8 @@ class Group:
         if begun:
             try:
                 self._train(*zip(*begun, strict=True))
-            except Exception as error:  # noqa: BLE001 (it ends all, and each says so)
-                self._ends = {run: error for _, _, run in begun}
+            except Exception as error:  # noqa: BLE001 (it ends all that go on, and each says so)
+                self._ends = {run: error for _, _, run in begun} | self._ends
             self.terminal.last_rows()
 
     def train(self, config: Config, experiment: Experiment, run: Run) -> None:
@@ -102,16 +102,15 @@ class Group:
 
     def _train(self, configs: Sequence[Config], experiments: Sequence[Experiment], runs: Sequence[Run]) -> None:
         hp, experiment = configs[0].hp, experiments[0]  # the same for all, but for the seed
-        each = zip(runs, (config.hp.seed for config in configs), strict=True)
-        first = (first_state(experiment.agent, hp, run, seed) for run, seed in each)
-        seeds = SideBySide(experiment, first, len(runs), configs[0].jax.num_devices)
-        parts = [(partial(seeds.state, i), partial(seeds.evaluate, i)) for i in range(len(runs))]
-        loops = {i: loop(hp, run, *parts[i]) for i, run in enumerate(runs)}
-        while loops:
-            wanted: dict[int, int | None] = {}
-            for i in loops:
+        first = map(partial(first_state, experiment.agent, hp), runs, [config.hp.seed for config in configs])
+        placed = SideBySide(experiment, first, len(runs), configs[0].jax.num_devices)
+        parts = [(run, partial(placed.state, i), partial(placed.evaluate, i)) for i, run in enumerate(runs)]
+        going = {i: loop(hp, *part) for i, part in enumerate(parts)}
+        while going:
+            wanted: dict[int, int | None] = {}  # iterations; None of a seed that is done
+            for i, steps in going.items():
                 try:
-                    wanted[i] = next(loops[i], None)
+                    wanted[i] = next(steps, None)
                 except (RunError, SystemExit) as end:  # the others go on, or write their checkpoints
                     self._ends[runs[i]] = end
                     if isinstance(end, RunError):
@@ -120,8 +119,8 @@ class Group:
             for i in [i for i, number in wanted.items() if number is None]:
                 conclude(hp, experiment.agent, runs[i])
                 self._ends[runs[i]] = wanted.pop(i)
-            loops = {i: loops[i] for i in wanted}
-            seeds.iterate(wanted)
+            going = {i: going[i] for i in wanted}
+            placed.iterate(wanted)
 
 
 def check(options: JaxConfig) -> None:

@@ -33,55 +33,12 @@ class Experiment(NamedTuple):
 LEARNING_RULES: dict[str, Callable[[Hyperparameters, Agent], Callable[[TrainState], TrainState]]] = {}
 
 
-def goal_held(game: GameSpec, hp: Hyperparameters, metrics: dict[str, np.ndarray]) -> str | None:
-    """The goal `hp.stop_at`, where a game has that key, if the last evaluations all reach it."""
-    goal = getattr(hp, "stop_at", None)
-    if goal is None:
-        return None
-    passed = game.goals[goal](metrics, flat(hp.model_dump()))
-    return goal if len(passed) >= IN_A_ROW and passed[-IN_A_ROW:].all() else None
-
-
-class Alone:
-    """The state of a run, whose batch the devices share, and the programs that advance and evaluate it."""
-
-    def __init__(self, experiment: Experiment, num_devices: int, state: TrainState, key: jax.Array):
-        self._iterate = learner.repeat(experiment.iteration, num_devices)
-        self._evaluate = partial(jax.jit(experiment.evaluation), key)
-        self._state = devices.replicate(state, num_devices)
-
-    def iterate(self, number: int) -> None:
-        """Makes so many iterations, but none after one whose parameters are not finite."""
-        self._state = jax.block_until_ready(self._iterate(self._state, number))
-
-    def evaluate(self) -> dict[str, float]:
-        """The metrics."""
-        with jax.debug_nans(False):  # P(C) is NaN where a policy with memory never was
-            return {name: float(x) for name, x in self._evaluate(self.state()).items()}
-
-    def state(self, with_buffers: bool = False) -> TrainState:
-        """The state: for a checkpoint all of it, else on one device and what evaluations and saved agents need."""
-        if with_buffers:
-            return self._state
-        return jax.tree.map(lambda x: x.addressable_data(0), self._state.without_buffers())
-
-
 def train(config: Config, experiment: Experiment, run: Run) -> None:
     """Trains, evaluates and saves until the last iteration, or until the goal `hp.stop_at` is held."""
     alone = Alone(experiment, run.num_devices, *first_state(experiment.agent, config.hp, run, config.hp.seed))
     for number in loop(config.hp, run, alone.state, alone.evaluate):
         alone.iterate(number)
     conclude(config.hp, experiment.agent, run)
-
-
-def first_state(agent: Agent, hp: Hyperparameters, run: Run, seed: int) -> tuple[TrainState, jax.Array]:
-    """The state that a run is resumed from, or a new one; and the key of its evaluations."""
-    key, key_evaluation = jax.random.split(jax.random.key(seed))
-    if run.resumed and run.resumed.state is not None:
-        state, run.resumed = run.resumed.state, run.resumed._replace(state=None)  # or it would be kept
-        return state, key_evaluation
-    params = None if hp.init_from is None else load_params(hp.init_from, agent)
-    return learner.init(agent, hp, key, params), key_evaluation
 
 
 def loop(
@@ -133,6 +90,40 @@ def loop(
         run.stop(checkpoints.iteration)
 
 
+def first_state(agent: Agent, hp: Hyperparameters, run: Run, seed: int) -> tuple[TrainState, jax.Array]:
+    """The state that a run is resumed from, or a new one; and the key of its evaluations."""
+    key, key_evaluation = jax.random.split(jax.random.key(seed))
+    if run.resumed and run.resumed.state is not None:
+        state, run.resumed = run.resumed.state, run.resumed._replace(state=None)  # or it would be kept
+        return state, key_evaluation
+    params = None if hp.init_from is None else load_params(hp.init_from, agent)
+    return learner.init(agent, hp, key, params), key_evaluation
+
+
+class Alone:
+    """The state of a run, whose batch the devices share, and the programs that advance and evaluate it."""
+
+    def __init__(self, experiment: Experiment, num_devices: int, state: TrainState, key: jax.Array):
+        self._iterate = learner.repeat(experiment.iteration, num_devices)
+        self._evaluate = partial(jax.jit(experiment.evaluation), key)
+        self._state = devices.replicate(state, num_devices)
+
+    def iterate(self, number: int) -> None:
+        """Makes so many iterations, but none after one whose parameters are not finite."""
+        self._state = jax.block_until_ready(self._iterate(self._state, number))
+
+    def evaluate(self) -> dict[str, float]:
+        """The metrics."""
+        with jax.debug_nans(False):  # P(C) is NaN where a policy with memory never was
+            return {name: float(x) for name, x in self._evaluate(self.state()).items()}
+
+    def state(self, with_buffers: bool = False) -> TrainState:
+        """The state: for a checkpoint all of it, else on one device and what evaluations and saved agents need."""
+        if with_buffers:
+            return self._state
+        return jax.tree.map(lambda x: x.addressable_data(0), self._state.without_buffers())
+
+
 def conclude(hp: Hyperparameters, agent: Agent, run: Run) -> None:
     """Prints and writes what is left to do at the end of a run."""
     spec = GAMES[run.script]
@@ -147,6 +138,15 @@ def conclude(hp: Hyperparameters, agent: Agent, run: Run) -> None:
         draw_run(run, agent.game)
 
     run.finish(say, draw, reached=goal_held(spec, hp, run.metrics()))
+
+
+def goal_held(game: GameSpec, hp: Hyperparameters, metrics: dict[str, np.ndarray]) -> str | None:
+    """The goal `hp.stop_at`, where a game has that key, if the last evaluations all reach it."""
+    goal = getattr(hp, "stop_at", None)
+    if goal is None:
+        return None
+    passed = game.goals[goal](metrics, flat(hp.model_dump()))
+    return goal if len(passed) >= IN_A_ROW and passed[-IN_A_ROW:].all() else None
 
 
 def next_stop(iteration: int, last: int, *periods: int) -> int:
