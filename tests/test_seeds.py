@@ -34,14 +34,15 @@ def first_state(seed, large=0.0):
     return TrainState(jax.random.key(seed), jnp.zeros((), jnp.int32), (me,))
 
 
-@pytest.mark.parametrize("each", [1, 3])
-def test_seeds_go_on_side_by_side_and_stop_apart(each):
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_seeds_go_on_side_by_side_and_stop_apart(backend, monkeypatch):
     """Seed 1 overflows in its second iteration. In rows of one seed, and in one of three that are vmapped."""
     evaluation = lambda key, state: {"sum": state.learners[0].params.actor.sum() + jax.random.uniform(key)}
     large = [0.0, 1.5e38, 0.0]
     keys = [jax.random.key(seed) for seed in range(3)]
     first = zip(map(first_state, range(3), large), keys, strict=True)
-    placed = SideBySide(Experiment(None, iteration, evaluation), first, 3, 1, each)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    placed = SideBySide(Experiment(None, iteration, evaluation), first, 3, 1)
     for numbers in ({0: 0, 1: 0, 2: 0}, {0: 3, 1: 5, 2: 1}, {2: 4}, {0: 2, 2: 3}, {0: 1, 2: 1}):
         placed.iterate(numbers)
     for seed, number in ((0, 6), (1, 5), (2, 9)):

@@ -103,7 +103,8 @@ class Group:
     def _train(self, configs: Sequence[Config], experiments: Sequence[Experiment], runs: Sequence[Run]) -> None:
         hp, experiment = configs[0].hp, experiments[0]  # the same for all, but for the seed
         first = map(partial(first_state, experiment.agent, hp), runs, [config.hp.seed for config in configs])
-        placed = SideBySide(experiment, first, len(runs), configs[0].jax.num_devices)
+        option = configs[0].jax.num_devices
+        placed = SideBySide(experiment, first, len(runs), len(jax.devices()) if option == "auto" else option)
         parts = [(run, partial(placed.state, i), partial(placed.evaluate, i)) for i, run in enumerate(runs)]
         going = {i: loop(hp, *part) for i, part in enumerate(parts)}
         while going:
@@ -136,20 +137,15 @@ class SideBySide:
     """As `trainer.Alone`, of seeds, each on one device. A row has as many of their states as are computed at a time.
 
     On a CPU, where that is quickest, it is one seed a device, and rows follow one another. Else there is one row, and a
-    device vmaps its seeds; `each` is how many. Where the last row has room left, it has its last seed several times.
+    device vmaps its seeds. Where the last row has room left, it has its last seed several times.
     `first` has the first state of each seed, and the key of its evaluations.
     """
 
     def __init__(
-        self,
-        experiment: Experiment,
-        first: Iterator[tuple[TrainState, jax.Array]],
-        num_seeds: int,
-        num_devices: int | str,
-        each: int | None = None,
+        self, experiment: Experiment, first: Iterator[tuple[TrainState, jax.Array]], num_seeds: int, num_devices: int
     ):
-        num_devices = min(len(jax.devices()) if num_devices == "auto" else num_devices, num_seeds)
-        self._each = each or (1 if jax.default_backend() == "cpu" else math.ceil(num_seeds / num_devices))
+        num_devices = min(num_devices, num_seeds)
+        self._each = 1 if jax.default_backend() == "cpu" else math.ceil(num_seeds / num_devices)
         self._width = num_devices * self._each
         self._iterate = learner.repeat_seeds(experiment.iteration, num_devices, self._each)
         evaluation = devices.one_of_one(experiment.evaluation) if self._each == 1 else jax.vmap(experiment.evaluation)
