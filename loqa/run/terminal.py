@@ -124,7 +124,7 @@ class SharedTerminal(Terminal):
             for text in part.said:
                 said.setdefault(text, []).append(part.seed)
             part.said, part.at, part.new_row = [], None, None
-        for text, seeds in said.items():
+        for text, seeds in sorted(said.items(), key=lambda line: -len(line[1])):  # first what all say
             who = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}: " if len(seeds) < len(parts) else ""
             self.log_line(who + text)
 
