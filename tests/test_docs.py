@@ -127,3 +127,11 @@ def test_the_notebook_runs_from_top_to_bottom(monkeypatch):
             code = re.sub(r"iterate\(state, \d+\)", "iterate(state, 1)", "".join(cell["source"]))
             exec(code.replace('["hp=mlp", ', '["hp=mlp", "hp.batch_size=8", ').replace("256", "8"), names)
     assert shown[0] == "figure" and shown[1].startswith(b"GIF")
+
+
+def test_pages_stay_short():
+    """README has at most 1,100 words and 140 lines of 120 characters, a page of docs 900 words."""
+    words = {page.name: len(page.read_text(encoding="utf-8").split()) for page in (ROOT / "docs").glob("*.md")}
+    assert all(number <= 900 for number in words.values()), words
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(" ".join(lines).split()) <= 1100 and len(lines) <= 140 and max(map(len, lines)) <= 120

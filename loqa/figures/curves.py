@@ -168,7 +168,7 @@ def group_bars(groups: Groups, path: Path, agent: int = 0) -> list[str]:
         axes.grid(False)
         axes.spines[["top", "right"]].set_visible(False)
     if len(whole[0]) > 1:
-        note = BARS_NOTE + ("; dotted: the paper, about" if np.isfinite(papers).any() else "")
+        note = BARS_NOTE + ("; dotted: the paper, roughly" if np.isfinite(papers).any() else "")
         figure.legend([], [], title=note, title_fontsize=6, loc="upper center", bbox_to_anchor=(0.5, 0))
     return save(figure, path)
 

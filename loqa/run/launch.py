@@ -117,7 +117,8 @@ def help_text(name: str) -> str:
             lines.append(f"{choice:27}{first.removeprefix(f'{choice}: ')}")
     keys = ("shared/base_config.yaml", f"{name}/hp/{base_preset(name)}.yaml", "shared/base_hp.yaml")
     files = [(CONF_DIR / path).read_text().split("\nhydra:")[0].removeprefix("# @package _global_\n") for path in keys]
-    return "\n".join([*lines, "", files[0], "# Below, in front of each key: hp.", *files[1:]])
+    head = f"# Below, in front of each key: hp. The values are those of hp={base_preset(name)}."
+    return "\n".join([*lines, "", files[0], head, *files[1:]])
 
 
 def train(

@@ -87,4 +87,4 @@ def summarize(directory: Path) -> None:
                 plot.goal_figure(group_runs(runs, split_boards=False), directory / "thresholds")
     except Exception as error:  # noqa: BLE001 (the jobs are done)
         print(f"the summary is not complete: {error}")
-    print(f"table and figures: {directory}", flush=True)
+    print(f"table{' and figures' if runs else ''}: {directory}", flush=True)
