@@ -41,7 +41,8 @@ def goal_figure(groups: Groups, path: Path) -> list[str]:
         for (label, members), look in zip(groups.items(), looks, strict=False):
             middle = {}
             for board, runs in by_board(members).items():
-                when, size = times(runs, goal, unit), int(board.partition("x")[0])
+                when = np.maximum(times(runs, goal, unit), 1.0)  # 0, where a run begins with it, has no logarithm
+                size = int(board.partition("x")[0])
                 middle[size] = np.median(when)
                 ends = np.array([run.metrics[unit][-1] for run in runs])
                 for x, marker in ((when, "."), (np.where(np.isfinite(when), np.nan, ends), "^")):
@@ -52,9 +53,11 @@ def goal_figure(groups: Groups, path: Path) -> list[str]:
                 sizes, when = zip(*seconds[goal].items(), strict=True)
                 style = {"color": look["color"], "linestyle": ":", "marker": "s", "markersize": 3, "linewidth": 0.8}
                 axes.plot(sizes, when, label=f"{label}, the paper", **style)
-        axes.set(title=f"{goal} threshold", xlabel="grid size", ylabel=UNITS[unit], yscale="log")
+        axes.set(title=f"{goal} threshold", xlabel="grid size", ylabel=UNITS[unit])
         axes.xaxis.set_major_locator(MultipleLocator(1))
         axes.label_outer()
+    for axes in grid:  # after all of a row, which shares it, has data
+        axes.set_yscale("log")
     legend_below(figure, grid[0], GOAL_NOTE + left_out)
     return save(figure, path)
 
