@@ -61,6 +61,12 @@ def load_agent(path: str | Path) -> tuple[AgentParams, dict[str, Any]]:
         raise ValueError(f"{path} is not a saved agent: {error} ({importer})") from error
 
 
+def newest_agents(path: Path) -> list[Path]:
+    """The files of the last agent of each learner, of the run at a path or of all runs in it, at any depth."""
+    saved = sorted(path.rglob("agents/agent_?_*.npz"), key=lambda file: (file.parent, len(file.name), file.name))
+    return list({(file.parent, file.name[:7]): file for file in saved}.values())
+
+
 def check_shapes(found: Any, expected: Any) -> None:
     """Raises ValueError unless two pytrees have arrays of the same names and shapes."""
     there, here = ({name: x.shape for name, x in named_leaves(tree).items()} for tree in (found, expected))

@@ -25,7 +25,7 @@ class RunDirectory:
         self._lock: int | None = None
         try:
             self._lock = _lock(path)
-            _write_whole(path / "config.yaml", lambda file: file.write_text(config_yaml, encoding="utf-8"))
+            write_whole(path / "config.yaml", lambda file: file.write_text(config_yaml, encoding="utf-8"))
         except OSError as error:
             self.unlock()  # the process may have other jobs
             raise _cannot_write(str(path.parent), error) from error
@@ -39,7 +39,7 @@ class RunDirectory:
         try:
             if kind != name:
                 (self.path / kind).mkdir(exist_ok=True)
-            _write_whole(self.path / name, function)
+            write_whole(self.path / name, function)
         except OSError as error:
             if kind not in self._failed:
                 self._failed.add(kind)
@@ -75,7 +75,8 @@ def _cannot_write(save_dir: str, error: Exception) -> ConfigError:
     return ConfigError(f"hp.save_dir is {save_dir!r}, where no run can be written: {reason(error)}")
 
 
-def _write_whole(path: Path, function: Callable[[Path], object]) -> None:
+def write_whole(path: Path, function: Callable[[Path], object]) -> None:
+    """Writes a file by `function(path)` under another name first: all of it or nothing, also when the machine dies."""
     temporary = path.with_name(f".{path.stem}.unfinished{path.suffix}")
     try:
         function(temporary)

@@ -25,6 +25,7 @@ import numpy as np
 
 from loqa.game import Game
 from loqa.rollout import Noise, Player, draw_noise, rollout
+from loqa.run.directory import write_whole
 from loqa.tools.common import ArgumentParser, markdown_table, tool, whole, write_csv
 from loqa.tools.players import LeaguePlayer, add_game_options, choose_players
 from loqa.tools.plot import heat_map, read_league
@@ -73,13 +74,12 @@ def play_league(
     blocks: dict[tuple[Player, Player], list[tuple[int, int]]] = {}  # a pair of architectures is one program
     for i, j in np.ndindex(len(players), len(players)):
         if i <= j or game != game.from_seat(1):
-            key = f"{checksum(str(game), steps, episodes, seed, own[i], own[j]):08x}"
-            if key in saved:
-                rows[i, j] = saved[key]
-            else:
-                rows[i, j] = {f"player_{n}": players[m].name for n, m in enumerate((i, j))}
-                rows[i, j] |= {f"kind_{n}": players[m].kind for n, m in enumerate((i, j))} | {"id": key}
-                blocks.setdefault((players[i].player, players[j].player), []).append((i, j))
+            one, other = players[i], players[j]
+            row = {"player_0": one.name, "player_1": other.name, "kind_0": one.kind, "kind_1": other.kind}
+            row["id"] = f"{checksum(str(game), steps, episodes, seed, own[i], own[j]):08x}"
+            rows[i, j] = saved.get(row["id"], row)
+            if rows[i, j] is row:
+                blocks.setdefault((one.player, other.player), []).append((i, j))
     if saved and not saved.keys() & {row["id"] for row in rows.values()}:
         raise ValueError(f"{path} is of another league (players, episodes, steps or seed): choose another --out")
     start, played, to_play = time.monotonic(), 0, sum(map(len, blocks.values()))
@@ -95,8 +95,8 @@ def play_league(
             for n, pair in enumerate(pairs):
                 for i in (0, 1):
                     rows[pair] |= {f"mean_reward_{i}": means[n, i], f"sd_{i}": deviations[n, i]}
-            write_csv(path.with_suffix(".part"), [row for row in rows.values() if "sd_1" in row])
-            path.with_suffix(".part").replace(path)  # it is whole whenever the league is killed
+            done = [row for row in rows.values() if "sd_1" in row]
+            write_whole(path, partial(write_csv, rows=done))  # so that a league that is killed leaves a whole file
             played, seconds = played + len(pairs), time.monotonic() - start
             line = f"{played:5}/{to_play} pairs, {seconds:.0f} s, {seconds * (to_play / played - 1):.0f} s to go   "
             if sys.stdout.isatty() or played == to_play:

@@ -14,7 +14,7 @@ from loqa.agent import AgentParams
 from loqa.game import Game
 from loqa.games import GAMES, game_of
 from loqa.rollout import Player
-from loqa.run.agents import check_shapes, load_agent, rebuild
+from loqa.run.agents import check_shapes, load_agent, newest_agents, rebuild
 from loqa.tools.common import split_label
 from loqa.tools.mfos import MFOSPlayer
 
@@ -74,10 +74,9 @@ def agent_files(path: Path) -> list[Path]:
         return [path]
     if not (path / "agents").is_dir() and (files := sorted(path.glob("[!.]*.npz"))):  # not unfinished ones
         return files
-    saved = sorted(path.rglob("agents/agent_?_*.npz"), key=lambda file: (file.parent, len(file.name), file.name))
-    if not saved:
+    if not (newest := newest_agents(path)):
         raise ValueError(f"{path} has no saved agents (.npz) in it; loqa.tools.import_agents makes them of pickles")
-    return list({(file.parent, file.name[:7]): file for file in saved}.values())  # the last of each agent's
+    return newest
 
 
 def add_game_options(parser: argparse.ArgumentParser) -> None:

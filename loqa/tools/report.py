@@ -178,9 +178,8 @@ def main(parser: ArgumentParser) -> None:
             path.write_text(text, encoding="utf-8")
     elif options.out:
         for run in archive(options.directories, options.out, options.agents):
-            print(
-                f"{run.path}: iteration {run.end}", "" if run.origin["finished_at"] == f"{run.end}" else "(unfinished)"
-            )
+            is_whole = run.origin["finished_at"] == f"{run.end}"
+            print(f"{run.path}: iteration {run.end}", "" if is_whole else "(unfinished)")
     else:
         raise ValueError("archive needs --out")
 

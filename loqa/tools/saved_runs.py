@@ -18,7 +18,7 @@ import yaml
 from loqa.figures.runs import Groups, SavedRun
 from loqa.game import GameSpec
 from loqa.metrics import self_play
-from loqa.run.agents import read_npz
+from loqa.run.agents import newest_agents, read_npz
 from loqa.run.config import flat
 from loqa.run.metrics_file import read_metrics
 from loqa.run.trainer import IN_A_ROW
@@ -121,8 +121,7 @@ def archive(runs: Sequence[Path], out: Path, with_agents: bool = False) -> list[
     write_csv(out / "runs.csv", lines)
     (out / "config.yaml").write_text(yaml.safe_dump({"game": games.pop(), "hp": shared}), encoding="utf-8")
     for name, run in new.items() if with_agents else ():
-        saved = sorted((run.path / "agents").glob("agent_?_*.npz"), key=lambda file: (len(file.name), file.name))
-        for file in {file.name[:7]: file for file in saved}.values():  # the last of each learner
+        for file in newest_agents(run.path):
             arrays = {key: x.astype(np.float16) if x.dtype == np.float32 else x for key, x in read_npz(file).items()}
             (out / name / "agents").mkdir(parents=True, exist_ok=True)
             np.savez_compressed(out / name / "agents" / file.name, **arrays)

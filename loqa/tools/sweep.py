@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from loqa.figures.runs import shown_columns
+from loqa.run.directory import write_whole
 from loqa.tools.common import write_csv
 from loqa.tools.saved_runs import group_runs, read_runs
 
@@ -51,14 +52,13 @@ def _note(config: DictConfig, note: dict[str, Any]) -> None:
     if config.hydra.mode is RunMode.MULTIRUN:
         path = Path(config.hydra.sweep.dir) / "jobs" / f"{int(config.hydra.job.num):04d}.json"
         path.parent.mkdir(parents=True, exist_ok=True)  # of what fails here, Hydra warns
-        unfinished = path.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps({"job": list(config.hydra.overrides.task)} | note))
-        unfinished.replace(path)
+        text = json.dumps({"job": list(config.hydra.overrides.task)} | note)
+        write_whole(path, lambda file: file.write_text(text))
 
 
 def summarize(directory: Path) -> None:
     """Prints how each job of a multirun ended, writes summary.csv and draws those that finished."""
-    rows = [json.loads(path.read_text()) for path in sorted((directory / "jobs").glob("*.json"))]
+    rows = [json.loads(path.read_text()) for path in sorted((directory / "jobs").glob("[!.]*.json"))]
     if not rows:
         return
     common = set.intersection(*(set(row["job"]) for row in rows)) if len(rows) > 1 else set()
