@@ -8,7 +8,8 @@ README.md, and every number that its pages quote. These stand between two marks,
 PATH:COLUMN:last|late   mean and standard deviation over seeds, of the last evaluation or the last 1000 iterations
 PATH:COLUMN:350         the mean over seeds in iteration 350
 PATH:GOAL:seeds|end     how many seeds reach a goal, or do at their end
-PATH:GOAL:first|held|s  medians: iteration when it is first reached, when by five evaluations in a row, seconds to first
+PATH:GOAL:first|held    median iteration when it is first reached, or by five evaluations in a row
+PATH:GOAL:s|steps       median seconds or steps of the environment until it is first reached
 LEAGUE.csv:KIND:KIND    what the first kind earns against the second, others if it is the same; _ is a blank
 SECTION                 its table
 
@@ -121,7 +122,8 @@ def quoted(directory: Path, mark: str) -> str:
             at_end = [run.game.goals[what](run.metrics, run.settings)[-1] for run in runs]
             reached = at_end if how == "end" else np.isfinite(times(runs, what, "iteration"))
             return f"{np.sum(reached)} of {len(runs)}"
-        return median(runs, what, *{"first": ["iteration"], "held": ["iteration", IN_A_ROW], "s": ["walltime"]}[how])
+        units = {"first": ["iteration"], "held": ["iteration", IN_A_ROW], "s": ["walltime"], "steps": ["env_steps"]}
+        return median(runs, what, *units[how])
     except (KeyError, ValueError) as error:
         raise ValueError(f"the mark {mark!r} names no number: {error}") from error
 
