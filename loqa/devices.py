@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "devices"
@@ -79,8 +78,3 @@ def one_of_one(function: Callable) -> Callable:
     """`function` for arguments, and a result, with one more axis before the others, of length one."""
     without = lambda tree: jax.tree.map(lambda x: x[0], tree)
     return lambda *args: jax.tree.map(lambda x: x[None], function(*map(without, args)))
-
-
-def in_any_process(value: Any) -> bool:
-    """Whether a value is true in this process, or in another one of the same run."""
-    return bool(value) if jax.process_count() == 1 else bool(multihost_utils.process_allgather(bool(value)).any())

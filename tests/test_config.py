@@ -395,8 +395,6 @@ ipd  hpp.seed=3 | hpp is {'seed': 3}, but there is no such key: did you mean hp?
 ipd  seed=3 | is 3, but there is no such key: did you mean hp.seed?
 ipd  hp.gae_lambda=1 | did you mean differentiable_opponent.gae_lambda or actor.train.gae_lambda?
 ipd  +nosuch=3 | is 3, but there is no such key: the keys are wandb, jax, resume, hp
-ipd  jax.processes=[a:1,2,2] | jax.processes is ('a:1', 2, 2), but must be [address, number, which] with which below 2
-ipd  jax.processes=[a:1,2] | jax.processes.2 is missing
 coin hp.epsilon_greedy=0.2 | is 0.2, but there is no such key
 coin hp.game.gnumactions=4 | is 4, but there is no such key: the Coin Game always has four moves
 ipd  hp.reset.mode=enabled | hp.reset is {'mode': 'enabled'}, but there is no such key: the resets of the published
@@ -591,8 +589,8 @@ def test_what_ends_a_launcher_is_one_sentence(run, monkeypatch):
 
 def test_a_runs_directory_is_a_preset(run, tmp_path):
     """Of this script's game alone; with keys that other presets do not have, and without those that are gone."""
-    saved = OmegaConf.to_container(compose("ipd", ["hp=gru", "hp.seed=3", "wandb.tags=[a]", "jax.processes=[a:1,2,0]"]))
-    saved["hp"]["actor"]["train"]["lr_decay_steps"] = None
+    saved = OmegaConf.to_container(compose("ipd", ["hp=gru", "hp.seed=3", "wandb.tags=[a]"]))
+    saved["hp"]["actor"]["train"]["lr_decay_steps"] = saved["jax"]["processes"] = None
     place = tmp_path / "a=b, c" / "renamed"
     place.mkdir(parents=True)
     OmegaConf.save({"game": "ipd"} | saved, place / "config.yaml")
@@ -600,7 +598,7 @@ def test_a_runs_directory_is_a_preset(run, tmp_path):
         cfg = compose("ipd", [*words, "hp.actor.hidden_size=5", "wandb.wandb_dir=x"])
         config = parse(cfg, CONFIGS["ipd"])
         assert (config.hp.seed, config.hp.actor.hidden_size, config.hp.actor.network) == (3, 5, "gru")
-        assert (config.wandb.tags, config.wandb.dir, config.jax.processes) == (["a"], "x", None)
+        assert (config.wandb.tags, config.wandb.dir) == (["a"], "x")
         assert config.resume == (str(place) if "resume" in words[0] else None)
     with pytest.raises(ConfigError, match="is a run of the game ipd: it needs python ipd.py"):
         compose("coin", [f"hp={place}"])
@@ -624,7 +622,7 @@ def test_jax_options(tmp_path, monkeypatch):
     flags = ("jax_debug_nans", "jax_disable_jit", "jax_compilation_cache_dir")
     before = {name: getattr(jax.config, name) for name in flags}
     jax.config.update("jax_compilation_cache_dir", None)
-    options = {"num_devices": 1, "processes": None, "jax_debug_nans": True, "jax_disable_jit": True}
+    options = {"num_devices": 1, "jax_debug_nans": True, "jax_disable_jit": True}
     try:
         monkeypatch.setitem(launch.FROM_ENVIRONMENT, "jax_debug_nans", True)  # as by JAX_DEBUG_NANS
         apply_jax_options(JaxConfig(compilation_cache=False, **options | {"jax_debug_nans": False}))

@@ -3,25 +3,19 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
 import setups
 
-from ipd import make_iteration
 from loqa import learner
 from loqa.run import resources
-from loqa.run.agents import load_agent
 from loqa.run.config import ConfigError
 from loqa.run.resources import choose_devices, count_devices
-
-ROOT = Path(__file__).parent.parent
 
 PROGRAM = """
 import json, sys
@@ -103,23 +97,6 @@ def test_buffers_that_do_not_fit_are_refused_before_anything_starts(monkeypatch)
     monkeypatch.setattr(resources, "memory", lambda: 4 * 10**9)
     with pytest.raises(ConfigError, match=rf"^{key} is 10000, .* smaller: {takes}, and .* 4 GB"):
         choose_devices(1, hp, state)
-
-
-def test_two_processes_make_one_run(tmp_path):
-    """It ends as one in this process; the second of the two writes nothing here."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    words = [*SMALL, "hp.game_length=6", "hp.eval_episodes=4", "hp.qvalue.replay_buffer.mode=enabled"]
-    command = [sys.executable, "ipd.py", *words, "jax.num_devices=2", f"hp.save_dir={tmp_path}"]
-    together = [subprocess.Popen([*command, f"jax.processes=[{address},2,{i}]"], cwd=ROOT) for i in (0, 1)]
-    hp = setups.make_hp("ipd", *words)
-    agent = setups.make_agent("ipd", hp)
-    state = learner.init(agent, hp, jax.random.split(jax.random.key(hp.seed))[0])
-    alone = learner.repeat(make_iteration(hp, agent))(state, 3).learners[0].params
-    assert [process.wait() for process in together] == [0, 0]
-    (saved,) = tmp_path.glob("*/agents/agent_0_000003.npz")
-    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), load_agent(saved)[0], alone)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_snippets_run(page, code, monkeypatch):
     exec(compile(code.replace("iterate(state, 100)", "iterate(state, 1)"), page, "exec"), {"__name__": "snippet"})
 
 
-# Of each tool what takes long, and what stands for it; what needs the authors' files, a cluster or several processes.
+# Of each tool what takes long, and what stands for it; what needs the authors' files or a cluster.
 RANDOM = np.random.default_rng(0)
 STUBS = {
     "exploit": {"exploit": lambda *_: [(0, 0.0, 0.0)]},
@@ -52,7 +52,7 @@ STUBS = {
     "benchmark": {"calibration": lambda: lambda: 1.0, "time_iterations": lambda *_: {"ms an iteration": 1.0}},
     "gradient_noise": {"gradients": lambda *_: RANDOM.normal(1, 1, (2, 7, 3))},
 }
-ELSEWHERE = ("published", "jax.processes", "experiments/ipd_seed42_", "report build")
+ELSEWHERE = ("published", "experiments/ipd_seed42_", "report build")
 
 
 def exact_results(repeats):

@@ -48,7 +48,7 @@ def jax_options():
     """Those of a run in this process end with the test."""
     yield
     launch.apply_jax_options(
-        JaxConfig(num_devices=1, processes=None, compilation_cache=False, jax_debug_nans=False, jax_disable_jit=False)
+        JaxConfig(num_devices=1, compilation_cache=False, jax_debug_nans=False, jax_disable_jit=False)
     )
 
 

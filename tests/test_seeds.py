@@ -87,13 +87,10 @@ def test_seeds_side_by_side_are_what_they_are_alone(tmp_path):
 
 
 def test_what_side_by_side_cannot_do_is_refused():
-    options = JaxConfig(
-        num_devices="auto", processes=None, compilation_cache=False, jax_debug_nans=False, jax_disable_jit=False
-    )
+    options = JaxConfig(num_devices="auto", compilation_cache=False, jax_debug_nans=False, jax_disable_jit=False)
     check(options)
     for change, message in {
         ("jax_debug_nans", True): "jax.jax_debug_nans is true, but must be false with launcher=seeds",
-        ("processes", ("a", 2, 0)): r"jax.processes is \('a', 2, 0\), but must be null with launcher=seeds",
         ("num_devices", 99): "jax.num_devices is 99, but must be auto or at most",
     }.items():
         with pytest.raises(ConfigError, match=message):

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, ValidationError
 
 from loqa.games import GAMES
-from loqa.hyperparameters import RENAMED, Count, Hyperparameters, Section, Switch, Text, show
+from loqa.hyperparameters import RENAMED, Hyperparameters, Section, Switch, Text, show
 from loqa.run.terminal import reason
 from loqa.scripts import CONF_DIR
 
@@ -69,14 +69,9 @@ def _number_of_devices(value: Any) -> int | str:
 
 class JaxConfig(Section):
     num_devices: Annotated[int | str, BeforeValidator(_number_of_devices)]
-    processes: Annotated[tuple[Text, Count, Annotated[int, Field(ge=0)]], Field(strict=False)] | None
     compilation_cache: bool
     jax_debug_nans: bool
     jax_disable_jit: bool
-
-    def contradictions(self):
-        if self.processes and self.processes[2] >= self.processes[1]:
-            yield "processes", f"[address, number, which] with which below {self.processes[1]}"
 
 
 HP = TypeVar("HP")
@@ -102,7 +97,7 @@ def parse(cfg: DictConfig | Mapping, config_class: type[Config[HP]]) -> Config[H
 
 
 # Keys of earlier versions, which saved agents and runs still name; none of them changes what an agent is.
-GONE = {"advantage_offset", "advantage_offset_end", "lr_initial_scale", "lr_decay_steps", "recency"}
+GONE = {"advantage_offset", "advantage_offset_end", "lr_initial_scale", "lr_decay_steps", "recency", "processes"}
 
 
 def without_gone(tree: Any) -> Any:

@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -144,13 +143,6 @@ def train(
         return resumed.directory
     option, side_by_side = config.jax.num_devices, group.size if group else 0
     num_devices, memory = resources.choose_devices(option, config.hp, jax.eval_shape(new_state), side_by_side)
-    if jax.process_index():  # of several processes the first one writes and prints
-        elsewhere = tempfile.TemporaryDirectory()  # which goes with the process
-        changed = {"hp": {"save_dir": elsewhere.name}, "wandb": {"state": False}}
-        changed = {part: getattr(config, part).model_copy(update=update) for part, update in changed.items()}
-        config = config.model_copy(update=changed)
-        resumed = resumed and resumed._replace(directory=Path(elsewhere.name))
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     config_yaml = f"game: {name}\n{OmegaConf.to_yaml(cfg, resolve=True)}"
     with Run(name, config, config_yaml, resumed, num_devices, group) as run:
         run.log_line(memory)
@@ -206,11 +198,8 @@ def apply_jax_options(options: JaxConfig) -> None:
         os.environ.setdefault("PJRT_NPROC", str(cores))
     with contextlib.suppress(RuntimeError):  # a multirun's second job in this process has the first one's devices
         here = min(cores, resources.MOST_OF_CPU) if options.num_devices == "auto" else options.num_devices
-        each = here if options.processes is None else max(1, here // options.processes[1])
         if options.num_devices != "auto" or FROM_ENVIRONMENT["jax_num_cpu_devices"] < 1:
-            jax.config.update("jax_num_cpu_devices", each)
-    if options.processes and not jax.distributed.is_initialized():
-        jax.distributed.initialize(*options.processes)
+            jax.config.update("jax_num_cpu_devices", here)
     if options.compilation_cache and not jax.config.jax_compilation_cache_dir:
         # By processor, because a home directory may be shared by machines whose programs differ.
         processor = re.sub(r"\W+", "-", provenance.processor())

@@ -55,8 +55,7 @@ def resume_command(directory: str) -> str:
     script, *words = sys.argv
     if multirun_name() is not None:
         return shlex.join([*program(script), *_without_resume(words)])
-    processes = [word for word in words if word.startswith("jax.processes=")]
-    return shlex.join([*program(script), f"resume={directory}", *processes])
+    return shlex.join([*program(script), f"resume={directory}"])
 
 
 def other_code(before: str | None) -> str:

@@ -64,13 +64,12 @@ def count_devices(option: int | str, hp: Hyperparameters, bytes_each: int = 0) -
     `bytes_each`: of the state, which each has in full. `auto` leaves half of the memory that CPU devices share.
     """
     available, parts = len(jax.devices()), math.gcd(hp.batch_size, hp.agent_replay_buffer.opponents_per_batch or 0)
-    if option == "auto" and jax.process_count() == 1:
+    if option == "auto":
         most = available
         if jax.default_backend() == "cpu":
             most = min(available, max(1, memory() // 2 // max(bytes_each, 1)))
         most = 1 if hp.lookahead else most  # LOLA and POLA share nothing: each device would do all of it
         return max(number for number in range(1, most + 1) if parts % number == 0)
-    option = available if option == "auto" else option
     if option > available or parts % option:
         allowed = f"at most {available} and a divisor of hp.batch_size and of the number of opponents"
         raise ConfigError(f"jax.num_devices is {option}, but must be auto, or {allowed}: {parts}")

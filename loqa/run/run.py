@@ -136,8 +136,8 @@ class Run:
             raise SystemExit(128 + self.stop_signal)  # this job is done; the next ones did not get the signal
 
     @property
-    def stop_signal(self) -> int | None:
-        """The number of the signal that asks the run to stop, or None."""
+    def stop_signal(self) -> signal.Signals | None:
+        """The signal that asks the run to stop, or None."""
         return self._signals.received
 
     @property
@@ -183,13 +183,13 @@ class Run:
         self.note(f"{clock(last['walltime'])}; files in {short_path(self.directory)}: {names}")
 
     def stop(self, iteration: int | None) -> NoReturn:
-        """Ends the process after `stop_signal`, here or in another process of the run; prints how to resume.
+        """Ends the process after `stop_signal`; prints how to resume.
 
         Raises:
           SystemExit: 128 + the signal's number.
         """
         where = "the beginning (there is no checkpoint)" if iteration is None else f"iteration {iteration}"
-        command, received = provenance.resume_command(short_path(self.directory)), self.stop_signal or signal.SIGTERM
+        command, received = provenance.resume_command(short_path(self.directory)), self.stop_signal
         self.log_line(f"stopped by {received.name}. To resume from {where}:\n  {command}")
         if handler := self._signals.scheduler_handler:
             handler(received, None)

@@ -126,7 +126,7 @@ class Group:
 
 def check(options: JaxConfig) -> None:
     """Raises ConfigError where seeds side by side cannot do what is asked for."""
-    for key, allowed in {"processes": "null", "jax_debug_nans": "false", "jax_disable_jit": "false"}.items():
+    for key, allowed in {"jax_debug_nans": "false", "jax_disable_jit": "false"}.items():
         if value := getattr(options, key):
             raise ConfigError(f"jax.{key} is {show(value)}, but must be {allowed} with launcher=seeds: train it alone")
     if options.num_devices != "auto" and options.num_devices > len(jax.devices()):

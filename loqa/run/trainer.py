@@ -69,7 +69,7 @@ def loop(
         measure()
     if iteration == last:
         save_agents(run, state())
-    while iteration < last and not devices.in_any_process(run.stop_signal):
+    while iteration < last and not run.stop_signal:
         stop = next_stop(iteration, last, *periods)
         yield stop - iteration
         require_finite(state())

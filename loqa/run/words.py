@@ -50,16 +50,15 @@ def _quoted(value: str) -> str:
 
 def _as_preset(script: str, directory: Path) -> str:
     """Makes the settings of a run a preset of this script for Hydra; returns its name, which is the path."""
-    settings = read_settings(directory)
+    settings = without_gone(read_settings(directory))
     if (game := settings.get("game", script)) != script:
         command = f"python {GAMES[game].script or f'{game}.py'}" if game in GAMES else f"the script of {game}"
         raise ConfigError(f"{str(directory)!r} is a run of the game {game}: it needs {command}")
     parts = {part: settings.get(part) or {} for part in ("wandb", "jax")}
-    parts["jax"].pop("processes", None)  # of the machines then
     if parts["wandb"].get("dir") == parts["wandb"].get("wandb_dir"):
         parts["wandb"].pop("dir", None)  # which takes the value of the other
     name = os.path.relpath(directory)  # Hydra finds no absolute one
     group, _, last = f"hp/{name}".rpartition("/")
-    node = parts | {"hp": complete_hp(script, without_gone(settings["hp"]))}
+    node = parts | {"hp": complete_hp(script, settings["hp"])}
     ConfigStore.instance().store(last, node, group, "_global_")
     return name
