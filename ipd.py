@@ -4,11 +4,11 @@
     python ipd.py hp=gru hp.seed=7       # another preset, another seed; all keys: conf/ipd
     python ipd.py hp.game_name=chicken   # another game of two players and two actions
 
-LOQA is an actor-critic whose policy has a second loss. It assumes that the opponent plays a softmax of its
-Q-values, and that these follow its returns. Our response raises or lowers the return of the opponent's action,
-and so the probability that it acts like this again. `make_iteration` is the paper's Algorithm 1. It calls
-Algorithm 2, `agent_policy_loss` in loqa/losses.py. coin_train.py trains with the same functions. loqa/run has
-what surrounds a run: its configuration, directory, checkpoints and W&B.
+LOQA is an actor-critic whose policy has a second loss. It assumes that the opponent plays a softmax of its Q-values,
+and that these follow its returns. Our response raises or lowers the return of the opponent's action, and so the
+probability that it acts like this again. `make_iteration` is the paper's Algorithm 1. It calls Algorithm 2,
+`agent_policy_loss` in loqa/losses.py. coin_train.py trains with the same functions. loqa/run has what surrounds a run:
+its configuration, directory, checkpoints and W&B.
 """
 
 from collections.abc import Callable
@@ -17,74 +17,73 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from loqa import devices, learner, optimizers
+from loqa import devices, learner
 from loqa.agent import Agent, AgentParams
 from loqa.game import GameSpec
 from loqa.hyperparameters import Hyperparameters
-from loqa.learner import LearnerState, TrainState
-from loqa.losses import PolicyLoss, Side, agent_policy_loss, center_q_values, q_value_loss
+from loqa.learner import Iteration, LearnerState, TrainState
+from loqa.losses import PolicyTerms, Side, agent_policy_loss, center_q_values, q_value_loss, q_value_targets
 from loqa.metrics import Evaluation, Metrics, learning_metrics, play_metrics
-from loqa.opponents import Opponents, draw_opponents
-from loqa.rollout import Episodes, draw_noise, play
+from loqa.rollout import Episodes, Opponents, draw_noise, draw_opponents, play
 from loqa.run import launch
 from loqa.run.trainer import Experiment
 
 
-def policy_losses(hp: Hyperparameters, agent: Agent, params: AgentParams, episodes: Episodes) -> PolicyLoss:
+def policy_terms(hp: Hyperparameters, agent: Agent, params: AgentParams, episodes: Episodes) -> PolicyTerms:
     """The terms of the policy's loss (Algorithm 2), means over the batch; differentiable in `params`."""
     mine, opponent = agent.side(params, episodes.mine), episodes.opponent
-    # Not in the paper: the critic's mean error is optionally subtracted at each step.
+    # Not in the paper: each critic's mean error at each step is optionally subtracted from its Q-values.
     batch_mean = lambda x: devices.mean(x.mean(1))
     if hp.actor.train.center_q_values:
         mine = center_q_values(mine, hp.reward_discount, batch_mean)
     if hp.differentiable_opponent.center_q_values:
         opponent = center_q_values(opponent, hp.reward_discount, batch_mean)
-    baseline = devices.mean(opponent.rewards.mean())
-    terms = agent_policy_loss(mine, opponent, learner.policy_options(hp), baseline)
+    mean_reward = devices.mean(opponent.rewards.mean())
+    terms = agent_policy_loss(mine, opponent, hp.policy_options, opponent_reward_baseline=mean_reward)
     return jax.tree.map(jnp.mean, terms)
 
 
-def policy_weights(hp: Hyperparameters, seat: int, iteration: jax.Array) -> PolicyLoss:
-    """The weights of these terms in an iteration. None leaves a term out: naive learners have no shaping."""
-    active = iteration < min(hp.differentiable_opponent.exclude_after_step, 2**31 - 1)
+def policy_weights(hp: Hyperparameters, seat: int, iteration: jax.Array) -> PolicyTerms:
+    """The weights of these terms in an iteration. None leaves a term out: a naive learner does not shape."""
+    active = iteration < hp.differentiable_opponent.exclude_after_step
     shaping = None if hp.is_naive(seat) else jnp.where(active, hp.opponent_differentiation_weight, 0.0)
-    return PolicyLoss(actor=1.0, shaping=shaping, negative_entropy=hp.actor.train.entropy_beta)
+    return PolicyTerms(actor=1.0, shaping=shaping, negative_entropy=hp.actor.train.entropy_beta)
 
 
 def policy_loss(
-    hp: Hyperparameters, agent: Agent, episodes: Episodes, params: AgentParams, weights: PolicyLoss
-) -> tuple[jax.Array, PolicyLoss]:
-    """The policy's loss as one number, the weighted sum of its terms; and these."""
-    terms = policy_losses(hp, agent, params, episodes)
+    hp: Hyperparameters, agent: Agent, episodes: Episodes, params: AgentParams, weights: PolicyTerms
+) -> tuple[jax.Array, PolicyTerms]:
+    """The policy's loss as one number, the weighted sum of its terms; and the terms."""
+    terms = policy_terms(hp, agent, params, episodes)
     return sum(weight * term for weight, term in zip(weights, terms, strict=True) if weight is not None), terms
 
 
 def critic_loss(hp: Hyperparameters, agent: Agent, params: AgentParams, target: AgentParams, mine: Side) -> jax.Array:
-    """The Q-network's loss, the mean over the batch: its Q-values against targets by the `target` parameters."""
+    """The Q-network's loss, the mean over the batch; its targets are by the `target` parameters."""
     q_values, critic = agent.side(params, mine).q_values, hp.qvalue
-    return q_value_loss(
-        q_values,
+    targets = q_value_targets(
         agent.side(target, mine),
-        scale=critic.output_scale,
         discount=hp.reward_discount,
         mode=critic.mode,
         td_lambda=critic.td_lambda,
         terminal_value=critic.terminal == "bootstrap",
-    ).mean()
+    )
+    return q_value_loss(q_values, mine.actions, targets, critic.output_scale).mean()
 
 
-def make_iteration(hp: Hyperparameters, agent: Agent) -> Callable[[TrainState], TrainState]:
+def make_iteration(hp: Hyperparameters, agent: Agent) -> Iteration:
     """One iteration of LOQA, a pure function of the state: what Algorithm 1 repeats."""
-    policy_optimizer = optimizers.policy_optimizer(hp.actor.train)
-    critic_optimizer = optimizers.critic_optimizer(hp.qvalue.train)
+    policy_optimizers = learner.policy_optimizers(hp.actor.train)
+    critic_optimizer = learner.critic_optimizer(hp.qvalue.train)
 
     def iteration(state: TrainState) -> TrainState:
-        key, update_freq = jax.random.fold_in(state.key, state.iteration), hp.agent_replay_buffer.update_freq
+        # The agent replay buffer takes each learner as it is now.
+        update_freq = hp.agent_replay_buffer.update_freq
         learners = tuple(learner.remember_agent(me, state.iteration, update_freq) for me in state.learners)
         state = state._replace(learners=learners)
-        # In self-play one learner plays itself. Two learners each play episodes of their own against the other,
-        # and both learn from the same snapshot of each other.
-        keys = jax.random.split(key, len(learners))
+        # In self-play one learner plays itself. Two learners each play episodes of their own against the other, and
+        # both learn from the same snapshot of each other.
+        keys = jax.random.split(jax.random.fold_in(state.key, state.iteration), len(learners))
         learned = tuple(learn(state, seat, keys[seat]) for seat in range(len(learners)))
         return state._replace(iteration=state.iteration + 1, learners=learned)
 
@@ -96,20 +95,20 @@ def make_iteration(hp: Hyperparameters, agent: Agent) -> Callable[[TrainState], 
         number, num_current = hp.num_opponents, hp.num_current_opponents
         opponents = draw_opponents(key_opponents, other.params, other.past, number, num_current)
 
-        # 2. Algorithm 1, both policies run for T steps: a batch of episodes, in which the learner is player 0.
+        # 2. Algorithm 1: run both policies for T steps. A batch of episodes, in which the learner is player 0.
         noise = draw_noise(key_rollout, hp.game_length, hp.batch_size)
         episodes = play(agent.game.from_seat(seat), agent, me.params, opponents, noise, hp.epsilon_greedy)
 
-        # 3. Algorithm 1, the step on the agent's loss (Algorithm 2): actor and entropy, plus the opponent's shaping.
+        # 3. Algorithm 1: a step on the agent's loss (Algorithm 2), the actor and entropy terms and the shaping term.
         loss = partial(policy_loss, hp, agent, episodes)
-        me = learner.step_policy(me, loss, policy_weights(hp, seat, state.iteration), policy_optimizer)
+        me = learner.step_policy(me, loss, policy_weights(hp, seat, state.iteration), policy_optimizers)
 
-        # 4. Algorithm 1, the step on the Q-network's Huber loss: on the same episodes, or on replayed ones.
+        # 4. Algorithm 1: a step on the Q-network's Huber loss, on the same episodes or on replayed ones.
         me, mine = learner.replay_episodes(me, episodes.mine, key_replay)
         target = me.target_params
         me = learner.step_critic(me, lambda params: critic_loss(hp, agent, params, target, mine), critic_optimizer)
 
-        # 5. Algorithm 1's target network is a moving average of the parameters.
+        # 5. Algorithm 1: the target network is a moving average of the parameters.
         return learner.step_target(me, hp.qvalue.train.target_ema_gamma)
 
     return iteration

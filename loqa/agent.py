@@ -16,7 +16,7 @@ Params = Any  # a pytree of arrays, as Flax makes it
 
 
 class AgentParams(NamedTuple):
-    """The parameters of an agent's two networks."""
+    """The parameters of an agent's two networks, or of several agents with a leading axis."""
 
     actor: Params
     qvalue: Params
@@ -24,7 +24,7 @@ class AgentParams(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Agent:
-    """Two separate networks; the Q-network also sees the time step, appended last."""
+    """Two separate networks, the policy's and the Q-network, which also sees the time step, appended last."""
 
     game: Game
     actor: nn.Module  # observation [..., D] -> logits [..., A]
@@ -36,9 +36,8 @@ class Agent:
     @classmethod
     def from_hp(cls, game: Game, hp: Hyperparameters) -> "Agent":
         """The agent that the hyperparameters describe."""
-        qvalue = hp.qvalue
-        networks = _network(game, hp.actor), _network(game, qvalue, qvalue.output_scale)
-        return cls(game, *networks, hp.game_length, qvalue.time == "normalized", qvalue.output_scale)
+        networks = _network(game, hp.actor, 1.0), _network(game, hp.qvalue, hp.qvalue.output_scale)
+        return cls(game, *networks, hp.game_length, hp.qvalue.time == "normalized", hp.qvalue.output_scale)
 
     def init(self, key: jax.Array) -> AgentParams:
         """New parameters."""
@@ -50,13 +49,8 @@ class Agent:
         size = self.game.observation_size
         return AgentParams(init(self.actor, key_actor, size), init(self.qvalue, key_qvalue, size + 1))
 
-    @property
-    def is_recurrent(self) -> bool:
-        """Whether the policy remembers earlier steps."""
-        return self.actor.is_recurrent
-
     def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> Any:
-        """What the policy remembers before the first step."""
+        """The policy's memory before the first step."""
         return self.actor.initial_hidden(batch_shape)
 
     def act(self, params: AgentParams, hidden: Any, observation: jax.Array) -> tuple[jax.Array, Any]:
@@ -69,31 +63,27 @@ class Agent:
 
     def q_values(self, params: AgentParams, observations: jax.Array) -> jax.Array:
         """Q-values of a sequence from the start: [T, ..., D] -> [T, ..., A]."""
+
+        def run_network(observations):
+            time = jnp.arange(observations.shape[0], dtype=jnp.float32)
+            time = time / self.game_length if self.normalize_time else time
+            time = jnp.broadcast_to(time.reshape(-1, *[1] * (observations.ndim - 1)), (*observations.shape[:-1], 1))
+            inputs = jnp.concatenate([observations, time], axis=-1)
+            return self.output_scale * self.qvalue.apply(params.qvalue, inputs)
+
         if self.game.all_observations is None or self.qvalue.is_recurrent:
-            return self._q_values(params, observations)
+            return run_network(observations)
         # Few observations and no memory: computed once for each of them and each step, and read from there.
-        length = observations.shape[0]
-        states = jnp.array(self.game.all_observations)
-        table = self._q_values(params, jnp.broadcast_to(states, (length, *states.shape)))
+        length, states = observations.shape[0], jnp.array(self.game.all_observations)
+        table = run_network(jnp.broadcast_to(states, (length, *states.shape)))
         batch_axes = [1] * (observations.ndim - 2)
         return self.game.read_table(table.reshape(length, *batch_axes, *table.shape[1:]), observations)
 
     def side(self, params: AgentParams, side: Side) -> Side:
-        """A side of B episodes, batch last, with the outputs of this agent's networks on its observations."""
+        """The side of B episodes, batch last, with the outputs of this agent's networks on its observations."""
         observations = jnp.moveaxis(side.observations, -1, 1)
         logits, q_values = self.logits(params, observations), self.q_values(params, observations)
         return side._replace(logits=batch_last(logits), q_values=batch_last(q_values))
-
-    def _q_values(self, params: AgentParams, observations: jax.Array) -> jax.Array:
-        return self.output_scale * self.qvalue.apply(params.qvalue, self._append_time(observations))
-
-    def _append_time(self, observations: jax.Array) -> jax.Array:
-        """[T, ..., D] -> [T, ..., D+1]."""
-        time = jnp.arange(observations.shape[0], dtype=jnp.float32)
-        if self.normalize_time:
-            time = time / self.game_length
-        time = time.reshape(-1, *[1] * (observations.ndim - 1))
-        return jnp.concatenate([observations, jnp.broadcast_to(time, (*observations.shape[:-1], 1))], axis=-1)
 
 
 def batch_last(x: jax.Array) -> jax.Array:
@@ -101,7 +91,7 @@ def batch_last(x: jax.Array) -> jax.Array:
     return jnp.moveaxis(x, 1, -1)
 
 
-def _network(game: Game, part: Any, output_scale: float = 1.0) -> nn.Module:
+def _network(game: Game, part: Any, output_scale: float) -> nn.Module:
     """The network that `hp.actor` or `hp.qvalue` describes, with an output for each action of the game."""
     if part.network == "logits":
         return LogitsTable(game.num_actions, len(game.all_observations), game.read_table)

@@ -16,11 +16,7 @@ class Ring(NamedTuple):
 
 
 def init(item: PyTree, capacity: int) -> Ring:
-    """An empty ring for items shaped like `item`.
-
-    Raises:
-      ValueError: a capacity below 1.
-    """
+    """An empty ring for items shaped like `item`; ValueError for a capacity below 1."""
     if capacity < 1:
         raise ValueError(f"capacity is {capacity}, but must be at least 1")
     items = jax.tree.map(lambda x: jnp.zeros((capacity, *jnp.shape(x)), jnp.result_type(x)), item)
@@ -28,7 +24,7 @@ def init(item: PyTree, capacity: int) -> Ring:
 
 
 def capacity(ring: Ring) -> int:
-    """How many items the ring can hold."""
+    """The number of items that the ring can hold."""
     return jax.tree.leaves(ring.items)[0].shape[0]
 
 
@@ -47,7 +43,7 @@ def add(ring: Ring, item: PyTree, where: jax.Array | bool = True) -> Ring:
 
 
 def add_batch(ring: Ring, batch: PyTree) -> Ring:
-    """Adds the n items of `batch`, each leaf [n, ...], with n at most the capacity."""
+    """Adds the n items of `batch`, each leaf [n, ...]; ValueError for more than the capacity."""
     n = jax.tree.leaves(batch)[0].shape[0]
     if n > capacity(ring):
         raise ValueError(f"{n} items do not fit in a ring of {capacity(ring)}")
@@ -61,11 +57,7 @@ def sample_indices(ring: Ring, key: jax.Array, n: int) -> jax.Array:
     return jax.random.randint(key, (n,), 0, jnp.minimum(ring.added, capacity(ring)))
 
 
-def take(ring: Ring, indices: jax.Array) -> PyTree:
-    """The items in `indices` [...]: each leaf [..., ...]."""
-    return jax.tree.map(lambda items: items[indices], ring.items)
-
-
 def sample(ring: Ring, key: jax.Array, n: int) -> PyTree:
     """n items drawn uniformly with replacement: each leaf [n, ...]."""
-    return take(ring, sample_indices(ring, key, n))
+    slots = sample_indices(ring, key, n)
+    return jax.tree.map(lambda items: items[slots], ring.items)

@@ -19,8 +19,8 @@ def magic_box(log_prob: jax.Array) -> jax.Array:
 def discounted_sum(x: jax.Array, discount: float) -> jax.Array:
     """sum_{k>=t} discount^(k-t) x_k for each step t; [T] -> [T].
 
-    Written as a product with the triangular matrix of the powers: one matmul for a batch instead of a loop
-    of T small steps. The product is in full float32 precision on every device.
+    A product with the triangular matrix of the powers: one matmul, in full float32 precision on every device, instead
+    of a loop of T small steps.
     """
     if discount == 0:
         return x
@@ -30,8 +30,8 @@ def discounted_sum(x: jax.Array, discount: float) -> jax.Array:
     return jnp.tensordot(powers, x, 1, precision=jax.lax.Precision.HIGHEST)
 
 
-def own_parts(log_prob: jax.Array) -> jax.Array:
-    """d_t = box(l_0 + .. + l_t) - box(l_0 + .. + l_{t-1}) of log-probabilities l_t: [T] -> [T], 0 forward."""
+def box_differences(log_prob: jax.Array) -> jax.Array:
+    """d_t = box(l_0 + .. + l_t) - box(l_0 + .. + l_{t-1}), 0 forward, with the gradient of l_t alone: [T] -> [T]."""
     until_now = discounted_sum(log_prob[::-1], 1.0)[::-1]
     return magic_box(until_now) - magic_box(until_now - log_prob)
 
@@ -39,11 +39,10 @@ def own_parts(log_prob: jax.Array) -> jax.Array:
 def loaded_dice_returns(
     log_prob: jax.Array, returns: jax.Array, advantages: jax.Array, discount: float, lam: float
 ) -> jax.Array:
-    """The opponent's discounted returns as a differentiable function of our policy.
+    """The opponent's discounted returns Rhat_t, [T], as a differentiable function of our policy.
 
-    Rhat_t = R_t + z_t, with z_t = A_t d_t + discount lam z_{t+1} and
-    d_t = box(l_0 + .. + l_t) - box(l_0 + .. + l_{t-1}). Forward this is R_t; backward,
-    dRhat_t / dl_k = (discount lam)^(k-t) A_k for k >= t, and 0 for k < t.
+    Rhat_t = R_t + z_t, with z_t = A_t d_t + discount lam z_{t+1}, and d_t of `box_differences`. Forward this is R_t;
+    backward, dRhat_t / dl_k = (discount lam)^(k-t) A_k for k >= t, and 0 for k < t.
 
     Args:
       log_prob: [T], l_t, log-probabilities of our own actions, differentiable.
@@ -51,19 +50,15 @@ def loaded_dice_returns(
       advantages: [T], A_t, the opponent's advantages by any estimate; a constant. R_t - V_t in LOQA's paper.
       discount: gamma.
       lam: lambda; 0 credits an action at its own step only, 1 at all steps before it.
-
-    Returns:
-      [T], Rhat_t.
     """
     returns, advantages = jax.lax.stop_gradient((returns, advantages))
-    # With the past excluded, d_t is what action t itself adds.
-    return returns + discounted_sum(advantages * own_parts(log_prob), discount * lam)
+    return returns + discounted_sum(advantages * box_differences(log_prob), discount * lam)
 
 
 def n_step_returns(
     log_prob: jax.Array, rewards: jax.Array, values: jax.Array, baseline: jax.Array, discount: float, n: int
 ) -> jax.Array:
-    """The opponent's n-step Q-values as a differentiable function of our policy.
+    """The opponent's n-step Q-values Qhat_t as a differentiable function of our policy: [T+1-n], of full windows.
 
     Qhat_t = sum_{k=t}^{t+n-1} discount^(k-t) rho_k + discount^n V_{t+n}, with
     rho_k = (r_k - baseline) box(sg(l_t) + l_{t+1} + .. + l_k) + baseline.
@@ -75,9 +70,6 @@ def n_step_returns(
       baseline: [], the opponent's mean reward over the batch and its steps.
       discount: gamma.
       n: the window, at least 1 and at most T.
-
-    Returns:
-      [T+1-n], Qhat_t of the steps with a full window.
 
     Raises:
       ValueError: when there is no step with a full window.

@@ -1,6 +1,7 @@
 """The interface of a game: its rules, pure functions of a state, and all else that the package asks of it."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -31,14 +32,14 @@ class Game(Protocol):
     title: str  # in a sentence, after "the"
     num_actions: int  # A
     observation_size: int  # D
-    # Where they are few, else None: the S observations that exist, [S][D]; and the row of an observation in a table by
-    # these, [..., S, A], [..., D] -> [..., A].
+    # Where they are few, else None: all S observations, [S][D]; and what reads the row of an observation in a table of
+    # them, [..., S, A], [..., D] -> [..., A].
     all_observations: tuple[tuple[float, ...], ...] | None
     read_table: Callable[[jax.Array, jax.Array], jax.Array] | None
 
     @classmethod
     def from_hp(cls, hp: Any) -> "Game":
-        """The game that the hyperparameters describe; the class without arguments is the usual one."""
+        """The game that the hyperparameters describe; the class without arguments is the paper's."""
 
     def from_seat(self, seat: int) -> "Game":
         """The same game, whose player 0 sits in `seat` (0 or 1)."""
@@ -57,7 +58,7 @@ class Game(Protocol):
 
 
 class Bars(NamedTuple):
-    """A figure of an agent's last evaluation: a bar for each of some columns from 0 to 1."""
+    """A figure of an agent's last evaluation: a bar for each of some columns, which are from 0 to 1."""
 
     columns: dict[str, str]  # by label; {agent} stands for 0 or 1
     xlabel: str
@@ -72,17 +73,11 @@ class Film(NamedTuple):
     text: str
 
 
-def _mapping(default: dict = {}) -> Any:  # noqa: B006
-    return dataclasses.field(default_factory=lambda: default)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class GameSpec:
+class GameSpec(NamedTuple):
     """A game as the package knows it: `GAME` of its file in loqa/games. All but the first three has a default.
 
-    `goals` are in which evaluations [...] a learner reaches something, by name: functions of the columns of
-    metrics.csv and of the hyperparameters by dotted key. Training ends early where the game has a key `stop_at`
-    that names one, which five evaluations in a row reach.
+    Of `goals` each is a function of the columns of metrics.csv and of the hyperparameters by dotted key, and says in
+    which evaluations [...] the goal is reached. Training ends when five in a row reach the one that `hp.stop_at` names.
     """
 
     name: str  # of its script, of its folder in conf/, and of --game
@@ -91,39 +86,36 @@ class GameSpec:
     script: str = ""  # if it is not NAME.py
     published: str = ""  # the preset with which runs are compared
     metrics: Callable[[Any], dict[str, jax.Array]] = lambda evaluation: {}  # of `loqa.metrics.Evaluation`
-    titles: Mapping[str, str] = _mapping(REWARDS)  # of the columns in tables
-    more_titles: Mapping[str, str] = _mapping()  # of columns that a run's curves add
-    columns: Mapping[str, str] = _mapping({"reward": "mean_rewards_0"})  # of the terminal's table: title -> column
+    titles: Mapping[str, str] = REWARDS  # of the columns in tables
+    more_titles: Mapping[str, str] = {}  # of columns that a run's curves add
+    columns: Mapping[str, str] = {"reward": "mean_rewards_0"}  # of the terminal's table: title -> column
     progress_every: int = 100  # iterations in one go: after each the terminal is updated, and Ctrl-C is handled
-    goals: Mapping[str, Callable[[Columns, Mapping[str, Any]], np.ndarray]] = _mapping()
+    goals: Mapping[str, Callable[[Columns, Mapping[str, Any]], np.ndarray]] = {}
     summary: Callable[[Game, Columns], list[str]] = lambda game, metrics: []  # the last lines of a run
     bars: Bars | None = None
     board: Sequence[str] = ()  # keys of the size of its board, such as game.height, named as the fields of `rules`
-    published_rewards: Mapping[str, Mapping[str, float]] = _mapping()  # board or `game_name` -> column
-    published_seconds: Mapping[str, Mapping[str, Mapping[int, float]]] = _mapping()
+    published_rewards: Mapping[str, Mapping[str, float]] = {}  # board or `game_name` -> column
+    published_seconds: Mapping[str, Mapping[str, Mapping[int, float]]] = {}  # who -> goal -> size of the board
     film: Callable[[Game, Any, list[str]], Film] | None = None  # game, an episode, a line for each player
 
     def is_share(self, column: str) -> bool:
-        """Whether a column is from 0 to 1."""
-        names = self.bars.columns.values() if self.bars else ()
-        return column in [name.format(agent=i) for name in names for i in (0, 1)]
-
-    def board_of(self, settings: Mapping[str, Any]) -> str:
-        """The size of a board by hyperparameters with dotted keys, such as 3x3; "" where it is not known."""
-        return "x".join(str(settings[key]) for key in self.board if key in settings)
-
-    def board_words(self, board: str) -> list[str]:
-        """The overrides that choose a board."""
-        return [f"hp.{key}={size}" for key, size in zip(self.board, board.split("x"), strict=True)]
+        """True for a column of numbers from 0 to 1."""
+        return self.bars is not None and re.sub("[01]", "{agent}", column, count=1) in self.bars.columns.values()
 
 
-class ConstantPlayer(NamedTuple):
-    """A scripted player that always takes the action that its `params` are."""
-
-    num_actions: int
+@dataclasses.dataclass(frozen=True)
+class MemorylessPlayer:
+    """The base of scripted players that remember nothing."""
 
     def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> tuple:
         return ()
+
+
+@dataclasses.dataclass(frozen=True)
+class ConstantPlayer(MemorylessPlayer):
+    """A scripted player that always takes the action that its `params` are."""
+
+    num_actions: int
 
     def act(self, params: int, hidden: tuple, observation: jax.Array) -> tuple[jax.Array, tuple]:
         """Observation [..., D] -> logits [..., A]."""

@@ -1,16 +1,19 @@
 """The hyperparameters, `hp`, that all games share: typed and frozen, with attributes named as the YAML keys.
 
 conf/ has the meaning and the default of each key. Here are its type, its range, and which values contradict each
-other; those of a game are in its file in loqa/games. What is refused is a pydantic `ValidationError`, which
-`loqa.run.config` puts into one line.
+other; those of a game are in its file in loqa/games. `loqa.run.config` makes one line of what pydantic refuses.
 """
 
 import difflib
 from collections.abc import Iterable, Mapping
-from functools import reduce
+from operator import attrgetter
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import NonNegativeFloat as NonNegative
+from pydantic import PositiveFloat as Positive
+
+from loqa.losses import PolicyOptions
 
 # Keys and values of the code published with the paper, and what they are here.
 RENAMED = {
@@ -42,17 +45,13 @@ def _switch(value: Any) -> bool:
     return value is True or value == "enabled"
 
 
-# What one value may be.
+# Types of values, beside pydantic's.
 Integer = Annotated[int, BeforeValidator(lambda x: int(x) if type(x) is float and x.is_integer() else x)]
 Count = Annotated[Integer, Field(ge=1)]
 OneOrTwo = Annotated[Integer, Field(ge=1, le=2)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
 Switch = Annotated[bool, BeforeValidator(_switch)]  # enabled or disabled in YAML
 Text = Annotated[str, Field(pattern=r"\S")]
-Four = Annotated[tuple[float, float, float, float], Field(strict=False)]  # lists of YAML are accepted as tuples
-TwoRows = Annotated[tuple[Four, Four], Field(strict=False)]  # of each player: its rewards in CC, CD, DC, DD
 
 
 def _below(tree: Mapping, key: str) -> list[str]:
@@ -67,14 +66,13 @@ class Section(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
     def contradictions(self) -> Iterable[tuple[str, str]]:
-        """The keys with values that others do not allow, and what these must be."""
+        """The keys whose values others do not allow, and what these must be."""
         return ()
 
     @model_validator(mode="after")
     def _check_contradictions(self) -> Self:
         for key, allowed in self.contradictions():
-            value = reduce(getattr, key.split("."), self)  # of a key that may be levels below
-            raise ValueError(f"{key} is {show(value)}, but must be {allowed}")
+            raise ValueError(f"{key} is {show(attrgetter(key)(self))}, but must be {allowed}")
         return self
 
     @model_validator(mode="before")
@@ -159,7 +157,7 @@ class DifferentiableOpponent(Section):
     n_step: Annotated[Integer, Field(ge=2)]
     discount: Fraction
     gae_lambda: Fraction
-    exclude_after_step: Annotated[Integer, Field(ge=0)]
+    exclude_after_step: Annotated[Integer, Field(ge=0, lt=2**31)]  # as the number of an iteration, an int32
     differentiable_current_reward: bool
     stop_grad_normalizing_constant: Switch
     center_q_values: bool
@@ -191,13 +189,18 @@ class Lookahead(Section):
     outer_beta: NonNegative
 
 
-# The networks where a game leaves the choice.
+# The networks, where a game leaves the choice.
+NETWORKS = ("logits", "mlp", "gru")
 Actor = Annotated[LogitsActor | MLPActor | GRUActor, Field(discriminator="network")]
 QValue = Annotated[MLPQValue | GRUQValue, Field(discriminator="network")]
 
 
 class Hyperparameters(Section):
-    """The hp of all games. Each game adds its `actor`, its `qvalue`, a `game_length` and an `epsilon_greedy`."""
+    """The hp of all games.
+
+    Each game adds its `actor`, its `qvalue`, a `game_length`, an `epsilon_greedy`, and a `run_name`, the first words of
+    the name of a run's directory.
+    """
 
     seed: Annotated[Integer, Field(ge=0, le=2**32 - 1)]
     num_iterations: Count
@@ -225,7 +228,7 @@ class Hyperparameters(Section):
         return 1 if self.just_self_play else 2
 
     def is_naive(self, seat: int) -> bool:
-        """Whether the learner in seat 0 or 1 learns without the shaping term."""
+        """True where the learner in seat 0 or 1 learns without the shaping term."""
         return (self.agent_0, self.agent_1)[seat] == "naive"
 
     @property
@@ -244,19 +247,34 @@ class Hyperparameters(Section):
 
     @property
     def num_opponents(self) -> int:
-        """Drawn for an iteration from the agent replay buffer; each plays an equal share of the episodes."""
+        """Opponents drawn for an iteration from the agent replay buffer, each for an equal share of the episodes."""
         return self.agent_replay_buffer.opponents_per_batch or self.batch_size
 
     @property
     def num_current_opponents(self) -> int:
-        """How many of these are the current agent instead, by `cur_agent_frac`."""
+        """Those of them that are the current agent instead, by `cur_agent_frac`."""
         episodes = int(self.batch_size * self.agent_replay_buffer.cur_agent_frac)
         return episodes // (self.batch_size // self.num_opponents)
 
     @property
-    def run_name(self) -> str:
-        """The first words of the name of a run's directory; the first of all is the game's."""
-        raise NotImplementedError
+    def policy_options(self) -> PolicyOptions:
+        """The options of `agent_policy_loss`."""
+        train, opponent = self.actor.train, self.differentiable_opponent
+        return PolicyOptions(
+            discount=self.reward_discount,
+            advantage=train.advantage,
+            gae_lambda=train.gae_lambda,
+            stop_grad_advantage=train.stop_grad_advantage,
+            terminal_value=self.qvalue.terminal == "bootstrap",
+            kindness=train.kindness,
+            method=opponent.method,
+            lam=opponent.discount,
+            opponent_gae_lambda=opponent.gae_lambda,
+            n_step=opponent.n_step,
+            differentiable_current_reward=opponent.differentiable_current_reward,
+            op_softmax_temp=self.op_softmax_temp,
+            stop_grad_normalizing_constant=opponent.stop_grad_normalizing_constant,
+        )
 
     def contradictions(self):
         opponent, replay, past = self.differentiable_opponent, self.qvalue.replay_buffer, self.agent_replay_buffer
@@ -264,16 +282,15 @@ class Hyperparameters(Section):
             yield "max_env_steps", f"at least {self.env_steps_per_iteration}, the steps of one iteration"
         for seat, name in enumerate((self.agent_0, self.agent_1)):
             if (name in ("lola", "pola")) != (self.lookahead is not None):
-                yield (f"agent_{seat}", "lola or pola with the presets of these names, and only with them")
+                yield f"agent_{seat}", "lola or pola with the presets of these names, and only with them"
+            if self.just_self_play and name == "naive":
+                yield f"agent_{seat}", "loqa where hp.just_self_play is true: a naive learner needs two learners"
         if self.lookahead is not None:
             for key in ("just_self_play", "agent_replay_buffer.mode", "qvalue.replay_buffer.mode"):
-                if reduce(getattr, key.split("."), self):
+                if attrgetter(key)(self):
                     yield key, "false for LOLA and POLA: two learners, against each other as they are"
             if self.epsilon_greedy:
                 yield "epsilon_greedy", "0 for LOLA and POLA, whose policies play as they are"
-        for seat in (0, 1):
-            if self.just_self_play and self.is_naive(seat):
-                yield f"agent_{seat}", "loqa where hp.just_self_play is true: a naive learner needs two learners"
         if opponent.method == "n_step" and self.game_length == 1:
             yield "differentiable_opponent.method", "loaded-dice where an episode has one step"
         elif opponent.method == "n_step" and opponent.n_step > self.game_length:
@@ -287,4 +304,4 @@ class Hyperparameters(Section):
                 yield key, f"a divisor of hp.batch_size, {self.batch_size}"
             elif current % each:
                 share = f"cur_agent_frac={past.cur_agent_frac}, {current} episodes"
-                yield key, f"such that {share}, is a multiple of {each}, of each"
+                yield key, f"such that {share}, is a multiple of {each}, the episodes of each opponent"

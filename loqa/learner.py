@@ -1,4 +1,4 @@
-"""What an iteration changes: each learner's parameters, target network, optimizers and buffers."""
+"""The state of training: each learner's parameters, target network, optimizers and buffers; and the steps on it."""
 
 import math
 from collections.abc import Callable
@@ -11,9 +11,12 @@ import optax
 
 from loqa import buffers, devices
 from loqa.agent import Agent, AgentParams
-from loqa.hyperparameters import Hyperparameters
-from loqa.losses import PolicyLoss, PolicyOptions, Side
-from loqa.optimizers import Loss, PolicyOptimizer, SeparateOptimizers, critic_optimizer, policy_optimizer
+from loqa.hyperparameters import ActorTrain, Hyperparameters, QValueTrain
+from loqa.losses import PolicyTerms, Side
+
+# The policy's loss: parameters, weights of its terms (None: left out) -> their weighted sum [], the terms.
+PolicyLoss = Callable[[AgentParams, PolicyTerms], tuple[jax.Array, PolicyTerms]]
+CriticLoss = Callable[[AgentParams], jax.Array]
 
 
 class LearnerState(NamedTuple):
@@ -21,10 +24,10 @@ class LearnerState(NamedTuple):
 
     params: AgentParams
     target_params: AgentParams
-    actor_optimizer: tuple[Any, ...]  # its state; of all parameters
-    qvalue_optimizer: Any  # its state
-    past: buffers.Ring | None  # past versions of its parameters; None without an agent replay buffer
-    replay: buffers.Ring | None  # its past episodes, as `Side`; None without a Q replay buffer
+    actor_optimizer: tuple[Any, ...]  # states of the policy's optimizers, which are of all parameters
+    qvalue_optimizer: Any  # state of the critic's optimizer
+    past: buffers.Ring | None  # past versions of `params`, the agent replay buffer; or None
+    replay: buffers.Ring | None  # past episodes, each a `Side` without batch, the Q replay buffer; or None
 
 
 class TrainState(NamedTuple):
@@ -39,8 +42,11 @@ class TrainState(NamedTuple):
         return self.learners[0] if len(self.learners) == 1 else self.learners[1 - seat]
 
     def without_buffers(self) -> "TrainState":
-        """What an evaluation needs."""
+        """The state as far as an evaluation needs it."""
         return self._replace(learners=tuple(me._replace(past=None, replay=None) for me in self.learners))
+
+
+Iteration = Callable[[TrainState], TrainState]
 
 
 @partial(jax.jit, static_argnums=(0, 1))  # since a network's initialization is hundreds of small programs otherwise
@@ -55,7 +61,7 @@ def init_learner(agent: Agent, hp: Hyperparameters, params: AgentParams) -> Lear
     """A learner that starts from `params`; its target network is a copy, its buffers are empty."""
     past = replay = None
     if hp.agent_replay_buffer.mode:
-        # A slot that no iteration of this run would write is memory for nothing.
+        # No slots that no iteration of this run would write.
         pushes = math.ceil(hp.total_iterations / hp.agent_replay_buffer.update_freq)
         past = buffers.init(params, min(hp.agent_replay_buffer.capacity, pushes))
     if hp.qvalue.replay_buffer.mode:
@@ -64,10 +70,10 @@ def init_learner(agent: Agent, hp: Hyperparameters, params: AgentParams) -> Lear
         episode = Side(None, None, steps.astype(int), steps, observations)
         replay = buffers.init(episode, hp.qvalue.replay_buffer.capacity)
     return LearnerState(
-        # Copies, since the state is updated in place.
+        # Copies, because the state is updated in place.
         params=jax.tree.map(jnp.array, params),
         target_params=jax.tree.map(jnp.array, params),
-        actor_optimizer=policy_optimizer(hp.actor.train).init(params),
+        actor_optimizer=tuple(optimizer.init(params) for optimizer in policy_optimizers(hp.actor.train)),
         qvalue_optimizer=critic_optimizer(hp.qvalue.train).init(params.qvalue),
         past=past,
         replay=replay,
@@ -91,37 +97,55 @@ def replay_episodes(me: LearnerState, new: Side, key: jax.Array) -> tuple[Learne
     return me._replace(replay=ring), jax.tree.map(lambda x: jnp.moveaxis(devices.share(x, 0), 0, -1), drawn)
 
 
-def policy_options(hp: Hyperparameters) -> PolicyOptions:
-    """The options of `agent_policy_loss`."""
-    train, opponent = hp.actor.train, hp.differentiable_opponent
-    return PolicyOptions(
-        discount=hp.reward_discount,
-        advantage=train.advantage,
-        gae_lambda=train.gae_lambda,
-        stop_grad_advantage=train.stop_grad_advantage,
-        terminal_value=hp.qvalue.terminal == "bootstrap",
-        kindness=train.kindness,
-        method=opponent.method,
-        lam=opponent.discount,
-        opponent_gae_lambda=opponent.gae_lambda,
-        n_step=opponent.n_step,
-        differentiable_current_reward=opponent.differentiable_current_reward,
-        op_softmax_temp=hp.op_softmax_temp,
-        stop_grad_normalizing_constant=opponent.stop_grad_normalizing_constant,
-    )
+OPTIMIZERS = {"adam": optax.adam, "sgd": optax.sgd}
+Optimizers = tuple[optax.GradientTransformation, ...]
 
 
-def step_policy(
-    me: LearnerState, loss: Loss, weights: PolicyLoss, optimizer: PolicyOptimizer | SeparateOptimizers
-) -> LearnerState:
-    """One step of the policy's optimizer on `loss`, a function of the parameters and of the weights of its terms."""
-    params, state = optimizer.step(me.params, me.actor_optimizer, loss, weights)
-    return me._replace(params=params, actor_optimizer=state)
+def policy_optimizers(train: ActorTrain) -> Optimizers:
+    """The policy's optimizer; with `actor.train.separate` one of the actor and entropy terms, and one of the shaping.
+
+    They own the Q-network too, which the policy's loss reaches through the advantage.
+    """
+    clipped = train.clip_grad.mode == "norm"
+    clip = optax.clip_by_global_norm(train.clip_grad.max_norm) if clipped else optax.identity()
+    rates = (train.lr_loss_actor_agent, train.lr_loss_actor_opponent) if train.separate else (train.lr_loss_actor,)
+    return tuple(optax.chain(clip, OPTIMIZERS[train.optimizer](rate)) for rate in rates)
 
 
-def step_critic(
-    me: LearnerState, loss: Callable[[AgentParams], jax.Array], optimizer: optax.GradientTransformation
-) -> LearnerState:
+def critic_optimizer(train: QValueTrain) -> optax.GradientTransformation:
+    """The Q-network's own optimizer."""
+    return OPTIMIZERS[train.optimizer](train.lr_loss_qvalue)
+
+
+def step_policy(me: LearnerState, loss: PolicyLoss, weights: PolicyTerms, optimizers: Optimizers) -> LearnerState:
+    """One step of the policy's optimizer, of all parameters, on `loss` with these weights of its terms."""
+    if len(optimizers) > 1:
+        return _step_separately(me, loss, weights, optimizers)
+    gradient, _ = devices.mean(jax.grad(loss, has_aux=True)(me.params, weights))
+    updates, state = optimizers[0].update(gradient, *me.actor_optimizer, me.params)
+    return me._replace(params=optax.apply_updates(me.params, updates), actor_optimizer=(state,))
+
+
+def _step_separately(me: LearnerState, loss: PolicyLoss, weights: PolicyTerms, optimizers: Optimizers) -> LearnerState:
+    """`actor.train.separate`: each optimizer clips its own gradient and has its own rate.
+
+    Both gradients are of the parameters before the step. Where the weight of the shaping term is 0 its optimizer
+    waits: else its momentum would go on moving the parameters.
+    """
+    (actor_optimizer, shaping_optimizer), (actor_state, shaping_state) = optimizers, me.actor_optimizer
+    gradient, _ = devices.mean(jax.grad(loss, has_aux=True)(me.params, weights._replace(shaping=None)))
+    updates, actor_state = actor_optimizer.update(gradient, actor_state, me.params)
+    params = optax.apply_updates(me.params, updates)
+    if weights.shaping is not None:
+        gradient, _ = devices.mean(jax.grad(loss, has_aux=True)(me.params, PolicyTerms(None, weights.shaping, None)))
+        updates, new_state = shaping_optimizer.update(gradient, shaping_state, me.params)
+        active = weights.shaping != 0
+        params = optax.apply_updates(params, jax.tree.map(lambda x: jnp.where(active, x, 0.0), updates))
+        shaping_state = jax.tree.map(lambda new, old: jnp.where(active, new, old), new_state, shaping_state)
+    return me._replace(params=params, actor_optimizer=(actor_state, shaping_state))
+
+
+def step_critic(me: LearnerState, loss: CriticLoss, optimizer: optax.GradientTransformation) -> LearnerState:
     """One step of the Q-network's optimizer on `loss`, in its own parameters alone."""
     qvalue = me.params.qvalue
     gradient = devices.mean(jax.grad(lambda qvalue: loss(me.params._replace(qvalue=qvalue)))(qvalue))
@@ -135,20 +159,18 @@ def step_target(me: LearnerState, ema_gamma: float) -> LearnerState:
     return me._replace(target_params=optax.incremental_update(me.params, me.target_params, 1.0 - ema_gamma))
 
 
-def run(iteration: Callable[[TrainState], TrainState], state: TrainState, n: jax.Array) -> TrainState:
+def run(iteration: Iteration, state: TrainState, n: jax.Array) -> TrainState:
     """`n` iterations in a row, but none after one with a parameter that is not finite."""
     stop = state.iteration + n
     return jax.lax.while_loop(lambda state: _keeps_going(state, stop), iteration, state)
 
 
-def repeat(
-    iteration: Callable[[TrainState], TrainState], num_devices: int = 1
-) -> Callable[[TrainState, int], TrainState]:
+def repeat(iteration: Iteration, num_devices: int = 1) -> Callable[[TrainState, int], TrainState]:
     """Jits `n` iterations in a row on the first devices, n at run time: (state, n) -> state.
 
-    One program serves every n, so that where a run is cut to evaluate, to save or to resume changes no bit of
-    it. After an iteration with a parameter that is not finite no more follow: `state.iteration` is its number.
-    The state is donated: it is updated in place, and must not be used again.
+    One program serves every n, so that where a run is cut to evaluate, to save or to resume changes no bit of it.
+    After an iteration with a parameter that is not finite no more follow: `state.iteration` is its number. The state
+    is donated: it is updated in place, and must not be used again.
     """
 
     def run_one_by_one(state, n):
@@ -163,10 +185,8 @@ def repeat(
     return jax.jit(devices.on_devices(partial(run, iteration), num_devices), donate_argnums=0)
 
 
-def repeat_seeds(
-    iteration: Callable[[TrainState], TrainState], num_devices: int, each: int
-) -> Callable[[TrainState, jax.Array], TrainState]:
-    """As `repeat`, of seeds side by side: states and n with a first axis of num_devices * each -> states.
+def repeat_seeds(iteration: Iteration, num_devices: int, each: int) -> Callable[[TrainState, jax.Array], TrainState]:
+    """Like `repeat`, for seeds side by side: states and n with a first axis of num_devices * each -> states.
 
     A seed whose n iterations are done, or whose parameters are not finite, stays as it is while others go on.
     """
@@ -183,17 +203,16 @@ def repeat_seeds(
 
 
 def _keeps_going(state: TrainState, stop: jax.Array) -> jax.Array:
-    """Whether an iteration follows: before iteration `stop`, and while all parameters are finite."""
-    params = [learner.params for learner in state.learners]
-    finite = [jnp.isfinite(x).all() for x in jax.tree.leaves(params)]
+    """True where an iteration follows: before iteration `stop`, and while all parameters are finite."""
+    finite = [jnp.isfinite(x).all() for x in jax.tree.leaves([me.params for me in state.learners])]
     return (state.iteration < stop) & jnp.stack(finite).all()
 
 
 def _where(going: jax.Array, new: TrainState, old: TrainState) -> TrainState:
     """`new` where a seed is going, else `old`; but always the new items of buffers, which a choice would copy.
 
-    That changes nothing: all that an iteration writes there follows from the rest of its state, so a seed that stays
-    as it is has in these slots what its next iteration would write into them first.
+    That changes nothing: what an iteration writes there follows from the rest of its state, so in a seed that stays as
+    it is these slots have what its next iteration would write first.
     """
 
     def choose(path, new, old):

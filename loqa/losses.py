@@ -1,11 +1,10 @@
-"""LOQA's losses for one episode: arrays in, numbers out.
+"""LOQA's losses for one episode, pure functions of arrays: section 4 and Algorithm 2 of the paper.
 
-T is the number of steps of the episode, A the number of actions. Sequences of observations, and so of
-logits and Q-values, have T+1 entries, sequences of actions and rewards T. Equations: LOQA section 4 and
-Algorithm 2.
+T is the number of steps of the episode, A the number of actions, and primes mark the opponent. Actions and rewards
+have T entries; observations, logits and Q-values have T+1, the last one after the last step.
 
-Shapes are those of one episode. A batch may follow as the last axes of every array ([T, A] becomes
-[T, A, B]), and then of the results ([] becomes [B]): the same as `vmap`, in the layout that is fast.
+A batch may follow as the last axis of every array ([T, A] becomes [T, A, B]), and then of the results ([] becomes
+[B]): the same as `vmap`, in the layout that is fast.
 """
 
 from collections.abc import Callable
@@ -19,16 +18,13 @@ from loqa.dice import discounted_sum, loaded_dice_returns, n_step_returns
 
 
 class Side(NamedTuple):
-    """One player's side of an episode: actions, rewards and the outputs of its own networks.
-
-    `Agent.side` computes the outputs from the observations, which the losses do not read.
-    """
+    """One player's side of an episode: its actions, its rewards and the outputs of its own networks."""
 
     logits: jax.Array | None  # [T+1, A], of its policy; log-probabilities serve as well
     q_values: jax.Array | None  # [T+1, A]
     actions: jax.Array  # [T], int
     rewards: jax.Array  # [T]
-    observations: jax.Array | None = None  # [T+1, D]
+    observations: jax.Array | None = None  # [T+1, D]; the losses do not read them, but `Agent.side` does
 
 
 class PolicyOptions(NamedTuple):
@@ -49,20 +45,12 @@ class PolicyOptions(NamedTuple):
     stop_grad_normalizing_constant: bool = False  # no gradient through the normalizer of that softmax
 
 
-class PolicyLoss(NamedTuple):
-    """The terms of the policy's loss, each []; to be weighted and added."""
+class PolicyTerms(NamedTuple):
+    """The terms of the policy's loss, each []; or their weights, where None leaves a term out."""
 
     actor: jax.Array  # -mean_t log pi(a_t|s_t) A_t
     shaping: jax.Array  # -mean_t log pihat'(a'_t|s_t) A_t
     negative_entropy: jax.Array  # minus the mean entropy of pi over the T steps
-
-
-class Advantages(NamedTuple):
-    """The advantages in the policy's loss; K is T, or T+1-n_step with `n_step`."""
-
-    actor: jax.Array  # [T], ours, of the actor term
-    shaping: jax.Array  # [K], ours, of the shaping term
-    opponent: jax.Array  # [T]
 
 
 def agent_policy_loss(
@@ -70,7 +58,7 @@ def agent_policy_loss(
     opponent: Side,
     options: PolicyOptions = PolicyOptions(),
     opponent_reward_baseline: jax.Array | float | None = None,
-) -> PolicyLoss:
+) -> PolicyTerms:
     """LOQA's loss of one player's policy on one episode (Algorithm 2).
 
     The actor term is the ordinary policy gradient. The shaping term is LOQA: the opponent is assumed to play a softmax
@@ -83,45 +71,38 @@ def agent_policy_loss(
 
     Args:
       mine: our side; differentiable in the logits, and in the Q-values through the advantage unless it is stopped.
-      opponent: the opponent's side, with its own rewards and Q-values; a constant here.
+      opponent: the opponent's side; a constant here.
       options: see `PolicyOptions`.
       opponent_reward_baseline: [], the opponent's mean reward over the batch and its steps, for "n_step"; None: the
         mean of `opponent.rewards`.
 
-    Returns:
-      PolicyLoss.
-
     Raises:
       ValueError: shapes that do not fit, an advantage or method that does not exist, or a window that does not fit.
     """
-    _check(mine, opponent)
+    _check_shapes(mine, opponent)
     opponent = jax.lax.stop_gradient(opponent)
     log_probs = jax.nn.log_softmax(mine.logits, axis=1)
     log_prob = select(log_probs[:-1], mine.actions)
-    advantages = policy_advantages(mine, opponent, options)
+    actor_advantages, shaping_advantages = own_advantages(mine, options)
+    their_advantages = opponent_advantages(opponent, options)
     if opponent_reward_baseline is None:
         opponent_reward_baseline = opponent.rewards.mean()
-    taken_q = differentiable_q_values(log_prob, opponent, advantages.opponent, options, opponent_reward_baseline)
-    kind_advantages = advantages.actor + options.kindness * advantages.opponent
-    return PolicyLoss(
-        actor=-(log_prob * kind_advantages).mean(0),
-        shaping=shaping_loss(taken_q, opponent, advantages.shaping, options),
+    taken_q = differentiable_q_values(log_prob, opponent, their_advantages, options, opponent_reward_baseline)
+    return PolicyTerms(
+        actor=-(log_prob * (actor_advantages + options.kindness * their_advantages)).mean(0),
+        shaping=shaping_loss(taken_q, opponent, shaping_advantages, options),
         negative_entropy=(jnp.exp(log_probs) * log_probs).sum(1)[:-1].mean(0),
     )
 
 
-def policy_advantages(mine: Side, opponent: Side, options: PolicyOptions) -> Advantages:
-    """The advantages of both players.
+def own_advantages(mine: Side, options: PolicyOptions) -> tuple[jax.Array, jax.Array]:
+    """Our advantages A_t in the actor term, [T], and in the shaping term, [T], or [T+1-n_step] with "n_step".
 
-    The shaping term has the TD error where the actor term has GAE. It weighs our later actions, and GAE would contain
-    their own TD errors: the product with the opponent's advantage then has a mean of its own, which pays for whatever
-    is good for both players and has nothing to do with the opponent's choice.
-
-    The opponent's return R'_t ends with the episode, and so V'(s_T) counts as 0 in its advantage. With "n_step" the
-    steps of a full window are an episode of their own in the shaping term, with no value after its end.
+    With GAE the shaping term still has the TD error. A_t weighs our later actions there, and GAE contains their own
+    TD errors: the term would pay for whatever is good for both players, though the opponent did not choose it. With
+    "n_step" the steps of a full window are an episode of their own in the shaping term, with no value after its end.
     """
-    values = state_values(mine.logits, mine.q_values)
-    values = values if options.terminal_value else values.at[-1].set(0.0)
+    values = _values(mine, options.terminal_value)
     if options.advantage == "MC":
         actor = gae_advantages(mine.rewards, values.at[-1].set(0.0), options.discount, 1.0)
         actor = shaping = jax.lax.stop_gradient(actor)
@@ -140,34 +121,37 @@ def policy_advantages(mine: Side, opponent: Side, options: PolicyOptions) -> Adv
         else:
             shaping = gae_advantages(mine.rewards[:kept], _append_zero(values[:kept]), options.discount, 0.0)
         shaping = jax.lax.stop_gradient(shaping)
-    opponent_values = state_values(opponent.logits, opponent.q_values).at[-1].set(0.0)
-    theirs = gae_advantages(opponent.rewards, opponent_values, options.discount, options.opponent_gae_lambda)
-    return Advantages(actor, shaping, theirs)
+    return actor, shaping
+
+
+def opponent_advantages(opponent: Side, options: PolicyOptions) -> jax.Array:
+    """The opponent's advantages A'_t, [T]. Its return R'_t ends with the episode, so V'(s_T) counts as 0."""
+    values = _values(opponent, terminal_value=False)
+    return gae_advantages(opponent.rewards, values, options.discount, options.opponent_gae_lambda)
 
 
 def differentiable_q_values(
     log_prob: jax.Array,
     opponent: Side,
-    opponent_advantages: jax.Array,
+    advantages: jax.Array,
     options: PolicyOptions,
-    opponent_reward_baseline: jax.Array | float,
+    reward_baseline: jax.Array | float,
 ) -> jax.Array:
     """The opponent's Q-value of the action that it took at each step, as a function of our policy.
 
-    `log_prob` [T]: of our actions, differentiable. Returns [T], or [T+1-n_step] with "n_step". Our action at step t is
-    simultaneous with the opponent's, so only what follows it counts, unless `differentiable_current_reward`.
+    `log_prob` [T]: of our actions, differentiable; `advantages` [T]: A'_t. Returns [T], or [T+1-n_step] with "n_step".
+    Our action at step t is simultaneous with the opponent's, so only what follows it counts, unless
+    `differentiable_current_reward`.
     """
     if options.method == "loaded-dice":
         returns = discounted_sum(opponent.rewards, options.discount)
-        returns = loaded_dice_returns(log_prob, returns, opponent_advantages, options.discount, options.lam)
+        returns_hat = loaded_dice_returns(log_prob, returns, advantages, options.discount, options.lam)
         if options.differentiable_current_reward:
-            return returns
-        return opponent.rewards + options.discount * _append_zero(returns[1:])
+            return returns_hat
+        return opponent.rewards + options.discount * _append_zero(returns_hat[1:])
     if options.method == "n_step":
-        values = state_values(opponent.logits, opponent.q_values)
-        values = values if options.terminal_value else values.at[-1].set(0.0)
-        baseline, n = opponent_reward_baseline, options.n_step
-        return n_step_returns(log_prob, opponent.rewards, values, baseline, options.discount, n)
+        values = _values(opponent, options.terminal_value)
+        return n_step_returns(log_prob, opponent.rewards, values, reward_baseline, options.discount, options.n_step)
     raise ValueError(f"method is {options.method!r}, but must be 'loaded-dice' or 'n_step'")
 
 
@@ -183,6 +167,59 @@ def shaping_loss(taken_q: jax.Array, opponent: Side, advantages: jax.Array, opti
     if options.stop_grad_normalizing_constant:
         normalizer = jax.lax.stop_gradient(normalizer)
     return -((taken_q / options.op_softmax_temp - normalizer) * advantages).mean(0)
+
+
+def q_value_loss(q_values: jax.Array, actions: jax.Array, targets: jax.Array, scale: float = 1.0) -> jax.Array:
+    """The critic's loss: Huber (delta 1) between Q(s_t,a_t) / scale and G_t / scale, [T+1, A], [T], [T] -> [].
+
+    `q_values` are differentiable; `targets` are G_t, see `q_value_targets`; `scale` is that of the Q-network's output.
+    """
+    return optax.losses.huber_loss((select(q_values[:-1], actions) - targets) / scale).mean(0)
+
+
+def q_value_targets(target: Side, *, discount: float, mode: str, td_lambda: float, terminal_value: bool) -> jax.Array:
+    """TD(lambda) targets G_t of the Q-values of the actions taken, a constant [T]; see `lambda_returns`.
+
+    Args:
+      target: our side of the episode, with the logits and Q-values of the target network.
+      discount: gamma.
+      mode: the value of the next step: "mean", its action's Q-value, and at the end V(s_T); "argmax", the best Q-value.
+      td_lambda: lambda; 0 for one-step targets, 1 for Monte Carlo.
+      terminal_value: False on the finite horizon, where the value after the last step is 0.
+
+    Raises:
+      ValueError: a mode that does not exist.
+    """
+    if mode == "mean":
+        next_values = select(target.q_values[1:-1], target.actions[1:])
+        last_value = state_values(target.logits[-1:], target.q_values[-1:])
+    elif mode == "argmax":
+        next_values = target.q_values[1:-1].max(1)
+        last_value = target.q_values[-1:].max(1)
+    else:
+        raise ValueError(f"mode is {mode!r}, but must be 'mean' or 'argmax'")
+    last_value = last_value if terminal_value else jnp.zeros_like(last_value)
+    next_values = jnp.concatenate([next_values, last_value])
+    return jax.lax.stop_gradient(lambda_returns(target.rewards, next_values, discount, td_lambda))
+
+
+def center_q_values(side: Side, discount: float, batch_mean: Callable = lambda x: x.mean(1)) -> Side:
+    """A batch of one player's sides, with Q-values whose mean error at each step is subtracted.
+
+    Qc(s_t,a) = Q(s_t,a) + mean_b(G_t - Q(s_t,a_t)), with G_t the discounted return of the rest of the episode.
+    After the last step nothing is left to earn and no action is played: G_T = 0, and V(s_T) is in Q's place.
+    Adding any function of time to Q then changes nothing. The correction is a constant for gradients.
+
+    Args:
+      side: [T+1, A, B], with the batch last.
+      discount: gamma.
+      batch_mean: [T+1, B] -> [T+1], the mean over the batch, which may be larger than what is here.
+    """
+    last_value = state_values(side.logits[-1:], side.q_values[-1:])
+    q_taken = jnp.concatenate([select(side.q_values[:-1], side.actions), last_value])
+    errors = _append_zero(discounted_sum(side.rewards, discount)) - q_taken
+    correction = jax.lax.stop_gradient(batch_mean(errors))
+    return side._replace(q_values=side.q_values + correction[:, None, None])
 
 
 def state_values(logits: jax.Array, q_values: jax.Array) -> jax.Array:
@@ -214,26 +251,10 @@ def gae_advantages(rewards: jax.Array, values: jax.Array, discount: float, gae_l
     return lambda_returns(rewards, values[1:], discount, gae_lambda) - values[:-1]
 
 
-def center_q_values(side: Side, discount: float, batch_mean: Callable = lambda x: x.mean(1)) -> Side:
-    """A batch of one player's sides, with Q-values whose mean error at each step is subtracted.
-
-    Qc(s_t,a) = Q(s_t,a) + mean_b(G_t - Q(s_t,a_t)), with G_t the discounted return of the rest of the episode.
-    After the last step nothing is left to earn and no action is played: G_T = 0, and V(s_T) is in Q's place.
-    Adding any function of time to Q then changes nothing. The correction is a constant for gradients.
-
-    Args:
-      side: [T+1, A, B], with the batch last.
-      discount: gamma.
-      batch_mean: [T+1, B] -> [T+1], the mean over the batch, which may be larger than what is here.
-
-    Returns:
-      The side with Qc.
-    """
-    last_value = state_values(side.logits[-1:], side.q_values[-1:])
-    q_taken = jnp.concatenate([select(side.q_values[:-1], side.actions), last_value])
-    errors = _append_zero(discounted_sum(side.rewards, discount)) - q_taken
-    correction = jax.lax.stop_gradient(batch_mean(errors))
-    return side._replace(q_values=side.q_values + correction[:, None, None])
+def _values(side: Side, terminal_value: bool) -> jax.Array:
+    """V(s_t) of a side, [T+1]; without a terminal value, on the finite horizon, V(s_T) is 0."""
+    values = state_values(side.logits, side.q_values)
+    return values if terminal_value else values.at[-1].set(0.0)
 
 
 def _append_zero(x: jax.Array) -> jax.Array:
@@ -241,7 +262,7 @@ def _append_zero(x: jax.Array) -> jax.Array:
     return jnp.concatenate([x, jnp.zeros((1, *x.shape[1:]), x.dtype)])
 
 
-def _check(*sides: Side) -> None:
+def _check_shapes(*sides: Side) -> None:
     """Raises ValueError where the arrays of the sides are not [T+1, A], [T+1, A], [T], [T], with one batch shape."""
     for side in sides:
         steps, *batch = jnp.shape(sides[0].rewards)
@@ -250,53 +271,3 @@ def _check(*sides: Side) -> None:
         for name, expected in zip(Side._fields, want, strict=False):  # of all but the observations
             if (shape := jnp.shape(getattr(side, name))) != expected:
                 raise ValueError(f"{name} has the shape {shape}, but must have {expected}: time, action, batch")
-
-
-def q_value_targets(target: Side, *, discount: float, mode: str, td_lambda: float, terminal_value: bool) -> jax.Array:
-    """TD(lambda) targets of the Q-values of the actions taken, for one episode.
-
-    G_t = r_t + discount ((1 - td_lambda) N_{t+1} + td_lambda G_{t+1}), where N_t is the target network's
-    Q-value of the action taken next ("mean") or of the best one ("argmax"). After the last step, G_T = N_T
-    is the target network's V(s_T) or best Q-value, or 0 on the finite horizon. (TD(lambda): Sutton and Barto,
-    Reinforcement Learning, 2nd edition, chapter 12.)
-
-    Args:
-      target: our side of the episode, with the logits and Q-values of the target network.
-      discount: gamma.
-      mode: "mean" or "argmax".
-      td_lambda: 0 for one-step targets, 1 for Monte Carlo.
-      terminal_value: False on the finite horizon.
-
-    Returns:
-      [T], constants.
-
-    Raises:
-      ValueError: a mode that does not exist.
-    """
-    if mode == "mean":
-        next_values = select(target.q_values[1:-1], target.actions[1:])
-        last_value = state_values(target.logits[-1:], target.q_values[-1:])
-    elif mode == "argmax":
-        next_values = target.q_values[1:-1].max(1)
-        last_value = target.q_values[-1:].max(1)
-    else:
-        raise ValueError(f"mode is {mode!r}, but must be 'mean' or 'argmax'")
-    last_value = last_value if terminal_value else jnp.zeros_like(last_value)
-    next_values = jnp.concatenate([next_values, last_value])
-    return jax.lax.stop_gradient(lambda_returns(target.rewards, next_values, discount, td_lambda))
-
-
-def q_value_loss(q_values: jax.Array, target: Side, *, scale: float, **target_options) -> jax.Array:
-    """The critic's loss on one episode: Huber (delta 1) between (Q(s_t,a_t) and G_t) / scale, mean over t.
-
-    Args:
-      q_values: [T+1, A], differentiable.
-      target: our side of the episode, with the logits and Q-values of the target network.
-      scale: the scale of the Q-network's output.
-      target_options: see `q_value_targets`, which makes G_t.
-
-    Returns:
-      [].
-    """
-    error = (select(q_values[:-1], target.actions) - q_value_targets(target, **target_options)) / scale
-    return optax.losses.huber_loss(error).mean(0)

@@ -4,15 +4,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
-from loqa.agent import Agent, batch_last
+from loqa.agent import Agent
 from loqa.dice import discounted_sum
-from loqa.learner import LearnerState
-from loqa.losses import PolicyLoss, Side, select
-from loqa.optimizers import Loss
+from loqa.learner import LearnerState, PolicyLoss
+from loqa.losses import PolicyTerms, Side, select
 from loqa.rollout import Player, Trajectories, draw_noise, rollout
 
 Metrics = dict[str, jax.Array]
@@ -32,21 +30,20 @@ def learning_metrics(
     me: LearnerState,
     mine: Side,
     seat: int,
-    loss: Loss,
+    loss: PolicyLoss,
     critic_loss: jax.Array,
     entropy_beta: float,
     discount: float,
 ) -> Metrics:
     """Losses, entropy, gradient norms and Q-values of the learner in `seat`, on its side of episodes.
 
-    The gradient norms are of each loss alone, before clipping: `grad_agent` of the actor loss with the
-    entropy bonus, `grad_opponent` of the shaping loss without its weight. The losses are those of ipd.py.
+    `loss` and `critic_loss` are ipd.py's. The gradient norms are of each loss alone, before clipping: `grad_agent` of
+    the actor loss with the entropy bonus, `grad_opponent` of the shaping loss without its weight.
     """
     gradient = jax.grad(loss, has_aux=True)
-    actor_gradient, terms = gradient(me.params, PolicyLoss(1.0, None, entropy_beta))
-    shaping_gradient, _ = gradient(me.params, PolicyLoss(None, 1.0, None))
-    q_values = agent.q_values(me.params, jnp.moveaxis(mine.observations, -1, 1))[:-1]
-    taken = select(batch_last(q_values), mine.actions)
+    actor_gradient, terms = gradient(me.params, PolicyTerms(1.0, None, entropy_beta))
+    shaping_gradient, _ = gradient(me.params, PolicyTerms(None, 1.0, None))
+    taken = select(agent.side(me.params, mine).q_values[:-1], mine.actions)
     returns = discounted_sum(mine.rewards, discount)
     return {
         f"loss_agent_{seat}_actor": terms.actor,
@@ -63,11 +60,11 @@ def learning_metrics(
 def play_metrics(
     key: jax.Array, agent: Agent, learners: tuple[LearnerState, ...], num_episodes: int
 ) -> tuple[Metrics, Trajectories]:
-    """The agents' play without exploration: mean rewards a step, over `num_episodes` episodes a pair; and self-play.
+    """The agents' play without exploration: mean rewards a step over `num_episodes` episodes a pair, and self-play.
 
-    `mean_rewards_0/1`: the learner against itself, or the two learners against each other, whose episodes are the
-    second result. `always_cooperate_0_mean_rewards_a/d` (and `always_defect_...`): agent 0 (a) against the scripted
-    player (d), where the game has it; `..._1_...`: agent 1, if there are two.
+    `mean_rewards_0/1`: the learner against itself, or the two learners against each other; the second result is their
+    episodes. `always_cooperate_0_mean_rewards_a/d` (and `always_defect_...`): agent 0 (a) against the scripted player
+    (d), where the game has it; `..._1_...`: agent 1, if there are two.
     """
     keys = iter(jax.random.split(key, 1 + 2 * len(learners)))
 

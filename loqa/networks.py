@@ -1,8 +1,8 @@
 """The networks: Flax modules that take a step at a time or a whole sequence, with the same numbers.
 
-Each has the same three methods. `initial_hidden(batch_shape)` is what it remembers before the first step,
-`step(inputs, hidden)` takes one step, and calling it takes a sequence from the start, time first. Arrays may
-have any batch axes between time and features, so nothing needs `vmap`. `is_recurrent` says whether it remembers.
+Of each, `initial_hidden(batch_shape)` is what it remembers before the first step, `step(inputs, hidden)` takes one
+step, and calling it takes a sequence from the start, time first. Arrays may have any batch axes between time and
+features, so nothing needs `vmap`. `is_recurrent` says whether it remembers.
 """
 
 from collections.abc import Callable
@@ -12,12 +12,11 @@ import jax
 import jax.numpy as jnp
 
 
-def per_gate(initializer: Callable, gates: int) -> Callable:
-    """Initializes each gate's [in, H] block of a concatenated [in, gates H] kernel on its own."""
+def per_gate(initializer: Callable) -> Callable:
+    """Initializes each gate's [in, H] block of a concatenated [in, 3H] kernel on its own."""
 
     def init(key, shape, dtype=jnp.float32):
-        keys = jax.random.split(key, gates)
-        blocks = [initializer(k, (shape[0], shape[1] // gates), dtype) for k in keys]
+        blocks = [initializer(k, (shape[0], shape[1] // 3), dtype) for k in jax.random.split(key, 3)]
         return jnp.concatenate(blocks, axis=1)
 
     return init
@@ -31,8 +30,7 @@ def output_init(scale: float) -> Callable:
 class GRUNetwork(nn.Module):
     """Dense layers, a GRU, and a dense output: dense-ReLU-(dense-)GRU-dense (POLA's and LOQA's network).
 
-    The GRU is Flax's GRUCell with the gates' kernels concatenated, so that what does not depend on the
-    hidden state is one matmul over all steps and what does is one a step. Gates in the order r, z, n:
+    The GRU is Flax's GRUCell with the kernels of its gates concatenated, in the order r, z, n:
 
         r = sigmoid(W_r x + b_r + U_r h);  z = sigmoid(W_z x + b_z + U_z h)
         n = tanh(W_n x + b_n + r * (U_n h + c));  h' = (1 - z) * n + z * h
@@ -48,9 +46,9 @@ class GRUNetwork(nn.Module):
     def setup(self):
         size = self.hidden_size
         self.dense = [nn.Dense(size) for _ in range(self.layers_before_gru)]
-        self.kernel_in = self.param("kernel_in", per_gate(nn.initializers.lecun_normal(), 3), (size, 3 * size))
+        self.kernel_in = self.param("kernel_in", per_gate(nn.initializers.lecun_normal()), (size, 3 * size))
         self.bias_in = self.param("bias_in", nn.initializers.zeros, (3 * size,))
-        self.kernel_hidden = self.param("kernel_hidden", per_gate(nn.initializers.orthogonal(), 3), (size, 3 * size))
+        self.kernel_hidden = self.param("kernel_hidden", per_gate(nn.initializers.orthogonal()), (size, 3 * size))
         self.bias_hidden = self.param("bias_hidden", nn.initializers.zeros, (size,))
         self.output = nn.Dense(self.num_outputs, kernel_init=output_init(self.output_scale))
 
@@ -66,18 +64,15 @@ class GRUNetwork(nn.Module):
         return self.output(hidden), hidden
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        """A whole sequence: [T, ..., D] -> [T, ..., num_outputs]."""
-        if self.is_initializing():
-            self.step(inputs[0], self.initial_hidden(inputs.shape[1:-1]))
-        # After the ReLU all layers up to the gates are linear: multiplied once, they are one matmul a step.
+        """A whole sequence: [T, ..., D] -> [T, ..., num_outputs]; parameters are initialized by `step`."""
+        # From the ReLU to the gates all layers are linear: multiplied once, they are one matmul a step.
         kernel, bias = self.kernel_in, self.bias_in
         for layer in reversed(self.dense[1:]):
             weights = layer.variables["params"]
             kernel, bias = weights["kernel"] @ kernel, weights["bias"] @ kernel + bias
 
-        # All of a step is in the loop, though only the GRU must be: a step's arrays fit in the cache, and those
-        # of all steps do not (on a CPU this takes a third of the time of one matmul over all steps). For the
-        # same reason the gradient computes a step's gates again instead of keeping them.
+        # All of a step is in the loop, though only the GRU must be: a step's arrays fit in a CPU's cache, those of all
+        # steps do not, and take three times as long. So the gradient computes a step's gates again, too.
         @jax.checkpoint
         def one_step(hidden, inputs):
             gates_in = nn.relu(self.dense[0](inputs)) @ kernel + bias
@@ -97,7 +92,7 @@ def gru(gates_in: jax.Array, hidden: jax.Array, kernel: jax.Array, bias: jax.Arr
 
 
 class Memoryless(nn.Module):
-    """What networks that remember nothing have in common."""
+    """The base of networks that remember nothing."""
 
     is_recurrent = False
 
@@ -105,12 +100,11 @@ class Memoryless(nn.Module):
         return ()
 
     def step(self, inputs: jax.Array, hidden: tuple) -> tuple[jax.Array, tuple]:
-        """One step: [..., D] -> outputs [..., num_outputs], and nothing to remember."""
         return self(inputs), hidden
 
 
 class MLP(Memoryless):
-    """Two ReLU layers and a dense output."""
+    """Two ReLU layers and a dense output: [..., D] -> [..., num_outputs]."""
 
     num_outputs: int
     hidden_size: int
@@ -118,14 +112,13 @@ class MLP(Memoryless):
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        """[..., D] -> [..., num_outputs]."""
         x = nn.relu(nn.Dense(self.hidden_size)(inputs))
         x = nn.relu(nn.Dense(self.hidden_size)(x))
         return nn.Dense(self.num_outputs, kernel_init=output_init(self.output_scale))(x)
 
 
 class LogitsTable(Memoryless):
-    """A table of outputs, one row for each state, zeros at first."""
+    """A table of outputs, a row for each of few observations, zeros at first: [..., D] -> [..., num_outputs]."""
 
     num_outputs: int
     num_states: int  # S
@@ -133,6 +126,5 @@ class LogitsTable(Memoryless):
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        """[..., D] -> [..., num_outputs]."""
         table = self.param("logits", nn.initializers.zeros, (self.num_states, self.num_outputs))
         return self.read_table(table, inputs)

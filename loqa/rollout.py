@@ -1,4 +1,4 @@
-"""Rollouts: two players play a batch of episodes of a game."""
+"""Rollouts: two players play a batch of episodes of a game; and which opponents a learner plays."""
 
 import functools
 import itertools
@@ -7,18 +7,17 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from loqa import devices
+from loqa import buffers, devices
 from loqa.agent import Agent, AgentParams, batch_last
 from loqa.game import Game
 from loqa.losses import Side
-from loqa.opponents import Opponents
 
 
 class Player(Protocol):
-    """The interface of an `Agent` or a scripted player. Pure; arrays may have any batch axes."""
+    """The interface of an `Agent` and of scripted players. Pure; arrays may have any batch axes."""
 
     def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> Any:
-        """What it remembers before the first step."""
+        """The player's memory before the first step, of episodes with these batch axes."""
 
     def act(self, params: Any, hidden: Any, observation: jax.Array) -> tuple[jax.Array, Any]:
         """One step: observation [..., D] -> logits [..., A], hidden."""
@@ -39,7 +38,7 @@ class Trajectories(NamedTuple):
 
 
 class Episodes(NamedTuple):
-    """What a learner sees of B episodes, batch last: its own side, then its opponents'."""
+    """B episodes as a learner sees them, batch last: its own side, then its opponents'."""
 
     mine: Side  # with observations, on which `Agent.side` computes the networks' outputs
     opponent: Side  # with the logits and Q-values of the opponents' own networks
@@ -120,32 +119,41 @@ def rollout(
     return Trajectories(with_last(observations, last_observations), with_last(logits, last_logits), actions, rewards)
 
 
-class ManyAgents(NamedTuple):
-    """G parameter sets of an agent, batched, as one player: set i plays the i-th B / G of the episodes.
+class Opponents(NamedTuple):
+    """G opponents: past versions of an agent by their slot in a ring, or the agent as it is now."""
 
-    Its `params` have a leading axis G.
+    current: AgentParams
+    past: Any  # AgentParams with a leading axis, or None where every opponent is the current agent
+    slots: jax.Array  # int [G], slots of `past`; CURRENT for the current agent
+
+    CURRENT = -1
+
+    @classmethod
+    def now(cls, current: AgentParams) -> "Opponents":
+        """One opponent: the agent as it is now."""
+        return cls(current, None, jnp.full((1,), cls.CURRENT))
+
+    def params(self, slot: jax.Array) -> AgentParams:
+        """The parameters of the opponent in a slot, int []."""
+        if self.past is None:
+            return self.current
+        pick = lambda past, current: jnp.where(slot == self.CURRENT, current, past[slot])
+        return jax.tree.map(pick, self.past, self.current)
+
+
+def draw_opponents(
+    key: jax.Array, current: AgentParams, past: buffers.Ring | None, number: int, num_current: int
+) -> Opponents:
+    """The opponents of an iteration: an agent as it is now, or with `past` its past versions.
+
+    Of these `number` are drawn uniformly with replacement, each for an equal share of the episodes; the last
+    `num_current` are the agent as it is now instead.
     """
-
-    agent: Agent
-
-    def initial_hidden(self, batch_shape: tuple[int, ...]) -> Any:
-        return self.agent.initial_hidden(batch_shape)
-
-    def act(self, params: Any, hidden: Any, observation: jax.Array) -> tuple[jax.Array, Any]:
-        args = params, _split(params, hidden, 0), _split(params, observation, 0)
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.vmap(self.agent.act)(*args))
-
-    def q_values(self, params: Any, observations: jax.Array) -> jax.Array:
-        """[T+1, B, D] -> [T+1, B, A]."""
-        q_values = jax.vmap(self.agent.q_values, in_axes=(0, 1), out_axes=1)
-        q = q_values(params, _split(params, observations, 1))
-        return q.reshape(q.shape[0], -1, q.shape[-1])
-
-
-def _split(params: Any, arrays: Any, axis: int) -> Any:
-    """Splits the batch axis B of each array in [G, B / G], where G sets of params play."""
-    sets = jax.tree.leaves(params)[0].shape[0]
-    return jax.tree.map(lambda x: x.reshape(*x.shape[:axis], sets, -1, *x.shape[axis + 1 :]), arrays)
+    if past is None:
+        return Opponents.now(current)
+    slots = buffers.sample_indices(past, key, number)
+    slots = jnp.where(jnp.arange(number) < number - num_current, slots, Opponents.CURRENT)
+    return Opponents(current, past.items, slots)
 
 
 def play(game: Game, agent: Agent, params: AgentParams, opponents: Opponents, noise: Noise, epsilon: float) -> Episodes:
@@ -157,23 +165,22 @@ def play(game: Game, agent: Agent, params: AgentParams, opponents: Opponents, no
     """
     noise = jax.tree.map(lambda x: devices.share(x, x.ndim - 1), noise)
     slots = opponents.slots if opponents.past is None else devices.share(opponents.slots, 0)
-    # A step reads the weights of every opponent. On a CPU they play one after another, each all of its episodes from
-    # start to end, so that its weights are read from memory once and then stay in the cache. (Blocks of two and four
-    # opponents took half as much time again.)
-    num_blocks = slots.shape[0] if jax.default_backend() == "cpu" else 1
-    many = ManyAgents(agent)
 
-    def play_block(block):
-        slots, noise = block
-        theirs = opponents.params(slots)
-        both = rollout(game, (agent, many), (params, theirs), noise, (epsilon, epsilon))
-        q_values = batch_last(many.q_values(theirs, both.observations[:, 1]))
+    def play_one(slot, noise):
+        theirs = opponents.params(slot)
+        both = rollout(game, (agent, agent), (params, theirs), noise, (epsilon, epsilon))
+        q_values = batch_last(agent.q_values(theirs, both.observations[:, 1]))
         mine, opponent = both.side(0), both.side(1)
         return Episodes(mine._replace(logits=None), opponent._replace(q_values=q_values, observations=None))
 
-    if num_blocks == 1:
-        return play_block((slots, noise))
-    cut = lambda x: jnp.moveaxis(x.reshape(*x.shape[:-1], num_blocks, -1), -2, 0)
-    blocks = slots.reshape(num_blocks, -1), Noise(*map(cut, noise))
+    if slots.shape[0] == 1:
+        return play_one(slots[0], noise)
+    cut = lambda x: jnp.moveaxis(x.reshape(*x.shape[:-1], slots.shape[0], -1), -2, 0)
     join = lambda x: jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], -1)
-    return jax.tree.map(join, jax.lax.map(play_block, blocks))
+    each = slots, Noise(*map(cut, noise))
+    # A step reads the weights of every opponent. On a CPU they play one after another, each all of its episodes from
+    # start to end, so that its weights are read from memory once and then stay in the cache. (Blocks of two and four
+    # opponents took half as much time again.)
+    if jax.default_backend() == "cpu":
+        return jax.tree.map(join, jax.lax.map(lambda one: play_one(*one), each))
+    return jax.tree.map(join, jax.vmap(play_one)(*each))

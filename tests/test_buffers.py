@@ -15,7 +15,7 @@ from loqa.agent import Agent
 from loqa.games.ipd import MatrixGame
 from loqa.losses import Side
 from loqa.networks import MLP
-from loqa.opponents import Opponents, draw_opponents
+from loqa.rollout import Opponents, draw_opponents
 
 KEY = jax.random.key(0)
 add, add_batch = jax.jit(buffers.add), jax.jit(buffers.add_batch)
@@ -115,11 +115,6 @@ def test_samples_are_drawn_anew_with_each_key():
     one, again, other = (numbers_in(sample(ring, jax.random.key(seed), 20)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, again)
     assert (one != other).any()
-
-
-def test_take_keeps_the_axes_of_the_indices():
-    taken = buffers.take(ring_of(4, 4), jnp.array([[0, 3, 3], [2, 1, 0]]))
-    np.testing.assert_array_equal(numbers_in(taken), [[1, 4, 4], [3, 2, 1]])
 
 
 @pytest.mark.parametrize("where", [True, False])
@@ -230,7 +225,7 @@ def test_exactly_the_last_episodes_meet_the_current_agent(batch_size, opponents,
     np.testing.assert_array_equal(of_episodes[against_past:], Opponents.CURRENT)
     assert set(of_episodes[:against_past]) <= {0, 1, 2}  # slots that hold an agent
 
-    plays = jax.tree.leaves(drawn.params(drawn.slots))[0].reshape(drawn.slots.shape[0], -1)[:, 0]
+    plays = jax.tree.leaves(jax.vmap(drawn.params)(drawn.slots))[0].reshape(drawn.slots.shape[0], -1)[:, 0]
     np.testing.assert_array_equal(plays, np.where(drawn.slots == Opponents.CURRENT, -1, drawn.slots + 1))
 
 
@@ -247,8 +242,7 @@ def test_without_past_agents_the_one_opponent_is_the_current_agent():
     current, _ = past_agents(number=0, capacity=1)
     opponents = draw_opponents(KEY, current, None, 16, 0)
     np.testing.assert_array_equal(opponents.slots, [Opponents.CURRENT])
-    params = opponents.params(opponents.slots)
-    assert all((x == -1).all() and x.shape[0] == 1 for x in jax.tree.leaves(params))
+    assert opponents.params(opponents.slots[0]) is current
 
 
 def make_episodes(numbers):

@@ -109,7 +109,6 @@ def test_only_symmetric_games_are_the_same_from_both_seats():
 
 def test_the_prisoners_dilemma_is_the_default():
     assert GAMES["ipd"].payoffs == IPD.payoffs
-    np.testing.assert_array_equal(np.ravel(ipd.PAYOFF), IPD.payoffs[0])
 
 
 def test_a_table_by_state_is_read_at_the_state_that_is_seen():

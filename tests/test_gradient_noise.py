@@ -11,8 +11,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from loqa import losses
-from loqa.opponents import Opponents
-from loqa.rollout import draw_noise, play
+from loqa.rollout import Opponents, draw_noise, play
 from loqa.run.agents import save_agent
 from loqa.run.config import CONFIGS, parse
 from loqa.run.launch import compose

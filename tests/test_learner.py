@@ -255,7 +255,7 @@ def test_opponents_are_constants():
     """No gradient flows into the opponents' logits and Q-values, though in self-play they are our own."""
 
     def loss(opponent):
-        return sum(ipd.policy_losses(make_hp(), AGENT, PARAMS, EPISODES._replace(opponent=opponent)))
+        return sum(ipd.policy_terms(make_hp(), AGENT, PARAMS, EPISODES._replace(opponent=opponent)))
 
     logits, q_values = EPISODES.opponent[:2]
     of_two = lambda logits, q_values: loss(EPISODES.opponent._replace(logits=logits, q_values=q_values))

@@ -16,7 +16,8 @@ from loqa.losses import (
     center_q_values,
     differentiable_q_values,
     gae_advantages,
-    policy_advantages,
+    opponent_advantages,
+    own_advantages,
     q_value_loss,
     q_value_targets,
     select,
@@ -58,7 +59,7 @@ def policy_terms(x, logits, q_values, **options):
 
 
 def critic_loss(x, q_values, scale=1.0, **options):
-    return q_value_loss(q_values, opponent_side(x, player=0), scale=scale, **(PUBLISHED_TARGETS | options))
+    return q_value_loss(q_values, x["actions"][:, 0], targets(x, **options), scale)
 
 
 def terms_and_gradients(x, **options):
@@ -378,7 +379,7 @@ def test_the_differentiable_return_with_gae_by_hand():
     rewards, values = jnp.array([1.0, 2.0, 4.0, 8.0]), jnp.array([8.0, 4.0, 2.0, 1.0])
     opponent = Side(jnp.zeros((5, 1)), jnp.append(values, 9.0)[:, None], jnp.zeros(4, int), rewards)  # one action
     options = PolicyOptions(discount=0.5, lam=1.0, opponent_gae_lambda=0.5, differentiable_current_reward=True)
-    advantages = policy_advantages(opponent, opponent, options).opponent
+    advantages = opponent_advantages(opponent, options)
     np.testing.assert_allclose(advantages, [-4.984375, 0.0625, 4.25, 7.0])
     returns = lambda log_prob: differentiable_q_values(log_prob, opponent, advantages, options, 0.0)
     np.testing.assert_array_equal(returns(jnp.zeros(4)), [4.0, 6.0, 8.0, 8.0])  # forward, the return
@@ -446,10 +447,10 @@ def test_gae_in_the_shaping_term_would_pay_for_what_the_opponent_did_not_do():
 
     def expected_loss(logits, which):
         mine = Side(logits[:, :, None] + jnp.zeros(16), q_mine, mine_played, ours[mine_played])
-        advantages = policy_advantages(mine, opponent, options)
+        both = dict(zip(("actor", "shaping"), own_advantages(mine, options), strict=True))
         log_prob = select(jax.nn.log_softmax(mine.logits, axis=1)[:-1], mine_played)
-        taken_q = differentiable_q_values(log_prob, opponent, advantages.opponent, options, 0.0)
-        return shaping_loss(taken_q, opponent, getattr(advantages, which), options) @ probability
+        taken_q = differentiable_q_values(log_prob, opponent, opponent_advantages(opponent, options), options, 0.0)
+        return shaping_loss(taken_q, opponent, both[which], options) @ probability
 
     logits = jnp.broadcast_to(jnp.log(pi), (3, 2))
     np.testing.assert_allclose(jax.grad(expected_loss)(logits, "shaping"), 0.0, atol=1e-6)

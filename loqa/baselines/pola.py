@@ -8,6 +8,7 @@ the value network of POLA's authors has one output, and does not see the time.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,10 +18,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from loqa.agent import Agent, AgentParams, batch_last
-from loqa.dice import discounted_sum, own_parts
+from loqa.dice import box_differences, discounted_sum
 from loqa.game import Game
 from loqa.hyperparameters import Hyperparameters
-from loqa.learner import TrainState
+from loqa.learner import Iteration, TrainState
 from loqa.losses import Side, select, state_values
 from loqa.rollout import draw_noise, rollout
 from loqa.run.trainer import LEARNING_RULES
@@ -37,18 +38,14 @@ def dice_losses(
 
     Args:
       log_prob: [T], l_t, of the actions of both players together, differentiable in both policies.
-      rewards: [T].
+      rewards: [T]; a batch may follow as the last axis, here and in the results.
       values: [T+1], V_t, differentiable in the value loss.
       discount: gamma.
-
-    Returns:
-      [], []; a batch as the last axis stays.
     """
-    targets = discounted_sum(rewards.at[-1].add(discount * values[-1]), discount)
-    targets = jax.lax.stop_gradient(targets)
+    targets = jax.lax.stop_gradient(discounted_sum(rewards.at[-1].add(discount * values[-1]), discount))
     errors = targets - values[:-1]
     powers = discount ** jnp.arange(len(rewards), dtype=rewards.dtype)
-    return -jnp.tensordot(powers, jax.lax.stop_gradient(errors) * own_parts(log_prob), 1), (errors**2).sum(0)
+    return -jnp.tensordot(powers, jax.lax.stop_gradient(errors) * box_differences(log_prob), 1), (errors**2).sum(0)
 
 
 def mean_kl(old: jax.Array, new: jax.Array) -> jax.Array:
@@ -72,19 +69,10 @@ def player_loss(
     discount: float,
     beta: float,
 ) -> jax.Array:
-    """What a player descends: its DiCE losses, means over the batch, plus beta KL(reference || params).
+    """The loss of a player: its DiCE losses, means over the batch, plus beta KL(reference || params): [].
 
-    Args:
-      params: the player's, differentiable.
-      other: the other player's; the policy is differentiable.
-      reference: where the player's policy shall stay close to; not used with beta 0.
-      mine, theirs: both sides of B episodes, played by policies of the values of `params` and `other`.
-      agent: the networks.
-      discount: gamma.
-      beta: weight of the KL divergence.
-
-    Returns:
-      [].
+    The player has `params`, the other player `other`: its policy is differentiable, too. `mine` and `theirs` are their
+    sides of B episodes, which they played. `reference`, not used with beta 0, is where the policy shall stay close to.
     """
     side = agent.side(params, mine)
     mine_log_probs = jax.nn.log_softmax(side.logits[:-1], axis=1)
@@ -105,16 +93,13 @@ def descend(params: AgentParams, direction: AgentParams, rates: AgentParams) -> 
 
 
 def make_objective(hp: Hyperparameters, agent: Agent) -> Callable[..., jax.Array]:
-    """What a learner descends: (theta, me, opponent, game, key) -> its loss after the opponent's next steps.
+    """The objective of a learner: (theta, me, opponent, game, key) -> its loss after the opponent's next steps.
 
     It is differentiable in theta, the learner's parameters, of which these steps are a function, too; `me` and
     `opponent` are what both are before the update, and the learner is player 0 of `game`.
     """
-    look = hp.lookahead
+    look, loss = hp.lookahead, partial(player_loss, agent=agent, discount=hp.reward_discount)
     inner_rates = AgentParams(look.lr_inner, hp.qvalue.train.lr_loss_qvalue)
-
-    def loss(*args: Any, beta: float) -> jax.Array:
-        return player_loss(*args, agent=agent, discount=hp.reward_discount, beta=beta)
 
     def play(game: Game, pair: tuple[AgentParams, AgentParams], key: jax.Array) -> list[Side]:
         """Both players' sides of a new batch of episodes: data, with no gradient of its own."""
@@ -136,7 +121,7 @@ def make_objective(hp: Hyperparameters, agent: Agent) -> Callable[..., jax.Array
     return objective
 
 
-def make_iteration(hp: Hyperparameters, agent: Agent) -> Callable[[TrainState], TrainState]:
+def make_iteration(hp: Hyperparameters, agent: Agent) -> Iteration:
     """One update of both learners, from the same snapshot of each other; a pure function of the state."""
     gradient, adam = jax.grad(make_objective(hp, agent)), optax.scale_by_adam()
     rates = AgentParams(hp.actor.train.lr_loss_actor, hp.qvalue.train.lr_loss_qvalue)

@@ -40,7 +40,7 @@ class SavedRun(NamedTuple):
     @property
     def board(self) -> str:
         """Such as 3x3; "" where it is not known, or there is none."""
-        return self.game.board_of(self.settings)
+        return "x".join(str(self.settings[key]) for key in self.game.board if key in self.settings)
 
     @property
     def published(self) -> Mapping[str, float]:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from loqa.game import COLORS, REWARDS, Columns, Film, GameSpec
+from loqa.game import COLORS, REWARDS, Columns, Film, GameSpec, MemorylessPlayer
 from loqa.hyperparameters import Count, GRUActor, GRUQValue, Hyperparameters, Section
 from loqa.metrics import Evaluation, Metrics, self_play
 from loqa.rollout import Trajectories
@@ -41,12 +41,10 @@ class CoinHyperparameters(Hyperparameters):
 
     @property
     def game_length(self) -> int:
-        """Steps of an episode."""
         return self.game.game_length
 
     @property
     def run_name(self) -> str:
-        """The first words of the name of a run's directory."""
         return f"coin_{self.game.height}x{self.game.width}_seed{self.seed}"
 
     def contradictions(self):
@@ -57,7 +55,7 @@ class CoinHyperparameters(Hyperparameters):
 
 
 class CoinState(NamedTuple):
-    """Where everything is; positions are (row, column)."""
+    """The places of everything; positions are (row, column)."""
 
     players: jax.Array  # int [2, 2]: player 0, player 1
     coin: jax.Array  # int [2]
@@ -68,9 +66,8 @@ class CoinState(NamedTuple):
 class CoinGame:
     """Two players, one coin that one of them owns.
 
-    Whoever steps on the coin takes it for +1, both at once if both do; when a player that does not own it
-    takes it, the owner gets -2. A taken coin reappears uniformly on a cell where no player stands, and
-    belongs to the other player then.
+    Whoever steps on the coin takes it for +1, both at once if both do; if a player that does not own it takes it, the
+    owner gets -2. A taken coin reappears uniformly on a cell where no player stands, and the other player owns it.
     """
 
     height: int = 3
@@ -82,8 +79,7 @@ class CoinGame:
 
     def __post_init__(self):
         if min(self.height, self.width) < 1 or self.height * self.width < 3:
-            what = f"a {self.height}x{self.width} grid has no room for two players and a coin"
-            raise ValueError(f"{what}: height and width must be at least 1 and height x width at least 3")
+            raise ValueError(f"a {self.height}x{self.width} grid has no room for two players and a coin")
 
     @classmethod
     def from_hp(cls, hp: CoinHyperparameters) -> "CoinGame":
@@ -112,10 +108,7 @@ class CoinGame:
         return CoinState(players, self._free_cell(jax.random.uniform(key_coin), players), owner)
 
     def step(self, uniform: jax.Array, state: CoinState, actions: jax.Array) -> tuple[CoinState, jax.Array]:
-        """Moves both players by `actions` [2], int; returns the next state and the rewards [2], float.
-
-        `uniform` [], drawn from [0, 1), says where a taken coin reappears.
-        """
+        """Moves both players by `actions` [2], int; `uniform` [] from [0, 1) says where a taken coin reappears."""
         # A one-hot product reads MOVES: a gather inside the rollout is slow on a CPU.
         moves = (jax.nn.one_hot(actions, 4, dtype=jnp.int32)[:, :, None] * jnp.array(MOVES)).sum(1)
         players = (state.players + moves) % jnp.array([self.height, self.width])
@@ -128,14 +121,12 @@ class CoinGame:
         return CoinState(players, coin, owner), rewards
 
     def observe(self, state: CoinState) -> jax.Array:
-        """What each player sees, [2, 4 H W]: one-hot planes of itself, the other, its coin, the other's coin."""
-        cells = self.height * self.width
-        first, second = jax.nn.one_hot(self._cell(state.players), cells)
-        coin = jax.nn.one_hot(self._cell(state.coin), cells)
-        mine, theirs = coin * (state.owner == 0), coin * (state.owner == 1)
-        return jnp.stack(
-            [jnp.concatenate([first, second, mine, theirs]), jnp.concatenate([second, first, theirs, mine])]
-        )
+        """Both players' observations, [2, 4 H W]: one-hot planes of itself, the other, its coin, the other's coin."""
+        plane = lambda position: jax.nn.one_hot(self._cell(position), self.height * self.width)
+        (first, second), coin = plane(state.players), plane(state.coin)
+        coins = coin * (state.owner == 0), coin * (state.owner == 1)
+        seen = [first, second, *coins], [second, first, *coins[::-1]]
+        return jnp.stack([jnp.concatenate(planes) for planes in seen])
 
     def _cell(self, position: jax.Array) -> jax.Array:
         """Row-major index of the cell at `position` [..., 2]."""
@@ -153,30 +144,26 @@ class CoinGame:
 
 
 def coins_taken(observations: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """How often a player took its own coin, and the other's, from what it saw: [T+1, ..., D] -> [T, ...] each."""
+    """1 where a player took its own coin, and the other's, from what it saw: [T+1, ..., D] -> [T, ...], [T, ...]."""
     me, _, my_coin, their_coin = jnp.split(observations, 4, axis=-1)
     return (me[1:] * my_coin[:-1]).sum(-1), (me[1:] * their_coin[:-1]).sum(-1)
 
 
 @dataclasses.dataclass(frozen=True)
-class CoinSeeker:
-    """A scripted player: prefers moves by their distance to the coin after them; breaks ties uniformly.
+class CoinSeeker(MemorylessPlayer):
+    """A scripted player: prefers moves by the distance to the coin after them; breaks ties uniformly.
 
-    Its `params` are what it likes, of LIKES: +1 to come near to a coin of its own, or of the other; -1 to go
-    away; 0 not to care. Distances are L1 on the torus, of `height` x `width`.
+    Its `params` are two of LIKES, for a coin of its own and one of the other: +1 to come near, -1 to go away, 0 not to
+    care. Distances are L1 on the torus of `height` x `width`.
     """
 
     height: int
     width: int
 
-    def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> tuple:
-        return ()
-
     def act(self, params: tuple, hidden: tuple, observation: jax.Array) -> tuple[jax.Array, tuple]:
         """Observation [..., 4 H W] -> logits [..., 4]: 0 for the best moves, -inf for the others."""
         likes_own, likes_others = params
         me, _, my_coin, their_coin = jnp.split(observation, 4, axis=-1)
-        # For each cell of mine and each of the coin: the distance after each move, [HW, HW, 4].
         distance = jnp.array(_distances_after_moves(self.height, self.width))
         wish = likes_own * my_coin + likes_others * their_coin
         badness = jnp.einsum("...i,...j,ijk->...k", me, wish, distance)
@@ -184,11 +171,11 @@ class CoinSeeker:
         return jnp.where(best, 0.0, -jnp.inf), hidden
 
 
-# What they like: coins of their own, and of the other.
 LIKES = {"always-cooperate": (1, -1), "always-defect": (1, 1), "random": (0, 0)}
 
 
 def _distances_after_moves(height: int, width: int) -> np.ndarray:
+    """By the player's cell and the coin's: the distance after each move, [H W, H W, 4]."""
     size = np.array([height, width])
     cells = np.stack(np.divmod(np.arange(height * width), width), -1)
     after = (cells[:, None] + np.array(MOVES)) % size
@@ -218,7 +205,7 @@ SECONDS = {
 
 
 def threshold_passed(metrics: Columns, settings: Mapping[str, Any], threshold: str) -> np.ndarray:
-    """In which evaluations [...] one of THRESHOLDS is passed; `settings`: hp with dotted keys, of a square board."""
+    """The evaluations [...] in which one of THRESHOLDS is passed; `settings`: hp by dotted key, of a square board."""
     need_self_play, need_against_defect = THRESHOLDS[threshold]
     scale, against_defect = 2 * (settings["game.height"] // 2), metrics["always_defect_0_mean_rewards_a"]
     return (scale * self_play(metrics) > need_self_play) & (scale * against_defect > need_against_defect)

@@ -8,17 +8,19 @@ from typing import Annotated, Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
-from loqa.game import COLORS, REWARDS, Bars, Columns, Film, GameSpec
-from loqa.hyperparameters import Actor, Count, Fraction, Hyperparameters, QValue, TwoRows
+from loqa.game import COLORS, REWARDS, Bars, Columns, Film, GameSpec, MemorylessPlayer
+from loqa.hyperparameters import Actor, Count, Fraction, Hyperparameters, QValue
 from loqa.metrics import Evaluation, Metrics, self_play
 from loqa.rollout import Trajectories
 
-# Of player 0, then of player 1: its reward in CC, CD, DC and DD.
-Payoffs = tuple[tuple[float, ...], tuple[float, ...]]
+# Of player 0, then of player 1: its reward in CC, CD, DC and DD, its own action first, so that both rows of a symmetric
+# game are the same. (Not strict: pydantic accepts the lists of YAML.)
+Row = Annotated[tuple[float, float, float, float], Field(strict=False)]
+Payoffs = Annotated[tuple[Row, Row], Field(strict=False)]
+ROWS = "two lists of four numbers (a player's rewards in CC, CD, DC, DD, its own action first)"
 
-# The player's own action stands first, as in the states it sees: in a symmetric game both have the same row.
 PAYOFFS: dict[str, Payoffs] = {
     # As in LOLA (Foerster et al. 2018, arXiv 1709.04326) and in LOQA.
     "ipd": ((-1.0, -3.0, 0.0, -2.0),) * 2,
@@ -26,19 +28,16 @@ PAYOFFS: dict[str, Payoffs] = {
     "chicken": ((3.0, 1.0, 4.0, 0.0),) * 2,
     # From the same figure. C hunts the stag, for which it takes both; D the hare, which is safe.
     "stag_hunt": ((4.0, 0.0, 3.0, 1.0),) * 2,
-    # Osborne and Rubinstein 1994, A Course in Game Theory, example 15.3. C is what player 0 would rather do, D
-    # what player 1 would, and what they do apart pleases neither.
+    # Osborne and Rubinstein 1994, A Course in Game Theory, example 15.3. Both want to do the same: player 0 rather C,
+    # player 1 rather D.
     "battle_of_the_sexes": ((2.0, 0.0, 0.0, 1.0), (1.0, 0.0, 0.0, 2.0)),
     # Example 17.1 there, and in LOLA. C is heads, D is tails; player 0 wins if they match.
     "matching_pennies": ((1.0, -1.0, -1.0, 1.0), (-1.0, 1.0, 1.0, -1.0)),
 }
 
 
-ROWS = "two lists of four numbers (a player's rewards in CC, CD, DC, DD, its own action first)"
-
-
 def title_of(name: str) -> str:
-    """What figures call the game `hp.game_name`."""
+    """The name of the game `hp.game_name` in figures."""
     return {"ipd": "IPD", "custom": "Custom game"}.get(name) or name.replace("_", " ").capitalize()
 
 
@@ -49,9 +48,6 @@ STATES = ("START", "CC", "CD", "DC", "DD")
 
 # What a player observes in each of STATES: [I cooperated, I defected, they cooperated, they defected].
 OBSERVATIONS = np.array([[0, 0, 0, 0], [1, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0], [0, 1, 0, 1]], np.float32)
-
-# The prisoner's dilemma: a player's reward by [its action, the other's action].
-PAYOFF = np.reshape(PAYOFFS["ipd"][0], (2, 2))
 
 
 def visits(observation: jax.Array) -> list[jax.Array]:
@@ -70,7 +66,7 @@ def read_table(table: jax.Array, observation: jax.Array) -> jax.Array:
 
 
 def _not_pairs(payoffs: Any) -> Any:
-    """Raises ValueError for the rewards of both in CC, CD, DC and DD, and says how these are written."""
+    """Refuses four pairs, the rewards of both players in CC, CD, DC and DD, and says how these are written."""
     try:
         cc, cd, dc, dd = [(mine, theirs) for mine, theirs in payoffs]
     except (TypeError, ValueError):
@@ -83,7 +79,7 @@ class IPDHyperparameters(Hyperparameters):
     """hp of ipd.py"""
 
     game_name: Literal[*PAYOFFS, "custom"]
-    payoffs: Annotated[TwoRows | None, BeforeValidator(_not_pairs)]
+    payoffs: Annotated[Payoffs | None, BeforeValidator(_not_pairs)]
     game_length: Count
     epsilon_greedy: Fraction
     actor: Actor
@@ -91,7 +87,6 @@ class IPDHyperparameters(Hyperparameters):
 
     @property
     def run_name(self) -> str:
-        """The first words of the name of a run's directory."""
         return f"{self.game_name}_seed{self.seed}"
 
     @property
@@ -115,8 +110,7 @@ class IPDHyperparameters(Hyperparameters):
 class MatrixGame:
     """Two players choose at once, again and again; each sees both last actions.
 
-    The state is the index in STATES of what player 0 sees, int []. `payoffs` has for each player its reward in
-    CC, CD, DC and DD, its own action first.
+    The state is the index in STATES of what player 0 sees, int [].
     """
 
     title: str = title_of("ipd")
@@ -129,7 +123,6 @@ class MatrixGame:
 
     @classmethod
     def from_hp(cls, hp: IPDHyperparameters) -> "MatrixGame":
-        """The game that the hyperparameters name, or give as payoffs."""
         return cls(title_of(hp.game_name), hp.matrix_payoffs)
 
     def from_seat(self, seat: int) -> "MatrixGame":
@@ -137,40 +130,34 @@ class MatrixGame:
         return dataclasses.replace(self, payoffs=self.payoffs[::-1]) if seat else self
 
     def scripted(self) -> dict[str, tuple[Any, tuple]]:
-        """The scripted players by name, with their `params`."""
         tables = {name: (TablePlayer(), table) for name, table in TABLES.items()}
         return tables | {"grim-trigger": (GrimTrigger(), ())}
 
     def reset(self, key: jax.Array) -> jax.Array:
-        """The state before the first step; nothing in it is random."""
         return jnp.zeros((), jnp.int32)
 
     def step(self, uniform: jax.Array, state: jax.Array, actions: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Plays `actions` [2], int; returns the next state and the rewards [2]. Nothing in it is random."""
+        """Plays `actions` [2], int; returns the next state and the rewards [2]. Nothing is random."""
         first, second = actions
         rewards = [_reward(self.payoffs[0], first, second), _reward(self.payoffs[1], second, first)]
         return 1 + 2 * first + second, jnp.stack(rewards)
 
     def observe(self, state: jax.Array) -> jax.Array:
-        """What each player sees, itself first: [2, 4]."""
+        """Both players' observations, each with itself first: [2, 4]."""
         _, cc, cd, dc, dd = (state == i for i in range(len(STATES)))
         played = jnp.stack([cc | cd, dc | dd, cc | dc, cd | dd])
         return jnp.stack([played, jnp.roll(played, 2)]).astype(jnp.float32)
 
 
-def _reward(payoff: tuple[float, ...], mine: jax.Array, theirs: jax.Array) -> jax.Array:
+def _reward(payoff: Row, mine: jax.Array, theirs: jax.Array) -> jax.Array:
     """A player's reward by both actions: exactly one of its four numbers, and no gather."""
     cc, cd, dc, dd = payoff
-    if_they_cooperate, if_not = jnp.where(mine == COOPERATE, cc, dc), jnp.where(mine == COOPERATE, cd, dd)
-    return jnp.where(theirs == COOPERATE, if_they_cooperate, if_not)
+    i_cooperate = mine == COOPERATE
+    return jnp.where(theirs == COOPERATE, jnp.where(i_cooperate, cc, dc), jnp.where(i_cooperate, cd, dd))
 
 
-@dataclasses.dataclass(frozen=True)
-class TablePlayer:
-    """Remembers nothing but the last step; its `params` are P(cooperate) in each of STATES."""
-
-    def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> tuple:
-        return ()
+class TablePlayer(MemorylessPlayer):
+    """Plays by what it sees, the last step; its `params` are P(cooperate) in each of STATES."""
 
     def act(self, params: tuple, hidden: tuple, observation: jax.Array) -> tuple[jax.Array, tuple]:
         """Observation [..., 4] -> logits [..., 2], -inf for an action that it never takes."""
@@ -215,7 +202,7 @@ def cooperation(evaluation: Evaluation) -> Metrics:
     """
     agent, metrics = evaluation.agent, {}
     for seat, (me, mine) in enumerate(zip(evaluation.learners, evaluation.sides, strict=True)):
-        seen = jnp.moveaxis(mine.observations, -1, 1) if agent.is_recurrent else jnp.array(OBSERVATIONS)[None]
+        seen = jnp.moveaxis(mine.observations, -1, 1) if agent.actor.is_recurrent else jnp.array(OBSERVATIONS)[None]
         p_cooperate = jax.nn.softmax(agent.logits(me.params, seen))[..., 0]
         here = dict(zip(STATES, visits(seen), strict=True))
         metrics |= {f"p_{seat}_{state}_C": (x * p_cooperate).sum() / x.sum() for state, x in here.items()}
@@ -223,17 +210,17 @@ def cooperation(evaluation: Evaluation) -> Metrics:
 
 
 def is_tit_for_tat(metrics: Columns, agent: int = 0) -> np.ndarray:
-    """In which evaluations [...] an agent cooperates with itself, and always-defect gains little.
+    """The evaluations [...] in which an agent cooperates with itself, and always-defect gains little.
 
-    That is P(C|CC) above 0.9, a mean reward above -1.05 (of -1 for mutual cooperation), and against always-defect
-    at least -2.1 (of -2.02 for tit-for-tat, and -2 for mutual defection). `metrics`: columns of metrics.csv.
+    That is P(C|CC) above 0.9, a mean reward above -1.05 (mutual cooperation: -1), and against always-defect at least
+    -2.1 (tit-for-tat: -2.02, mutual defection: -2).
     """
     cooperates = (metrics[f"p_{agent}_CC_C"] > 0.9) & (metrics[f"mean_rewards_{agent}"] > -1.05)
     return cooperates & (metrics[f"always_defect_{agent}_mean_rewards_a"] >= -2.1)
 
 
 def reciprocates(metrics: Columns, settings: Any = None) -> np.ndarray:
-    """In which evaluations [...] both cooperate (mean reward above -1.1), and agent 0 rarely cooperates after DD."""
+    """The evaluations [...] in which both cooperate (reward above -1.1), and agent 0 rarely cooperates after DD."""
     return (self_play(metrics) > -1.1) & (metrics["p_0_DD_C"] < 0.2)
 
 

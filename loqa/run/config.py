@@ -16,11 +16,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BeforeValidator, ValidationError
 
 from loqa.games import GAMES
-from loqa.hyperparameters import RENAMED, Hyperparameters, Section, Switch, Text, show
+from loqa.hyperparameters import NETWORKS, RENAMED, Hyperparameters, Section, Switch, Text, show
 from loqa.run.terminal import reason
 from loqa.scripts import CONF_DIR
-
-NETWORKS = ("logits", "mlp", "gru")
 
 # Where pydantic's own words would be about Python.
 MUST_BE = {

@@ -24,12 +24,11 @@ from jax.flatten_util import ravel_pytree
 from loqa.agent import Agent, AgentParams
 from loqa.figures.curves import in_style, legend_below, panels, save
 from loqa.hyperparameters import Hyperparameters
-from loqa.opponents import Opponents
-from loqa.rollout import Noise, draw_noise, play
+from loqa.rollout import Noise, Opponents, draw_noise, play
 from loqa.run.agents import load_agent, rebuild
 from loqa.run.config import CONFIGS, parse
 from loqa.run.launch import compose
-from loqa.scripts.ipd import policy_losses
+from loqa.scripts.ipd import policy_terms
 from loqa.tools.common import ArgumentParser, markdown_table, tool, whole
 from loqa.tools.players import agent_files, load_player
 
@@ -59,7 +58,7 @@ def gradients(agent: Agent, settings: tuple[Hyperparameters, ...], params: Agent
     def losses(actor):
         mine = agent.side(params._replace(actor=actor), episodes.mine)
         computed = SimpleNamespace(side=lambda *_: mine)  # in place of the agent: the networks run once for all
-        terms = [policy_losses(hp, computed, params, episodes) for hp in settings]
+        terms = [policy_terms(hp, computed, params, episodes) for hp in settings]
         return jnp.stack([jnp.stack([getattr(each, loss) for each in terms]) for loss in LOSSES])
 
     values, pull_back = jax.vjp(losses, params.actor)

@@ -189,7 +189,7 @@ def describe(params: AgentParams) -> dict[str, Any]:
     if 4 * side**2 != inputs:
         raise ValueError(f"its policy has {inputs} inputs, which are not 4 planes of a square board")
     game = next(game for game in GAMES.values() if game.board)
-    settings = game.board_words(f"{side}x{side}")
+    settings = [f"hp.{key}={side}" for key in game.board]
     for part, network in networks.items():
         settings.append(f"hp.{part}.layers_before_gru={sum(name.startswith('dense_') for name in network)}")
         settings.append(f"hp.{part}.hidden_size={network['dense_0']['kernel'].shape[1]}")
