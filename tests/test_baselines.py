@@ -77,9 +77,10 @@ def test_lola_and_pola_agree_with_finite_differences(policies, monkeypatch):
     def update(learner, settings, proximal_steps=1):
         monkeypatch.setattr(exact, "MAX_PROXIMAL_STEPS", proximal_steps)
         with jax.enable_x64(True):
-            return np.array(jax.jit(lambda *pair: learner(*pair, value, other_value, settings))(theta, other))
+            ahead = lambda x: exact.look_ahead(x, other, value, other_value, settings.lr_inner)
+            return np.array(jax.jit(lambda x: learner(x, ahead, settings))(theta))
 
-    lola, naive = (update(exact.naive_or_lola, s._replace(lr_inner=rate)) for rate in (s.lr_inner, 0.0))
+    lola, naive = (update(exact.lola, s._replace(lr_inner=rate)) for rate in (s.lr_inner, 0.0))
     one_step, two_steps = (update(exact.pola, s._replace(beta=beta), n) for n, beta in ((1, 0.0), (2, 0.7)))
     np.testing.assert_allclose(lola, theta + 2.0 * numeric_gradient(looked_ahead, theta, 1e-3), rtol=1e-4)
     own = numeric_gradient(lambda x: simulated(x, other), theta, 1e-4)
@@ -112,14 +113,14 @@ def test_exact_learners_end_as_published(tmp_path):
     assert results["naive"]["p_cooperate"].max() < 0.05
     table = exact.write(tmp_path, "pola", jax.device_get(results), exact.PUBLISHED)
     assert "| lola | pola | 3 of 3 | 1.00 |" in table
-    assert {path.name for path in tmp_path.iterdir()} == {"exact.csv", "exact.md", "exact.png", "exact.pdf"}
+    assert {path.name for path in tmp_path.iterdir()} == {"exact.csv", "exact.png", "exact.pdf"}
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
         ("--game chess", "--game: invalid choice: 'chess'"),
-        ("--discount 1", "--discount: '1' must be a number of at least 0 and below 1"),
+        ("--beta -1", "--beta: '-1' must be a number of at least 0 and below inf"),
     ],
 )
 def test_what_exact_refuses(words, sentence, monkeypatch, capsys):
