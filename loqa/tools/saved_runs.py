@@ -84,7 +84,8 @@ def _origin(path: Path) -> dict[str, str]:
     listed = {key: ", ".join(f"{x} {y}" for x, y in words.get(key, {}).items()) for key in ("versions", "machine")}
     commits = ", ".join(x[:10] + x[40:] for x in words.get("commits", ()) if x)  # 40: -dirty
     origin = {"run": "", "finished_at": f"{words.get('iteration', '')}", "commit": commits}
-    return origin | listed | {"command": words.get("command", "")}
+    command = re.sub(r" hp\.save_dir=\S+", "", words.get("command", ""))  # a path of one machine only
+    return origin | listed | {"command": command}
 
 
 def archive(runs: Sequence[Path], out: Path, with_agents: bool = False) -> list[SavedRun]:
