@@ -39,7 +39,7 @@ def policy_terms(hp: Hyperparameters, agent: Agent, params: AgentParams, episode
     if hp.differentiable_opponent.center_q_values:
         opponent = center_q_values(opponent, hp.reward_discount, batch_mean)
     mean_reward = devices.mean(opponent.rewards.mean())
-    terms = agent_policy_loss(mine, opponent, hp.policy_options, opponent_reward_baseline=mean_reward)
+    terms = agent_policy_loss(mine, opponent, hp.policy_options, reward_baseline=mean_reward)
     return jax.tree.map(jnp.mean, terms)
 
 
@@ -128,9 +128,9 @@ def make_evaluation(
             noise = draw_noise(jax.random.fold_in(key_learn, seat), hp.game_length, hp.eval_episodes)
             episodes = play(agent.game.from_seat(seat), agent, me.params, opponents, noise, hp.epsilon_greedy)
             loss, beta = partial(policy_loss, hp, agent, episodes), hp.actor.train.entropy_beta
-            critic = critic_loss(hp, agent, me.params, me.target_params, episodes.mine)
-            metrics |= learning_metrics(agent, me, episodes.mine, seat, loss, critic, beta, hp.reward_discount)
-            sides.append(episodes.mine)
+            q_loss = critic_loss(hp, agent, me.params, me.target_params, episodes.mine)
+            sides.append(agent.side(me.params, episodes.mine))
+            metrics |= learning_metrics(seat, me.params, sides[-1], loss, q_loss, beta, hp.reward_discount)
         return metrics | game_metrics(Evaluation(agent, state.learners, self_play, sides))
 
     return evaluation

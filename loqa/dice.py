@@ -12,7 +12,7 @@ import numpy as np
 
 
 def magic_box(log_prob: jax.Array) -> jax.Array:
-    """DiCE's magic box: 1 forward, whose derivative is that of `log_prob` (any shape), to every order."""
+    """DiCE's magic box, exp(x - stop_gradient(x)): 1 forward, and its derivative is itself times that of x."""
     return jnp.exp(log_prob - jax.lax.stop_gradient(log_prob))
 
 

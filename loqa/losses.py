@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from loqa.dice import discounted_sum, loaded_dice_returns, n_step_returns
 
@@ -54,10 +55,7 @@ class PolicyTerms(NamedTuple):
 
 
 def agent_policy_loss(
-    mine: Side,
-    opponent: Side,
-    options: PolicyOptions = PolicyOptions(),
-    opponent_reward_baseline: jax.Array | float | None = None,
+    mine: Side, opponent: Side, options: PolicyOptions = PolicyOptions(), reward_baseline: ArrayLike | None = None
 ) -> PolicyTerms:
     """LOQA's loss of one player's policy on one episode (Algorithm 2).
 
@@ -73,8 +71,8 @@ def agent_policy_loss(
       mine: our side; differentiable in the logits, and in the Q-values through the advantage unless it is stopped.
       opponent: the opponent's side; a constant here.
       options: see `PolicyOptions`.
-      opponent_reward_baseline: [], the opponent's mean reward over the batch and its steps, for "n_step"; None: the
-        mean of `opponent.rewards`.
+      reward_baseline: [], the opponent's mean reward over the batch and its steps, for "n_step"; None: the mean of
+        `opponent.rewards`.
 
     Raises:
       ValueError: shapes that do not fit, an advantage or method that does not exist, or a window that does not fit.
@@ -85,9 +83,9 @@ def agent_policy_loss(
     log_prob = select(log_probs[:-1], mine.actions)
     actor_advantages, shaping_advantages = own_advantages(mine, options)
     their_advantages = opponent_advantages(opponent, options)
-    if opponent_reward_baseline is None:
-        opponent_reward_baseline = opponent.rewards.mean()
-    taken_q = differentiable_q_values(log_prob, opponent, their_advantages, options, opponent_reward_baseline)
+    if reward_baseline is None:
+        reward_baseline = opponent.rewards.mean()
+    taken_q = differentiable_q_values(log_prob, opponent, their_advantages, options, reward_baseline)
     return PolicyTerms(
         actor=-(log_prob * (actor_advantages + options.kindness * their_advantages)).mean(0),
         shaping=shaping_loss(taken_q, opponent, shaping_advantages, options),
@@ -131,17 +129,14 @@ def opponent_advantages(opponent: Side, options: PolicyOptions) -> jax.Array:
 
 
 def differentiable_q_values(
-    log_prob: jax.Array,
-    opponent: Side,
-    advantages: jax.Array,
-    options: PolicyOptions,
-    reward_baseline: jax.Array | float,
+    log_prob: jax.Array, opponent: Side, advantages: jax.Array, options: PolicyOptions, reward_baseline: ArrayLike
 ) -> jax.Array:
-    """The opponent's Q-value of the action that it took at each step, as a function of our policy.
+    """Qhat_t, the opponent's Q-value of the action that it took at step t, as a function of our policy.
+
+    With loaded DiCE it is r'_t + gamma Rhat_{t+1}, and in n_step_returns the sum over a window. Our action at step t is
+    simultaneous with the opponent's, so only what follows counts, unless `differentiable_current_reward`: then Rhat_t.
 
     `log_prob` [T]: of our actions, differentiable; `advantages` [T]: A'_t. Returns [T], or [T+1-n_step] with "n_step".
-    Our action at step t is simultaneous with the opponent's, so only what follows it counts, unless
-    `differentiable_current_reward`.
     """
     if options.method == "loaded-dice":
         returns = discounted_sum(opponent.rewards, options.discount)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import optax
 
-from loqa.agent import Agent
+from loqa.agent import Agent, AgentParams
 from loqa.dice import discounted_sum
 from loqa.learner import LearnerState, PolicyLoss
 from loqa.losses import PolicyTerms, Side, select
@@ -26,29 +26,22 @@ class Evaluation(NamedTuple):
 
 
 def learning_metrics(
-    agent: Agent,
-    me: LearnerState,
-    mine: Side,
-    seat: int,
-    loss: PolicyLoss,
-    critic_loss: jax.Array,
-    entropy_beta: float,
-    discount: float,
+    seat: int, params: AgentParams, mine: Side, loss: PolicyLoss, q_loss: jax.Array, beta: float, discount: float
 ) -> Metrics:
     """Losses, entropy, gradient norms and Q-values of the learner in `seat`, on its side of episodes.
 
-    `loss` and `critic_loss` are ipd.py's. The gradient norms are of each loss alone, before clipping: `grad_agent` of
-    the actor loss with the entropy bonus, `grad_opponent` of the shaping loss without its weight.
+    The gradient norms are of each term of the policy's `loss` alone, before clipping: `grad_agent` of the actor term
+    with the entropy, weighted by `beta`; `grad_opponent` of the shaping term without its weight.
     """
     gradient = jax.grad(loss, has_aux=True)
-    actor_gradient, terms = gradient(me.params, PolicyTerms(1.0, None, entropy_beta))
-    shaping_gradient, _ = gradient(me.params, PolicyTerms(None, 1.0, None))
-    taken = select(agent.side(me.params, mine).q_values[:-1], mine.actions)
+    actor_gradient, terms = gradient(params, PolicyTerms(1.0, None, beta))
+    shaping_gradient, _ = gradient(params, PolicyTerms(None, 1.0, None))
+    taken = select(mine.q_values[:-1], mine.actions)
     returns = discounted_sum(mine.rewards, discount)
     return {
         f"loss_agent_{seat}_actor": terms.actor,
         f"loss_agent_{seat}_opponent": terms.shaping,
-        f"loss_agent_{seat}_qvalue": critic_loss,
+        f"loss_agent_{seat}_qvalue": q_loss,
         f"agent{seat}_entropy": -terms.negative_entropy,
         f"grad_agent{seat}_norm": optax.tree.norm(actor_gradient),
         f"grad_opponent{seat}_norm": optax.tree.norm(shaping_gradient),
