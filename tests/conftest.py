@@ -5,8 +5,10 @@ lasts for a session, since what a killed process leaves half written there would
 names one that is kept.
 """
 
+import importlib
 import os
 import shutil
+import sys
 import tempfile
 
 import pytest
@@ -33,3 +35,26 @@ def no_job_of_hydra():
     """A script that ran in this process leaves Hydra's configuration, which says what the command is."""
     yield
     HydraConfig.instance().cfg = None
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    """Runs a tool in this process: its name, and the words of its command line."""
+
+    def run(name, *words):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
+        importlib.import_module(f"loqa.{'baselines' if name == 'exact' else 'tools'}.{name}").main()
+
+    return run
+
+
+@pytest.fixture
+def refusal(tool, capsys):
+    """Runs a tool that refuses its words; gives the sentence with which it ends."""
+
+    def run(*words):
+        with pytest.raises(SystemExit, match="2"):
+            tool(*words)
+        return capsys.readouterr().err.splitlines()[-1]
+
+    return run

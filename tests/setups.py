@@ -3,11 +3,13 @@
 from functools import cache
 
 import jax
+import numpy as np
+from omegaconf import OmegaConf
 from pydantic import BaseModel
 
 from ipd import make_iteration
 from loqa import learner
-from loqa.run.agents import game_and_agent
+from loqa.run.agents import game_and_agent, save_agent
 from loqa.run.config import CONFIGS, parse
 from loqa.run.launch import compose
 
@@ -20,6 +22,19 @@ def make_hp(script, *overrides):
 
 def make_agent(script, hp):
     return game_and_agent(script, hp)[1]
+
+
+def save(path, script, *overrides, seed=0, policy_only=False):
+    """Saves an agent with random parameters of these hyperparameters; returns the path."""
+    cfg = compose(script, list(overrides))
+    agent, random = make_agent(script, parse(cfg, CONFIGS[script]).hp), np.random.default_rng(seed)
+    fill = lambda x: random.normal(size=x.shape).astype(np.float32)
+    params = jax.tree.map(fill, jax.eval_shape(agent.init, jax.random.key(0)))
+    params = params._replace(qvalue={}) if policy_only else params
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hp = OmegaConf.to_container(cfg.hp, resolve=True)
+    save_agent(path, params, {"game": script, "hp": hp, "policy_only": policy_only})
+    return path
 
 
 def training(script, *overrides):

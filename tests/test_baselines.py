@@ -123,11 +123,8 @@ def test_exact_learners_end_as_published(tmp_path):
         ("--beta -1", "--beta: '-1' must be a number of at least 0 and below inf"),
     ],
 )
-def test_what_exact_refuses(words, sentence, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["exact", *words.split()])
-    with pytest.raises(SystemExit, match="2"):
-        exact.main()
-    assert sentence in capsys.readouterr().err.splitlines()[-1]
+def test_what_exact_refuses(words, sentence, refusal):
+    assert sentence in refusal("exact", *words.split())
 
 
 # ---------------------------------------------------------------------------------------------------- sampled

@@ -5,7 +5,6 @@ import itertools
 import json
 import math
 import pickle
-import sys
 import zlib
 from functools import partial
 
@@ -14,16 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import setups
-from omegaconf import OmegaConf
 from PIL import Image
 
-from loqa.agent import AgentParams
 from loqa.games.coin import CoinGame
 from loqa.games.ipd import PAYOFFS, MatrixGame
 from loqa.rollout import draw_noise, rollout
-from loqa.run.agents import save_agent
-from loqa.run.config import CONFIGS, parse
-from loqa.run.launch import compose
 from loqa.tools import league
 from loqa.tools.league import compare, kind_table, play_league
 from loqa.tools.players import choose_players, scripted
@@ -32,15 +26,8 @@ IPD = MatrixGame()
 SMALL = ["hp.actor.hidden_size=4", "hp.qvalue.hidden_size=3"]
 
 
-def save(path, script="coin", overrides=(), seed=0):
-    """Saves an agent with random parameters."""
-    cfg = compose(script, [*(SMALL if script == "coin" else []), *overrides])
-    agent = setups.make_agent(script, parse(cfg, CONFIGS[script]).hp)
-    random = np.random.default_rng(seed)
-    fill = lambda x: 2.0 * random.normal(size=x.shape).astype(np.float32)
-    params = AgentParams(*jax.tree.map(fill, jax.eval_shape(agent.init, jax.random.key(0))))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_agent(path, params, {"game": script, "hp": OmegaConf.to_container(cfg.hp, resolve=True)})
+def save(path, *overrides, seed=0):
+    setups.save(path, "coin", *SMALL, *overrides, seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +37,16 @@ def folder(tmp_path_factory):
     two = ["hp.just_self_play=false", "hp.agent_1=naive", "hp.seed=7"]
     for i in (0, 1):
         for iteration in (90, 100):
-            save(at / "runs" / "first" / "agents" / f"agent_{i}_{iteration:06d}.npz", overrides=two, seed=i)
-    save(at / "runs" / "second" / "agents" / "agent_0_000050.npz", overrides=["hp.qvalue.hidden_size=2"], seed=2)
-    save(at / "some" / "wide.npz", overrides=["hp.actor.layers_before_gru=1"], seed=3)
+            save(at / "runs" / "first" / "agents" / f"agent_{i}_{iteration:06d}.npz", *two, seed=i)
+    save(at / "runs" / "second" / "agents" / "agent_0_000050.npz", "hp.qvalue.hidden_size=2", seed=2)
+    save(at / "some" / "wide.npz", "hp.actor.layers_before_gru=1", seed=3)
     (at / "some" / ".wide.unfinished.npz").write_text("half of it")
-    save(at / "large.npz", overrides=["hp.game.height=4"])
-    save(at / "ipd.npz", "ipd")
+    save(at / "large.npz", "hp.game.height=4")
+    setups.save(at / "ipd.npz", "ipd")
     np.savez(at / "foreign.npz", x=np.ones(2))
     (at / "published.pkl").write_bytes(pickle.dumps([1]))
     for i in (0, 1):
-        save(at / f"custom_{i}.npz", "ipd", ["hp.game_name=custom", f"hp.payoffs=[[{i},2,3,4],[{i},2,3,4]]"])
+        setups.save(at / f"custom_{i}.npz", "ipd", "hp.game_name=custom", f"hp.payoffs=[[{i},2,3,4],[{i},2,3,4]]")
     np.savez(at / "bad.npz", **dict(np.load(at / "some" / "wide.npz")) | {"actor/params/bias_in": np.ones(5)})
     return at
 
@@ -110,18 +97,11 @@ REFUSED = {
 }
 
 
-def run_league(monkeypatch, *words):
-    monkeypatch.setattr(sys, "argv", ["league", *map(str, words)])
-    league.main()
-
-
 @pytest.mark.parametrize("words, reason", REFUSED.values(), ids=REFUSED)
-def test_bad_words_are_one_sentence(folder, monkeypatch, capsys, tmp_path, words, reason):
+def test_bad_words_are_one_sentence(folder, monkeypatch, refusal, tmp_path, words, reason):
     (folder / "empty").mkdir(exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match="2"):
-        run_league(monkeypatch, *(word.format(folder) for word in words))
-    assert reason in capsys.readouterr().err.splitlines()[-1]
+    assert reason in refusal("league", *(word.format(folder) for word in words))
 
 
 # ------------------------------------------------------------------------------------------------- the games
@@ -213,7 +193,7 @@ def test_players_tell_their_rules_apart():
 def test_a_pair_plays_as_it_would_alone_and_once(tmp_path, monkeypatch, capsys):
     """Batched over pairs of two architectures, whoever else plays; a league that was killed continues."""
     for i in range(3):
-        save(tmp_path / f"{i}.npz", "ipd", seed=i)
+        setups.save(tmp_path / f"{i}.npz", "ipd", seed=i)
     game, entered = choose_players([str(tmp_path), "grim-trigger"])
     monkeypatch.setattr(league, "PAIRS_AT_ONCE", 2)
     rows = play(game, entered, 6, 8, tmp_path, seed=3)
@@ -262,9 +242,9 @@ def test_the_table_has_kinds_once():
     assert lines == [["x (2)", "5.500", "5.500", "", "7.000"], ["y (1)", "22.000", "", "20.500", ""]]
 
 
-def test_everything_is_written(folder, tmp_path, monkeypatch, capsys):
+def test_everything_is_written(folder, tmp_path, tool, capsys):
     words = [folder / "runs" / "first", f"a_kind={folder / 'runs' / 'second'}", "--episodes", "8", "--steps", "5"]
-    run_league(monkeypatch, "--no-scripted", "--out", tmp_path, *words, "random")  # in any order
+    tool("league", "--no-scripted", "--out", tmp_path, *words, "random")  # in any order
     printed = capsys.readouterr().out
     with open(tmp_path / "league.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -277,7 +257,5 @@ def test_everything_is_written(folder, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "league.pdf").read_bytes().startswith(b"%PDF")
     (tmp_path / "published.json").write_text('{"x": {"steps": 5, "rows": [["random", "random", 9, 9]]}}')
     with pytest.raises(SystemExit, match="1"):
-        run_league(
-            monkeypatch, "--no-scripted", "--out", tmp_path, *words, "random", "--against", tmp_path / "published.json"
-        )
+        tool("league", "--no-scripted", "--out", tmp_path, *words, "random", "--against", tmp_path / "published.json")
     assert "disagree" in capsys.readouterr().out

@@ -11,7 +11,6 @@ from loqa.game import COLORS
 from loqa.games.coin import TAKEN, CoinGame, coin_scenes, draw_scene, scene_text
 from loqa.games.ipd import ipd_strip
 from loqa.rollout import Trajectories
-from loqa.tools import render
 from loqa.tools.players import choose_players
 from loqa.tools.render import play_episode
 
@@ -108,18 +107,13 @@ def test_episodes_are_those_of_the_seed_and_of_the_seats():
     assert captions.count("step") == 41
 
 
-def run_render(monkeypatch, *words):
-    monkeypatch.setattr(sys, "argv", ["render", *map(str, words)])
-    render.main()
-
-
-def test_both_games_write_a_picture_and_print(tmp_path, monkeypatch, capsys):
-    run_render(monkeypatch, "random", "random", "--grid", "2x3", "--steps", "3", "--out", tmp_path / "new" / "x.gif")
+def test_both_games_write_a_picture_and_print(tmp_path, tool, capsys):
+    tool("render", "random", "random", "--grid", "2x3", "--steps", "3", "--out", tmp_path / "new" / "x.gif")
     assert "B  random (2): " in capsys.readouterr().out
     with Image.open(tmp_path / "new" / "x.gif") as film:
         assert film.n_frames == 4 and film.size[0] == 400
     words = ["tit-for-tat", "always-defect", "--game", "ipd", "--steps", "4"]
-    run_render(monkeypatch, *words, "--out", tmp_path / "moves")
+    tool("render", *words, "--out", tmp_path / "moves")
     assert "A  CDDD\nB  DDDD\nA  tit-for-tat: -9, -2.250 a step" in capsys.readouterr().out
     assert (tmp_path / "moves.png").exists()
 
@@ -128,19 +122,16 @@ def test_both_games_write_a_picture_and_print(tmp_path, monkeypatch, capsys):
     "words, reason",
     [
         (["random", "nobody.npz", "--grid", "3x3"], "nobody.npz"),
-        (["random", "random"], "--game"),
         (["random", "random", "--grid", "3x3", "--out", "x.png"], ".gif"),
         (["random", "random", "--game", "ipd", "--out", "x.gif"], ".png"),
         (["random", "random", "--game", "ipd", "--steps", "0"], "--steps"),
         (["random", "random", "--grid", "3x3", "--out", "file/x.gif"], "file"),
     ],
 )
-def test_bad_words_are_one_sentence(tmp_path, monkeypatch, capsys, words, reason):
+def test_bad_words_are_one_sentence(tmp_path, monkeypatch, refusal, words, reason):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(SystemExit, match="2"):
-        run_render(monkeypatch, *words)
-    assert reason in capsys.readouterr().err.splitlines()[-1]
+    assert reason in refusal("render", *words)
 
 
 def test_a_reader_that_has_gone_is_no_error():

@@ -137,23 +137,14 @@ def test_tables_and_figures(directory):
     assert quotes[0] == "Ours has <!--=ours:self_play:last-->-2.000 (0.707)<!--/--> and" and quotes[4] in lines
 
 
-QUOTED = {
-    "ours:p_0_CC_C:late": "0.438 (0.088)",
-    "theirs:reciprocity:seeds": "1 of 1",
-    "league.csv:our_own:random": "-0.675",
-}
-QUOTED |= {"theirs:reciprocity:first": "100", "theirs:reciprocity:s": "61", "theirs:reciprocity:held": "> 100"}
-
-
-@pytest.mark.parametrize("mark", QUOTED)
-def test_a_quoted_number(directory, mark):
-    assert report.quoted(directory, mark) == QUOTED[mark]
-
-
-@pytest.mark.parametrize("mark", ["ours", "nowhere:x:last", "ours@8-9:self_play:last", "ours:x:last", "ours:x:seeds"])
-def test_a_mark_that_names_no_number_is_refused(directory, mark):
-    with pytest.raises(ValueError, match=f"the mark '{mark}' names no number"):
-        report.quoted(directory, mark)
+def test_quoted_numbers(directory):
+    expected = {"ours:p_0_CC_C:late": "0.438 (0.088)", "league.csv:our_own:random": "-0.675"}
+    goal = {"seeds": "1 of 1", "first": "100", "s": "61", "held": "> 100"}
+    for mark, number in (expected | {f"theirs:reciprocity:{what}": number for what, number in goal.items()}).items():
+        assert report.quoted(directory, mark) == number
+    for mark in ("ours", "nowhere:x:last", "ours@8-9:self_play:last", "ours:x:last", "ours:x:seeds"):
+        with pytest.raises(ValueError, match=f"the mark '{mark}' names no number"):
+            report.quoted(directory, mark)
 
 
 RUNS = {"title": "t", "runs": {"a": "ours"}}
