@@ -39,13 +39,15 @@ SETTINGS = {
 }
 
 
+def words(game: str, iterations: int) -> list[str]:
+    return [*SETTINGS[game][1].split(), f"hp.num_iterations={iterations}"]
+
+
 def start(game: str, iterations: int, save_dir: Path, *overrides: str) -> subprocess.Popen:
-    script, settings = SETTINGS[game]
-    words = [script, *settings.split(), f"hp.num_iterations={iterations}", f"hp.save_dir={save_dir}"]
-    return popen([*words, *overrides], save_dir)
+    return popen([SETTINGS[game][0], *words(game, iterations), f"hp.save_dir={save_dir}", *overrides], save_dir)
 
 
-def popen(words: list[str], save_dir: Path) -> subprocess.Popen:
+def popen(command: list[str], save_dir: Path) -> subprocess.Popen:
     """Starts `python` with these words."""
     environment = {  # so that a process starts in seconds; the tests have a cache already
         "JAX_COMPILATION_CACHE_DIR": str(save_dir.parent / "jax"),
@@ -55,7 +57,7 @@ def popen(words: list[str], save_dir: Path) -> subprocess.Popen:
     # A job in the background ignores SIGINT, and so would its children.
     handle = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     options = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "preexec_fn": handle}
-    return subprocess.Popen([sys.executable, *words], cwd=ROOT, **options)
+    return subprocess.Popen([sys.executable, *command], cwd=ROOT, **options)
 
 
 def send_at(process: subprocess.Popen, text: str, number: int | None) -> tuple[int, str]:

@@ -1,43 +1,42 @@
 """What can go wrong, with processes, signals and files as they are; test_resume.py has the rest of the table."""
 
 import re
+import resource
 import signal
-import subprocess
-import sys
 
 import pytest
 import soak
-from test_scripts import ROOT, TINY, jax_options, only_run, rows, train  # noqa: F401 (a fixture)
+from test_scripts import ROOT, jax_options, no_figures, only_run, rows, train  # noqa: F401 (fixtures)
 
 import ipd
 from loqa.games import GAMES
+from loqa.run import launch
 from loqa.run.agents import load_agent
 from loqa.run.config import RunError
+from loqa.run.run import Run
 
 
 def states(directory):
     return sorted(path.name for path in (directory / "checkpoints").glob("state_*.npz"))
 
 
-def test_a_run_that_is_stopped_and_killed_ends_with_the_bits_of_one_that_was_not(tmp_path):
+def test_a_run_that_is_stopped_and_killed_ends_with_the_bits_of_one_that_was_not(tmp_path, no_figures):  # noqa: F811
     """By SIGTERM, after which the command that it prints resumes it, and by SIGKILL."""
-    alone, stopped = tmp_path / "alone", tmp_path / "stopped"
-    settings = ["hp.eval_every=300", "hp.checkpoint_every=100"]
-    process = soak.start("ipd", 900, alone, *settings)
-    assert soak.send_at(process, "900/900", None)[0] == 0
-
-    code, text = soak.send_at(soak.start("ipd", 900, stopped, *settings), " 300/900", signal.SIGTERM)
+    words = [*soak.words("ipd", 900), "hp.eval_every=300", "hp.checkpoint_every=100", "jax.num_devices=1"]
+    process = soak.popen(["ipd.py", *words, f"hp.save_dir={tmp_path / 'stopped'}"], tmp_path)
+    code, text = soak.send_at(process, " 300/900", signal.SIGTERM)
     (iteration,) = re.findall(r"stopped by SIGTERM. To resume from iteration (\d+):", text)
     assert code == 128 + signal.SIGTERM and 300 <= int(iteration) < 900 and "Traceback" not in text
-    directory = only_run(stopped)
+    directory = only_run(tmp_path / "stopped")
     assert states(directory)[-1] == f"state_{int(iteration):09d}.npz"
-    python, *words = text.split("To resume")[1].splitlines()[1].split()
-    assert python == "python" and words[-1] == f"resume={directory}"
+    python, *command = text.split("To resume")[1].splitlines()[1].split()
+    assert python == "python" and command[-1] == f"resume={directory}"
 
-    code, text = soak.send_at(soak.popen(words, stopped), f"resumed from iteration {iteration}", signal.SIGKILL)
+    code, text = soak.send_at(soak.popen(command, tmp_path), f"resumed from iteration {iteration}", signal.SIGKILL)
     assert code == -signal.SIGKILL, text
-    assert soak.send_at(soak.popen(words, stopped), "900/900", None)[0] == 0
-    assert soak.compare(only_run(alone), directory) > 10
+    for overrides in ([command[-1]], [*words, f"hp.save_dir={tmp_path / 'alone'}"]):
+        launch.train("ipd", launch.compose("ipd", overrides), ipd.make_experiment)
+    assert soak.compare(only_run(tmp_path / "alone"), directory) > 10
 
 
 def test_numbers_that_are_not_finite_end_it(tmp_path, monkeypatch):
@@ -59,17 +58,23 @@ def test_numbers_that_are_not_finite_end_it(tmp_path, monkeypatch):
     assert any(f"{ROOT}/loqa/" in str(entry.path) for entry in end.traceback)
 
 
-def test_a_disk_without_room_for_large_files_ends_nothing(tmp_path):
+def test_a_disk_without_room_for_large_files_ends_nothing(tmp_path, monkeypatch, capsys):
     """A limit of the size of a file, as a full disk, fails in the middle of writing."""
-    words = [sys.executable, "ipd.py", *TINY["ipd.py"], f"hp.save_dir={tmp_path}"]
-    command = f"ulimit -f 20; JAX_ENABLE_COMPILATION_CACHE=0 exec {' '.join(words)} "
-    command += "hp.num_iterations=30 hp.eval_every=10 hp.checkpoint_every=10 hp.qvalue.hidden_size=30"
-    result = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    directory = only_run(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def write(self, *args, write=Run.write):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20 * 1024, before[1]))
+        try:
+            return write(self, *args)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    monkeypatch.setattr(Run, "write", write)
+    directory = train("ipd.py", tmp_path, "hp.num_iterations=30", "hp.eval_every=10", "hp.checkpoint_every=10")
+    out = capsys.readouterr().out
     for name in ("checkpoints/state_000000010.npz", "curves.png", "cooperation_0.png"):
-        assert result.stdout.count(f"{name} could not be written (File too large); the run continues") == 1
-    assert "checkpoints/state_000000020.npz" not in result.stdout  # logged once
+        assert out.count(f"{name} could not be written (File too large); the run continues") == 1
+    assert "checkpoints/state_000000020.npz" not in out  # logged once
     assert [row["iteration"] for row in rows(directory)] == ["0", "10", "20", "30"]
     load_agent(directory / "agents" / "agent_0_000030.npz")
     left = [path.name for path in directory.rglob("*") if path.is_file() and "agent" not in path.name]

@@ -32,7 +32,10 @@ def wheel(tmp_path):
 
 
 def check_where_conf_is_another_package(site, folder):
-    """A command finds its configuration, and says what is wrong with it, in a directory with another conf."""
+    """A command finds its configuration in a directory with another conf, and says what is wrong with it.
+
+    Returns what runs Python there.
+    """
     (folder / "conf").mkdir(parents=True)
     (folder / "conf/__init__.py").write_text("")
     environment = os.environ | {"PYTHONPATH": str(site)}
@@ -41,8 +44,7 @@ def check_where_conf_is_another_package(site, folder):
     refused = run("-c", COMMAND, "hp.batch_size=0")
     assert refused.returncode == 2
     assert refused.stderr == "error: hp.batch_size is 0, but must be greater than or equal to 1\n"
-    told = run("-c", COMMAND, "--help").stdout
-    assert told.startswith("loqa-coin KEY=VALUE") and "hp=loqa_iclr " in told and "launcher=joblib" in told
+    return run
 
 
 def test_a_checkout_has_scripts_and_configuration_at_its_root(tmp_path):
@@ -57,4 +59,6 @@ def test_the_wheel_has_them_in_the_package_and_nothing_beside_it(tmp_path, wheel
     assert files(wheel / "loqa/scripts/conf") == files(ROOT / "conf")
     commands = next(wheel.glob("*.dist-info/entry_points.txt")).read_text()
     assert "loqa-ipd = loqa.scripts.ipd:main" in commands and "loqa-coin = loqa.scripts.coin_train:main" in commands
-    check_where_conf_is_another_package(wheel, tmp_path / "project")
+    run = check_where_conf_is_another_package(wheel, tmp_path / "project")
+    told = run("-c", COMMAND, "--help").stdout
+    assert told.startswith("loqa-coin KEY=VALUE") and "hp=loqa_iclr " in told and "launcher=joblib" in told

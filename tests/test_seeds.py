@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import soak
-from test_scripts import TINY, jax_options, run, train  # noqa: F401 (a fixture)
+from test_scripts import TINY, jax_options, no_figures, run, train  # noqa: F401 (fixtures)
 
 from loqa import buffers, devices, learner
 from loqa.agent import AgentParams
@@ -62,28 +62,31 @@ def test_devices_have_seeds_of_their_own():
     assert jax.jit(devices.spread(lambda x: x + devices.number(), 1))(jnp.zeros(2)).tolist() == [1, 1]
 
 
-def test_seeds_side_by_side_are_what_they_are_alone(tmp_path):
+def test_seeds_side_by_side_are_what_they_are_alone(tmp_path, no_figures):  # noqa: F811 (a fixture)
     """Stopped, one of them then finished alone, the others by the same command again: with the bits of one alone."""
     together, alone = tmp_path / "together", tmp_path / "alone"
-    words = ["hp.num_iterations=600", "hp.eval_every=200", "hp.checkpoint_every=200", "wandb.state=enabled"]
-    words += ["hp.agent_replay_buffer.mode=enabled", "hp.agent_replay_buffer.capacity=10", "wandb.mode=offline"]
-    command = ["ipd.py", "-m", *TINY["ipd.py"], "hp.seed=1,2,3", "launcher=seeds", f"hp.save_dir={together}", *words]
-    code, text = soak.send_at(soak.popen(command, tmp_path), " 200/600", signal.SIGTERM)
+    words = ["hp.num_iterations=600", "hp.eval_every=200", "hp.checkpoint_every=200"]
+    words += ["hp.agent_replay_buffer.mode=enabled", "hp.agent_replay_buffer.capacity=10"]
+    command = ["-m", "hp.seed=1,2,3", "launcher=seeds", "jax.num_devices=2", *words]
+    wandb = ["wandb.state=enabled", "wandb.mode=offline"]
+    process = soak.popen(["ipd.py", *TINY["ipd.py"], f"hp.save_dir={together}", *command, *wandb], tmp_path)
+    code, text = soak.send_at(process, " 200/600", signal.SIGTERM)
     assert code == 128 + signal.SIGTERM and "Traceback" not in text, text
     (iteration,) = re.findall(r"^stopped by SIGTERM. To resume from iteration (\d+):", text, re.MULTILINE)  # of all
     directories = [next(together.glob(f"ipd_seed{seed}_*")) for seed in (1, 2, 3)]
     for directory in directories:
-        assert (directory / f"checkpoints/state_{int(iteration):09d}.npz").exists()
+        assert (directory / f"checkpoints/state_{int(iteration):09d}.npz").exists() and (directory / "wandb").exists()
 
-    one_device = "jax.num_devices=1"
-    assert train("ipd.py", together, "hp.seed=2", "resume=auto", one_device, *words) == directories[1]
-    text = run("ipd.py", together, "-m", "hp.seed=1,2,3", "launcher=seeds", *words).stdout
+    assert train("ipd.py", together, "hp.seed=2", "resume=auto", *words) == directories[1]
+    text = run("ipd.py", together, *command).stdout
     assert f"finished already: {directories[1]}" in text and f"resumed from iteration {iteration}\n" in text
     assert text.count("600/600") == 1 and "3 jobs, 3 finished" in text
     assert re.findall(r"^ +seed (\d) +600 ", text, re.MULTILINE) == ["1", "3"]
-    for directory in directories[:2]:
-        assert soak.compare(train("ipd.py", alone, f"hp.seed={directory.name[8]}", one_device, *words), directory) > 10
-        assert {"agents", "checkpoints", "config.yaml", "curves.png", "wandb"} <= {x.name for x in directory.iterdir()}
+    expected = [train("ipd.py", alone, f"hp.seed={seed}", *words) for seed in (1, 2)]
+    for one, directory in zip(expected, directories, strict=False):
+        assert soak.compare(one, directory) > 10
+    assert {"agents", "checkpoints", "config.yaml", "curves.png"} <= {path.name for path in directories[0].iterdir()}
+    assert soak.rows(expected[0]) != soak.rows(expected[1])  # the seeds are others
 
 
 def test_what_side_by_side_cannot_do_is_refused():

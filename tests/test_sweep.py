@@ -2,11 +2,13 @@
 
 import csv
 import json
+import sys
 
 import pytest
 import setups
-from test_scripts import ROOT, run
+from test_scripts import ROOT, TINY, jax_options, no_figures, run  # noqa: F401 (fixtures)
 
+import ipd
 from loqa.run.config import CONFIGS
 
 EXPERIMENTS = [
@@ -40,8 +42,9 @@ def test_presets_are_the_papers_experiments():
 
 
 def test_a_preset_leaves_a_table_figures_and_its_seeds_apart(tmp_path):
-    """In small, with two seeds; .ci/run runs the other presets."""
-    words = ["experiment=figure", "smoke=on", "hp.num_iterations=2", "wandb.state=enabled"]
+    """In small, with two seeds side by side; .ci/run runs the other presets."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words = ["experiment=figure", "smoke=on", "launcher=joblib", "hp.num_iterations=2", "wandb.state=enabled"]
     out = run("ipd.py", tmp_path, *words).stdout
     assert [(job["job"], job["status"], job["iteration"]) for job in table(tmp_path)] == [
         ("hp.seed=42", "finished", "2"),
@@ -61,25 +64,42 @@ def test_a_preset_leaves_a_table_figures_and_its_seeds_apart(tmp_path):
     assert out.count("no API key") == 2
 
 
-def test_a_sweep_goes_on_where_it_was(tmp_path):
-    """The first job fails, the other ends. The same sweep again, and further, skips it and resumes it."""
-    sweep = ["-m", "hp.seed=1", "hp.qvalue.train.lr_loss_qvalue=1e38,0.01", "hp.checkpoint_every=2"]
-    first = run("ipd.py", tmp_path, *sweep, "hp.num_iterations=5", check=False)
-    assert first.returncode == 1 and "became infinite or NaN" in first.stderr.splitlines()[-1]
-    assert "2 jobs, 1 finished" in first.stdout
+@pytest.fixture
+def sweep(tmp_path, monkeypatch, capfd, no_figures):  # noqa: F811 (a fixture)
+    """Runs `ipd.py -m` with some words in this process; gives the exit code, stdout and stderr."""
+    at_exit = []
+    monkeypatch.setattr("atexit.register", lambda *call: at_exit.append(call))
+    monkeypatch.setenv("LOQA_SWEPT", "of the sweep before")
+    monkeypatch.chdir(ROOT)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["ipd.py", "-m", *TINY["ipd.py"], f"hp.save_dir={tmp_path}", *words])
+        code = 0
+        try:
+            ipd.main()
+        except SystemExit as end:
+            code = end.code
+        for function, *arguments in at_exit:
+            function(*arguments)
+        at_exit.clear()
+        return code, *capfd.readouterr()
+
+    return run
+
+
+def test_a_sweep_goes_on_where_it_was(tmp_path, sweep):
+    """The first job fails, the other ends. That one again, and further, is skipped and resumed."""
+    words = ["hp.seed=1", "hp.checkpoint_every=2"]
+    code, out, err = sweep(*words, "hp.num_iterations=5", "hp.qvalue.train.lr_loss_qvalue=1e38,0.01")
+    assert code == 1 and "became infinite or NaN" in err.splitlines()[-1]
+    assert "2 jobs, 1 finished" in out
     jobs = table(tmp_path)
     assert [job["status"][:6] for job in jobs] == ["failed", "finish"]
     assert jobs[1]["job"] == "hp.qvalue.train.lr_loss_qvalue=0.01"  # what the jobs differ in
     (place,) = (tmp_path / "multirun").iterdir()
     notes = [json.loads(path.read_text()) for path in sorted((place / "jobs").iterdir())]
     (finished,) = [note["directory"] for note in notes if note["status"] == "finished"]
-    again = run("ipd.py", tmp_path, *sweep, "hp.num_iterations=5,7", check=False).stdout
-    assert f"finished already: {finished}" in again
+    code, again, _ = sweep(*words, "hp.num_iterations=5,7", "hp.qvalue.train.lr_loss_qvalue=0.01")
+    assert code == 0 and f"finished already: {finished}" in again
     assert again.count("resumed from iteration 5") == 1
     assert [path.parent for path in tmp_path.glob("ipd_*/summary.json")] == [ROOT / finished]
-
-
-def test_jobs_side_by_side_share_the_cores(tmp_path):
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    run("ipd.py", tmp_path, "experiment=figure", "smoke=on", "launcher=joblib", "hp.num_iterations=2")
-    assert [job["status"] for job in table(tmp_path)] == ["finished", "finished"]
