@@ -1,7 +1,6 @@
 """The rings against a list of what was added; past agents, past episodes and opponents drawn from them."""
 
 import itertools
-from collections import deque
 from functools import partial
 
 import jax
@@ -56,41 +55,27 @@ def test_a_new_ring_is_empty():
     assert ring.items["rest"][0].dtype == jnp.int32
 
 
-@pytest.mark.parametrize("capacity", [0, -1])
-def test_a_ring_without_room_is_refused(capacity):
-    with pytest.raises(ValueError, match=f"capacity is {capacity}, but must be at least 1"):
-        buffers.init(make_item(0), capacity)
+def test_a_ring_without_room_is_refused():
+    with pytest.raises(ValueError, match="capacity is 0, but must be at least 1"):
+        buffers.init(make_item(0), 0)
 
 
-@pytest.mark.parametrize(
-    "number, slots", [(0, [0, 0, 0]), (1, [1, 0, 0]), (3, [1, 2, 3]), (4, [4, 2, 3]), (7, [7, 5, 6])]
-)
-def test_the_newest_item_replaces_the_oldest_of_a_full_ring(number, slots):
-    ring = ring_of(3, number)
-    assert int(ring.added) == number
-    np.testing.assert_array_equal(numbers_in(ring.items), slots)
-
-
-@pytest.mark.parametrize("number", [0, 2, 5])
-def test_adding_nowhere_changes_nothing(number):
-    ring = ring_of(3, number)
+def test_adding_nowhere_changes_nothing():
+    ring = ring_of(3, 5)
     jax.tree.map(np.testing.assert_array_equal, add(ring, make_item(9), jnp.array(False)), ring)
     jax.tree.map(np.testing.assert_array_equal, add(ring, make_item(9), jnp.array(True)), add(ring, make_item(9)))
 
 
-def test_a_ring_holds_what_was_added_last_however_it_was_added():
-    ring, expected, counter = buffers.init(make_item(0), 5), deque(maxlen=5), itertools.count(1)
-    for size in (3, 0, 5, 0, 0, 3, 3, 5, 3, 0, 5):  # 0: one item; 8 items in it goes around in the middle
+def test_the_newest_items_replace_the_oldest_of_a_full_ring():
+    """The ring against a list: items one by one (0) and batches of 3 and 5, which go around its end."""
+    ring, slots, counter = buffers.init(make_item(0), 5), [0] * 5, itertools.count(1)
+    for size in (3, 0, 5, 0, 0, 3, 3, 5, 3, 0, 5):
         numbers = list(itertools.islice(counter, size or 1))
         ring = add_batch(ring, make_batch(numbers)) if size else add(ring, make_item(numbers[0]))
-        expected.extend(numbers)
+        for number in numbers:
+            slots[(number - 1) % 5] = number
         assert int(ring.added) == numbers[-1]
-        assert sorted(set(numbers_in(ring.items)) - {0}) == list(expected)
-
-
-def test_a_batch_wraps_around_the_end():
-    ring = add_batch(ring_of(5, 4), make_batch([5, 6, 7]))
-    np.testing.assert_array_equal(numbers_in(ring.items), [6, 7, 3, 4, 5])
+        np.testing.assert_array_equal(numbers_in(ring.items), slots)
 
 
 def test_a_batch_larger_than_the_ring_is_refused():
@@ -100,7 +85,7 @@ def test_a_batch_larger_than_the_ring_is_refused():
     np.testing.assert_array_equal(numbers_in(full.items), [4, 2, 3])
 
 
-@pytest.mark.parametrize("added", [1, 3, 5, 8])
+@pytest.mark.parametrize("added", [1, 8])
 def test_samples_are_uniform_over_the_items_held(added):
     drawn = numbers_in(sample(ring_of(5, added), KEY, 4000))
     held = range(max(1, added - 4), added + 1)
@@ -108,13 +93,8 @@ def test_samples_are_uniform_over_the_items_held(added):
     counts = np.array([(drawn == number).sum() for number in held])
     expected = 4000 / len(held)
     assert np.abs(counts - expected).max() <= 4 * np.sqrt(expected)
-
-
-def test_samples_are_drawn_anew_with_each_key():
-    ring = ring_of(5, 5)
-    one, again, other = (numbers_in(sample(ring, jax.random.key(seed), 20)) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(one, again)
-    assert (one != other).any()
+    another = numbers_in(sample(ring_of(5, added), jax.random.key(1), 4000))
+    assert added == 1 or (drawn != another).any()
 
 
 @pytest.mark.parametrize("where", [True, False])
@@ -159,11 +139,10 @@ def numbers_of_agents(ring):
 @pytest.mark.parametrize(
     "overrides, capacity",
     [
-        (("hp.num_iterations=10",), 4),  # after 0, 3, 6 and 9 iterations
-        (("hp.num_iterations=9",), 3),
-        (("hp.num_iterations=1",), 1),
-        (("hp.num_iterations=10", "hp.agent_replay_buffer.capacity=2"), 2),
-        (("hp.num_iterations=10", f"hp.max_env_steps={16 * 3 * 7}"), 3),  # seven iterations
+        (["hp.num_iterations=10"], 4),  # after 0, 3, 6 and 9 iterations
+        (["hp.num_iterations=9"], 3),
+        (["hp.num_iterations=10", "hp.agent_replay_buffer.capacity=2"], 2),
+        (["hp.num_iterations=10", f"hp.max_env_steps={16 * 3 * 7}"], 3),  # seven iterations
     ],
 )
 def test_the_ring_of_past_agents_has_no_slot_that_is_never_used(overrides, capacity):
@@ -187,7 +166,7 @@ def test_there_are_only_the_rings_that_are_asked_for():
         assert me.replay.items.observations.shape == (20, 4, 4)
 
 
-@pytest.mark.parametrize("capacity, slots", [(10, [0, 3, 6, 9]), (3, [9, 3, 6]), (1, [9])])
+@pytest.mark.parametrize("capacity, slots", [(10, [0, 3, 6, 9]), (3, [9, 3, 6])])
 def test_the_agent_is_remembered_at_iteration_0_and_every_update_freq(capacity, slots):
     (me,), _ = init_learners(
         "hp.agent_replay_buffer.update_freq=3", f"hp.agent_replay_buffer.capacity={capacity}", "hp.num_iterations=10"
@@ -231,10 +210,8 @@ def test_exactly_the_last_episodes_meet_the_current_agent(batch_size, opponents,
 
 def test_past_opponents_are_drawn_uniformly_one_for_each_episode():
     current, ring = past_agents(number=7, capacity=4)
-    slots = draw_opponents(KEY, current, ring, 3000, 0).slots
-    counts = np.bincount(slots, minlength=4)
-    assert np.abs(counts - 750).max() <= 4 * np.sqrt(750)
-    other = draw_opponents(jax.random.key(1), current, ring, 3000, 0).slots
+    slots, other = (draw_opponents(jax.random.key(seed), current, ring, 3000, 0).slots for seed in (0, 1))
+    assert np.abs(np.bincount(slots, minlength=4) - 750).max() <= 4 * np.sqrt(750)
     assert (slots != other).any()
 
 

@@ -206,12 +206,10 @@ SEGMENT = "past_000000016_000000020.npz"
 DAMAGED = {
     "truncated": (lambda path: os.truncate(path, path.stat().st_size // 2), "not a zip file"),
     "empty": (lambda path: path.write_bytes(b""), "not a zip file"),
-    "text": (lambda path: path.write_text("nothing"), "not a zip file"),
     "a flipped byte": (lambda path: flip(path, 0.4), "state_000000040.npz is damaged"),
     "unreadable": (lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
     "another format": (change_metadata(format="loqa-checkpoint-0"), "its format is 'loqa-checkpoint-0'"),
     "no metadata": (lambda path: rewrite(path, lambda arrays: arrays.pop("metadata")), "metadata"),
-    "half of the metadata": (replace(metadata='{"format": "loqa'), ""),
     "a missing array": (lambda path: rewrite(path, lambda arrays: arrays.pop(LOGITS)), f"it has no {LOGITS}"),
     "a wrong shape": (
         replace(**{LOGITS: np.zeros((5, 3), np.float32)}),
@@ -261,21 +259,12 @@ def test_no_flipped_byte_is_taken_for_a_state(finished):
     assert 30 < refused < 60
 
 
-REFUSED = {
-    "other settings": (
-        ["hp.batch_size=9", "hp.seed=3"],
-        "hp.seed is 42 there and 3 here; hp.batch_size is 8 there and 9 here",
-    ),
-    "fewer iterations": (["hp.num_iterations=35"], "it is at iteration 40, but this run has 35"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_a_checkpoint_of_another_run_is_refused(finished, case):
-    overrides, reason = REFUSED[case]
-    with pytest.raises(ConfigError) as refusal:
-        new_run(finished.parent, *overrides, f"resume={finished}")
-    assert reason in str(refusal.value)
+def test_a_checkpoint_of_another_run_is_refused(finished):
+    differences = "hp.seed is 42 there and 3 here; hp.batch_size is 8 there and 9 here"
+    with pytest.raises(ConfigError, match=differences):
+        new_run(finished.parent, "hp.batch_size=9", "hp.seed=3", f"resume={finished}")
+    with pytest.raises(ConfigError, match="it is at iteration 40, but this run has 35"):
+        new_run(finished.parent, "hp.num_iterations=35", f"resume={finished}")
 
 
 def test_what_is_no_run_is_refused(finished, tmp_path):
@@ -367,8 +356,8 @@ def test_what_the_checkpoint_does_not_need_may_be_gone(finished, tmp_path, capsy
     assert f"jax was 0.0.1 and is {jax.__version__}: the bits may differ" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("path", ["a/b-1.c", "a,b=[c] 'd'"])
-def test_the_command_to_resume_can_be_read_by_hydra(tmp_path, monkeypatch, capsys, path):
+def test_the_command_to_resume_can_be_read_by_hydra(tmp_path, monkeypatch, capsys):
+    path = "a,b=[c] 'd'"
     monkeypatch.setattr(run_module, "short_path", lambda _: path)
     monkeypatch.setattr(sys, "argv", ["ipd.py"])
     with pytest.raises(SystemExit), new_run(tmp_path) as run:

@@ -37,25 +37,28 @@ def pick(current, past, slot):
 # --------------------------------------------------------------------------------------------------- actions
 
 
+draw_actions = jax.jit(sample_actions)
+
+
 def frequencies(logits, epsilon):
     logits = np.tile(np.array(logits, np.float32), (GRID.size, 1))
-    actions = jax.jit(sample_actions)(logits, GRID, epsilon)
+    actions = draw_actions(logits, GRID, epsilon)
     return np.bincount(actions, minlength=logits.shape[1]) / GRID.size
 
 
-@pytest.mark.parametrize("epsilon", [0.0, 0.2, 1.0])
-@pytest.mark.parametrize("logits", [[0.0, 0.0], [1.0, -2.0], [0.3, -1.0, 2.0, 0.0], [-np.inf, 0.0, -np.inf, 0.0]])
-def test_actions_follow_the_policy_mixed_with_uniform_actions(logits, epsilon):
+@pytest.mark.parametrize("logits", [[1.0, -2.0], [0.3, -1.0, 2.0, 0.0], [-np.inf, 0.0, -np.inf, 0.0]])
+def test_actions_follow_the_policy_mixed_with_uniform_actions(logits):
     weights = np.exp(np.array(logits) - max(logits))
-    expected = (1 - epsilon) * weights / weights.sum() + epsilon / len(logits)
-    np.testing.assert_allclose(frequencies(logits, epsilon), expected, atol=2 / GRID.size)
+    for epsilon in (0.0, 0.2, 1.0):
+        expected = (1 - epsilon) * weights / weights.sum() + epsilon / len(logits)
+        np.testing.assert_allclose(frequencies(logits, epsilon), expected, atol=2 / GRID.size)
 
 
-@pytest.mark.parametrize("possible", [[0], [1], [3], [0, 2], [1, 3], [2, 3], [0, 1, 2], [1, 2, 3]])
-def test_an_impossible_action_is_never_played(possible):
-    logits = jnp.where(np.isin(range(4), possible), 0.0, -jnp.inf)
-    assert int(sample_actions(logits, jnp.array(0.0))) == possible[0]
-    assert int(sample_actions(logits, jnp.array(LARGEST_DRAW))) == possible[-1]
+def test_an_impossible_action_is_never_played():
+    for possible in ([0], [1], [3], [0, 2], [1, 3], [0, 1, 2], [1, 2, 3]):
+        logits = jnp.where(np.isin(range(4), possible), 0.0, -jnp.inf)
+        assert int(sample_actions(logits, jnp.array(0.0))) == possible[0]
+        assert int(sample_actions(logits, jnp.array(LARGEST_DRAW))) == possible[-1]
 
 
 def test_rounding_does_not_make_an_impossible_action_possible():
