@@ -123,11 +123,6 @@ def test_a_damaged_file_is_refused(saved):
     assert "damaged" in refuse(saved, content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
 
 
-def test_no_file_is_an_error_of_the_system(tmp_path):
-    with pytest.raises(OSError, match=re.escape("nothing.npz")):
-        load_agent(tmp_path / "nothing.npz")
-
-
 # ----------------------------------------------------------------------------------------------- its networks
 
 

@@ -320,12 +320,6 @@ def test_every_key_is_checked_and_has_to_be_there(script):
             parse(tree, CONFIGS[script])
 
 
-@pytest.mark.parametrize("cfg", [None, 3, [1], {}, {"hp": {}}, {"hp": None, "wandb": None, "jax": None}, {1: 2}])
-def test_no_configuration_at_all(cfg):
-    with pytest.raises(ConfigError):
-        parse(cfg, CONFIGS["ipd"])
-
-
 # Overrides that are wrong together, or in another way than their value, and words of the sentence, which has the
 # first one's key, too. @n_step is hp.differentiable_opponent.method=n_step, @custom hp.game_name=custom, @past
 # hp.agent_replay_buffer.

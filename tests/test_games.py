@@ -12,6 +12,7 @@ import pytest
 from loqa.games import ipd
 from loqa.games.coin import LIKES, CoinGame, CoinSeeker, CoinState, coins_taken
 from loqa.games.ipd import COOPERATE, DEFECT, PAYOFFS, MatrixGame
+from loqa.rollout import draw_noise, rollout
 
 KEY = jax.random.key(0)
 DRAW = jnp.array(0.5)
@@ -225,40 +226,21 @@ def test_coin_refuses_a_board_without_room(height, width):
         CoinGame(height, width)
 
 
-def test_the_draw_says_where_a_coin_reappears():
-    state, actions, _ = TAKES["both, of player 0"]
-    places = {tuple(np.array(step_3x3(draw, state, jnp.array(actions))[0].coin)) for draw in (0.0, 0.3, 0.6, 0.999)}
-    assert len(places) == 4
-
-
 def test_coins_taken_counts_what_happened():
-    """In 200 steps of random play on 4x7."""
-    game = CoinGame(4, 7)
-
-    @jax.jit
-    def play(key):
-        key_reset, key_actions, key_steps = jax.random.split(key, 3)
-
-        def step(state, inputs):
-            after, rewards = game.step(inputs[0], state, inputs[1])
-            return after, (after, rewards)
-
-        first = game.reset(key_reset)
-        actions = jax.random.randint(key_actions, (200, 2), 0, 4)
-        _, (after, rewards) = jax.lax.scan(step, first, (jax.random.uniform(key_steps, (200,)), actions))
-        states = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, after)
-        return states, coins_taken(jax.vmap(game.observe)(states)), rewards  # the player is the batch axis
-
-    states, (got_own, got_others), rewards = to_numpy(play(jax.random.key(3)))
+    """In 200 steps of two that go for every coin, on 4x7."""
+    game, player, greedy = CoinGame(4, 7), CoinSeeker(4, 7), LIKES["always-defect"]
+    played = rollout(game, (player, player), (greedy, greedy), draw_noise(KEY, 200, 1))
+    seen = np.reshape(played.observations, (201, 2, 4, 28))  # planes: me, the other, my coin, the other's coin
     own, others = np.zeros((2, 200, 2))
-    for t, player in itertools.product(range(200), (0, 1)):
-        if (states.players[t + 1, player] == states.coin[t]).all():
-            counts = own if states.owner[t] == player else others
-            counts[t, player] += 1
+    for t, seat in itertools.product(range(200), (0, 1)):
+        coin = seen[t, seat, 2] + seen[t, seat, 3]
+        counts = own if seen[t, seat, 2].any() else others
+        counts[t, seat] = (seen[t + 1, seat, 0] == coin).all()
+    got_own, got_others = coins_taken(played.observations[:, :, 0])  # the player is the batch axis
     np.testing.assert_array_equal(got_own, own)
     np.testing.assert_array_equal(got_others, others)
-    assert own.sum() > 2 and others.sum() > 2
-    np.testing.assert_array_equal(own + others - 2 * others[:, ::-1], rewards)
+    assert own.sum() > 5 and others.sum() > 5
+    np.testing.assert_array_equal(own + others - 2 * others[:, ::-1], played.rewards[..., 0])
 
 
 # ----------------------------------------------------------------------------------------- scripted players
