@@ -10,10 +10,10 @@ from test_scripts import ROOT, jax_options, no_figures, only_run, rows, train  #
 
 import ipd
 from loqa.games import GAMES
+from loqa.run import directory as directories
 from loqa.run import launch
 from loqa.run.agents import load_agent
 from loqa.run.config import RunError
-from loqa.run.run import Run
 
 
 def states(directory):
@@ -62,14 +62,14 @@ def test_a_disk_without_room_for_large_files_ends_nothing(tmp_path, monkeypatch,
     """A limit of the size of a file, as a full disk, fails in the middle of writing."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def write(self, *args, write=Run.write):
+    def write_whole(path, function, write_whole=directories.write_whole):
         resource.setrlimit(resource.RLIMIT_FSIZE, (20 * 1024, before[1]))
         try:
-            return write(self, *args)
+            write_whole(path, function)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-    monkeypatch.setattr(Run, "write", write)
+    monkeypatch.setattr(directories, "write_whole", write_whole)
     directory = train("ipd.py", tmp_path, "hp.num_iterations=30", "hp.eval_every=10", "hp.checkpoint_every=10")
     out = capsys.readouterr().out
     for name in ("checkpoints/state_000000010.npz", "curves.png", "cooperation_0.png"):
