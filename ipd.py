@@ -129,8 +129,8 @@ def make_evaluation(
             episodes = play(agent.game.from_seat(seat), agent, me.params, opponents, noise, hp.epsilon_greedy)
             loss, beta = partial(policy_loss, hp, agent, episodes), hp.actor.train.entropy_beta
             q_loss = critic_loss(hp, agent, me.params, me.target_params, episodes.mine)
-            sides.append(agent.side(me.params, episodes.mine))
-            metrics |= learning_metrics(seat, me.params, sides[-1], loss, q_loss, beta, hp.reward_discount)
+            metrics |= learning_metrics(agent, me.params, episodes.mine, seat, loss, q_loss, beta, hp.reward_discount)
+            sides.append(episodes.mine)
         return metrics | game_metrics(Evaluation(agent, state.learners, self_play, sides))
 
     return evaluation

@@ -54,10 +54,12 @@ Switch = Annotated[bool, BeforeValidator(_switch)]  # enabled or disabled in YAM
 Text = Annotated[str, Field(pattern=r"\S")]
 
 
-def _below(tree: Mapping, key: str) -> list[str]:
-    """The places of a key in the levels below."""
-    levels = {name: level for name, level in tree.items() if isinstance(level, Mapping)}
-    return [f"{name}.{x}" for name, level in levels.items() for x in [key] * (key in level) + _below(level, key)]
+def flat(tree: Mapping, prefix: str = "") -> dict[str, Any]:
+    """A configuration in one level, its keys joined by dots."""
+    keys = {}
+    for key, value in tree.items():
+        keys |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return keys
 
 
 class Section(BaseModel):
@@ -80,7 +82,8 @@ class Section(BaseModel):
     def _check_keys(cls, values: Any) -> Any:
         for key in values if isinstance(values, Mapping) else ():
             if key not in cls.model_fields:
-                close = _below(values, key) or difflib.get_close_matches(str(key), cls.model_fields, n=1)
+                elsewhere = [name for name in flat(values) if name.endswith(f".{key}")]
+                close = elsewhere or difflib.get_close_matches(str(key), cls.model_fields, n=1)
                 hint = f"did you mean {' or '.join(close)}?" if close else f"the keys are {', '.join(cls.model_fields)}"
                 if "network" in values:
                     hint = f"with network {values['network']}, {hint} (~ in front of a key removes it)"

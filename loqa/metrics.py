@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
-from loqa.agent import Agent, AgentParams
+from loqa.agent import Agent, AgentParams, batch_last
 from loqa.dice import discounted_sum
 from loqa.learner import LearnerState, PolicyLoss
 from loqa.losses import PolicyTerms, Side, select
@@ -26,7 +27,14 @@ class Evaluation(NamedTuple):
 
 
 def learning_metrics(
-    seat: int, params: AgentParams, mine: Side, loss: PolicyLoss, q_loss: jax.Array, beta: float, discount: float
+    agent: Agent,
+    params: AgentParams,
+    mine: Side,
+    seat: int,
+    loss: PolicyLoss,
+    q_loss: jax.Array,
+    beta: float,
+    discount: float,
 ) -> Metrics:
     """Losses, entropy, gradient norms and Q-values of the learner in `seat`, on its side of episodes.
 
@@ -36,7 +44,8 @@ def learning_metrics(
     gradient = jax.grad(loss, has_aux=True)
     actor_gradient, terms = gradient(params, PolicyTerms(1.0, None, beta))
     shaping_gradient, _ = gradient(params, PolicyTerms(None, 1.0, None))
-    taken = select(mine.q_values[:-1], mine.actions)
+    q_values = agent.q_values(params, jnp.moveaxis(mine.observations, -1, 1))[:-1]
+    taken = select(batch_last(q_values), mine.actions)
     returns = discounted_sum(mine.rewards, discount)
     return {
         f"loss_agent_{seat}_actor": terms.actor,

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BeforeValidator, ValidationError
 
 from loqa.games import GAMES
-from loqa.hyperparameters import NETWORKS, RENAMED, Hyperparameters, Section, Switch, Text, show
+from loqa.hyperparameters import NETWORKS, RENAMED, Hyperparameters, Section, Switch, Text, flat, show
 from loqa.run.terminal import reason
 from loqa.scripts import CONF_DIR
 
@@ -153,14 +153,6 @@ def differences_from_published(script: str, hp: Hyperparameters) -> list[str]:
     parts = ("actor.", "qvalue.", "differentiable_opponent.")
     here = {key: value for key, value in flat(hp.model_dump()).items() if key.startswith(parts)}
     return [f"{key}={show(value)}" for key, value in here.items() if value != published.get(key, value)]
-
-
-def flat(tree: Mapping, prefix: str = "") -> dict[str, Any]:
-    """A configuration in one level, its keys joined by dots."""
-    keys = {}
-    for key, value in tree.items():
-        keys |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return keys
 
 
 def _validate(tree: Any, section: type[Section], *path: str) -> Any:
