@@ -58,9 +58,7 @@ def on_devices(function: Callable, number: int) -> Callable:
 
 def replicate(tree: Any, number: int) -> Any:
     """The arrays on each of `number` devices, as `on_devices` returns them: else its first call compiles alone."""
-    if number == 1:
-        return tree
-    return jax.jit(lambda tree: tree, out_shardings=NamedSharding(first(number), PartitionSpec()))(tree)
+    return tree if number == 1 else jax.device_put(tree, NamedSharding(first(number), PartitionSpec()))
 
 
 def of_each(number: int) -> NamedSharding:

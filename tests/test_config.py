@@ -26,7 +26,8 @@ from loqa.run.config import (
     parse_hp,
     without_gone,
 )
-from loqa.run.launch import apply_jax_options, compose
+from loqa.run.launch import compose
+from loqa.run.resources import apply_jax_options
 
 PRESETS = [(script, path.stem) for script in CONFIGS for path in sorted((CONF_DIR / script / "hp").glob("*.yaml"))]
 AGENTS = sorted((CONF_DIR.parent / "results").glob("**/agents/*.npz"))
@@ -548,7 +549,7 @@ def test_a_runs_directory_is_a_preset(run, tmp_path):
     place = tmp_path / "a=b, c" / "renamed"
     place.mkdir(parents=True)
     OmegaConf.save({"game": "ipd"} | saved, place / "config.yaml")
-    for words in ([f"hp={place}"], [f"resume={place}"], ["--config-path", str(place), "--config-name", "config"]):
+    for words in ([f"hp={place}"], [f"resume={place}"]):
         cfg = compose("ipd", [*words, "hp.actor.hidden_size=5", "wandb.wandb_dir=x"])
         config = parse(cfg, CONFIGS["ipd"])
         assert (config.hp.seed, config.hp.actor.hidden_size, config.hp.actor.network) == (3, 5, "gru")
@@ -573,7 +574,7 @@ def test_jax_options(tmp_path, monkeypatch):
     jax.config.update("jax_compilation_cache_dir", None)
     options = {"num_devices": 1, "jax_debug_nans": True, "jax_disable_jit": True}
     try:
-        monkeypatch.setitem(launch.FROM_ENVIRONMENT, "jax_debug_nans", True)  # as by JAX_DEBUG_NANS
+        jax.config.update("jax_debug_nans", True)  # as by JAX_DEBUG_NANS
         apply_jax_options(JaxConfig(compilation_cache=False, **options | {"jax_debug_nans": False}))
         assert [getattr(jax.config, name) for name in flags] == [True, True, None]
         apply_jax_options(JaxConfig(compilation_cache=True, **options))

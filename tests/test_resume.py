@@ -291,7 +291,7 @@ def test_auto_takes_the_newest_run_of_the_same_settings(finished, capsys, monkey
     with new_run(save_dir, "resume=auto", "hp.batch_size=10") as run:
         assert run.resumed is None and run.directory not in (finished, other.directory)
     told = capsys.readouterr().out
-    assert "nothing to resume, so this is a new run; the newest of this name is" in told
+    assert "nothing to resume, so this is a new run; the newest of this seed is" in told
     assert "a run with other settings: hp.batch_size is" in told
     with new_run(save_dir, "resume=auto", "hp.batch_size=10") as again:  # ended before its first checkpoint
         assert again.directory == run.directory and again.resumed.state is None

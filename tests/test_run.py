@@ -201,7 +201,7 @@ def test_a_resumed_run_continues_its_table_and_its_clock(tmp_path):
 def test_summary(tmp_path, capsys):
     with make_run(tmp_path) as run:
         run.log({"iteration": 700, "env_steps": 700_000, "reward": 0.5, "nothing": math.nan}, {})
-        run.finish(lambda run: run.log_line("as wanted"), reached="weak")
+        run.finish(lambda: run.log_line("as wanted"), reached="weak")
     summary = json.loads((run.directory / "summary.json").read_text())
     assert (summary["reward"], summary["nothing"], summary["reached"]) == (0.5, None, "weak")
     assert (summary["iteration"], summary["env_steps"]) == (700, 700_000)
@@ -216,7 +216,7 @@ def test_summary(tmp_path, capsys):
 def test_nothing_after_the_training_costs_its_summary(tmp_path, capsys):
     with make_run(tmp_path) as run:
         log(run, 700)
-        run.finish(lambda run: 1 / 0, lambda run: run.log_line("drawn"))
+        run.finish(lambda: 1 / 0, lambda: run.log_line("drawn"))
     assert json.loads((run.directory / "summary.json").read_text())["iteration"] == 700
     out = capsys.readouterr().out
     assert out.count("the training is done, but not all that follows it: division by zero") == 1 and "drawn\n" in out
@@ -286,24 +286,6 @@ def test_the_table_is_aligned_and_repeats_its_header(tmp_path, capsys):
     assert [i for i, line in enumerate(lines) if "steps/s" in line] == [0, 21]
     assert lines[1].split()[:4] == ["0/700", "-", "0:00", "-"]
     assert "-" not in lines[2].split()
-
-
-@pytest.mark.parametrize("is_terminal", [True, False])
-def test_progress_is_for_terminals_and_is_overwritten(monkeypatch, is_terminal):
-    out = io.StringIO()
-    out.isatty = lambda: is_terminal
-    monkeypatch.setattr(sys, "stdout", out)
-    shown = terminal.Terminal(700, 1000, lambda: None)
-    shown.row(0, 40.0, {"reward": 0.0})
-    shown.progress(100, 42.0)
-    shown.log_line("next")
-    lines = out.getvalue().split("\n")
-    progress = lines[2].split("\r\x1b[K")
-    assert progress[-1] == "next"
-    assert [part.split() for part in progress[1:-1]] == [["100/700", "50.0k", "0:42", "0:12"]] * is_terminal
-    shown.progress(200, 43.0)
-    shown.end_progress()
-    assert out.getvalue().endswith("\n")  # what comes next has a line of its own
 
 
 def test_numbers_for_people():

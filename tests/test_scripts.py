@@ -18,7 +18,6 @@ import ipd
 from loqa.games import GAMES
 from loqa.run import launch
 from loqa.run.agents import load_agent
-from loqa.run.config import JaxConfig
 
 ROOT = Path(__file__).parent.parent
 # Most runs share these, and so what they compile; test_devices.py and test_seeds.py have more than one device.
@@ -47,9 +46,8 @@ def run(script, save_dir, *overrides, check=True):
 def jax_options():
     """Those of a run in this process end with the test."""
     yield
-    launch.apply_jax_options(
-        JaxConfig(num_devices=1, compilation_cache=False, jax_debug_nans=False, jax_disable_jit=False)
-    )
+    for name in ("jax_debug_nans", "jax_disable_jit"):
+        jax.config.update(name, False)
 
 
 def train(script, save_dir, *overrides):

@@ -14,7 +14,8 @@ from loqa import buffers, devices, learner
 from loqa.agent import AgentParams
 from loqa.learner import LearnerState, TrainState
 from loqa.run.config import ConfigError, JaxConfig
-from loqa.run.terminal import SharedTerminal
+from loqa.run.signals import StopSignals
+from loqa.run.terminal import OfSeed, SharedTerminal
 from loqa.run.together import SideBySide, check
 from loqa.run.trainer import Experiment
 
@@ -102,8 +103,8 @@ def test_what_side_by_side_cannot_do_is_refused():
 
 def test_the_terminal_says_once_what_all_say(capsys, tmp_path):
     hp = lambda seed: type("HP", (), {"seed": seed, "total_iterations": 10, "env_steps_per_iteration": 5})
-    terminal = SharedTerminal(lambda: None)
-    for seed, part in [(seed, terminal.of(hp(seed))) for seed in (7, 8, 9)]:
+    terminal = SharedTerminal(StopSignals())
+    for seed, part in [(seed, OfSeed(hp(seed), terminal)) for seed in (7, 8, 9)]:
         part.log_line("all")
         part.note("nobody")
         if seed > 7:
@@ -112,7 +113,7 @@ def test_the_terminal_says_once_what_all_say(capsys, tmp_path):
     assert capsys.readouterr().out == ""
     terminal.flush()
     terminal.flush()
-    terminal.last_rows()
+    terminal.print_last_rows()
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[1][0] == "7/10" and lines[1][4:] == ["4.000", "8.500"]
     assert lines[2:4] == [["lowest", "3.500", "8.000"], ["highest", "4.500", "9.000"]]

@@ -100,30 +100,37 @@ def iteration_of(path: Path) -> int:
     return int(path.stem.removeprefix("state_"))
 
 
-def _read(path: Path, expected: TrainState) -> tuple[dict[str, Any], TrainState]:
-    """The metadata and the state of a checkpoint, with the names, shapes and types of `expected`, or an exception."""
-    arrays = read_npz(path)
-    metadata = json.loads(str(arrays.pop("metadata")))
-    if metadata["format"] != FORMAT:
-        raise ValueError(f"its format is {metadata['format']!r}, but must be {FORMAT!r}")
-    segments = [read_npz(path.parent / name) for name in metadata["segments"]]
-    past = {name: np.concatenate([one[name] for one in segments]) for name in (segments[0] if segments else ())}
+def read(path: Path, hp: Hyperparameters, new_state: Callable[[], TrainState]) -> Resumed:
+    """Reads a checkpoint, with the past agents that it refers to; raises a ConfigError that names the file.
 
-    def restore(place: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        name, must = leaf_name(place), jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
-        if PAST_AGENTS.match(name) and name in past:
-            array = _in_slots(past[name], int(arrays[PAST_ADDED]), capacity=leaf.shape[0])
-        elif name in arrays:
-            array = arrays[name]
-        else:
-            raise ValueError(f"it has no {name}")
-        if array.shape != must.shape or array.dtype != must.dtype:
-            found, allowed = (f"{np.dtype(x.dtype)}{list(x.shape)}" for x in (array, must))
-            raise ValueError(f"{name} is {found}, but must be {allowed}")
-        array = jnp.array(array)  # a copy: the state is donated
-        return jax.random.wrap_key_data(array) if _is_key(leaf) else array
+    Its arrays must have the names, shapes and types of the state that `new_state` makes, which is only traced.
+    """
+    try:
+        if iteration_of(path) > hp.total_iterations:
+            raise ValueError(f"it is at iteration {iteration_of(path)}, but this run has {hp.total_iterations}")
+        arrays = read_npz(path)
+        metadata = json.loads(str(arrays.pop("metadata")))
+        if metadata["format"] != FORMAT:
+            raise ValueError(f"its format is {metadata['format']!r}, but must be {FORMAT!r}")
+        segments = [read_npz(path.parent / name) for name in metadata["segments"]]
 
-    return metadata, jax.tree_util.tree_map_with_path(restore, expected)
+        def restore(place: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+            name, must = leaf_name(place), jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+            if PAST_AGENTS.match(name) and segments:
+                past = np.concatenate([one[name] for one in segments])
+                arrays[name] = _in_slots(past, int(arrays[PAST_ADDED]), capacity=leaf.shape[0])
+            if name not in arrays:
+                raise ValueError(f"it has no {name}")
+            found, allowed = (f"{np.dtype(x.dtype)}{list(x.shape)}" for x in (arrays[name], must))
+            if found != allowed:
+                raise ValueError(f"{name} is {found}, but must be {allowed}")
+            array = jnp.array(arrays[name])  # a copy: the state is donated
+            return jax.random.wrap_key_data(array) if _is_key(leaf) else array
+
+        state = jax.tree_util.tree_map_with_path(restore, jax.eval_shape(new_state))
+        return Resumed(path.parent.parent, metadata, state)
+    except Exception as error:  # what is whole may still have anything in it
+        raise ConfigError(f"the checkpoint {path} cannot be used: {reason(error)}") from error
 
 
 def _in_slots(past: np.ndarray, num_added: int, capacity: int) -> np.ndarray:
@@ -143,8 +150,8 @@ def _is_key(leaf: Any) -> bool:
 def find(resume: str | None, script: str, hp: Hyperparameters, new_state: Callable[[], TrainState]) -> Resumed | None:
     """The run that is resumed, or None for a new run; `resume` is as in conf/shared/base_config.yaml.
 
-    `new_state` makes the state of a new run, whose shapes a checkpoint must have; it is only traced. Raises ConfigError
-    where the directory, its configuration or its newest checkpoint cannot be used; "auto" passes over these.
+    `new_state` is as in `read`. Raises ConfigError where the directory that `resume` names, its configuration or its
+    newest checkpoint cannot be used; "auto" passes over these.
     """
     if resume == "new" or (resume is None and provenance.multirun_name() is None):
         return None
@@ -155,17 +162,16 @@ def find(resume: str | None, script: str, hp: Hyperparameters, new_state: Callab
         if paths := checkpoint_paths(directory):
             return read(paths[0], hp, new_state)
         started = Resumed(directory, {}, None)
-        if (directory / "summary.json").exists() and not started.is_finished(hp):
+        if started.summary() and not started.is_finished(hp):
             raise ConfigError(f"resume is {resume!r}, a run that ended and has no checkpoint to resume from")
         return started
-    without, paths, others = [], [], []  # runs of these settings without a checkpoint, checkpoints, and why not others
+    without, paths, other = [], [], ""  # runs without a checkpoint, checkpoints, and why not another run of this seed
     for directory in sorted(Path(os.path.expanduser(hp.save_dir)).absolute().glob("*")):
-        has_name, found = directory.name.startswith(f"{hp.run_name}_"), checkpoint_paths(directory)
-        if not has_name and not _has_seed(directory, hp.seed):
+        if not _has_seed(directory, hp.seed):
             continue
         if why := _why_not(directory, script, hp):
-            others += [why] if has_name else []
-        elif not found:
+            other = f"; the newest of this seed is {why}"
+        elif not (found := checkpoint_paths(directory)):
             without.append(Resumed(directory, {}, None))
         elif iteration_of(found[0]) <= hp.total_iterations:  # a longer run is left alone
             paths += found
@@ -178,22 +184,18 @@ def find(resume: str | None, script: str, hp: Hyperparameters, new_state: Callab
             print(f"resume=auto: {error}; trying an earlier one")
     for started in reversed(without):
         # It was ended before its first checkpoint, or it is finished and its checkpoints were deleted.
-        if started.is_finished(hp) or not (started.directory / "summary.json").exists():
+        if started.is_finished(hp) or not started.summary():
             return started
     if resume:
-        newest = f"; the newest of this name is {others[-1]}" if others else ""
-        print(f"resume=auto: there is nothing to resume, so this is a new run{newest}")
+        print(f"resume=auto: there is nothing to resume, so this is a new run{other}")
     return None
 
 
-def read(path: Path, hp: Hyperparameters, new_state: Callable[[], TrainState]) -> Resumed:
-    """Reads a checkpoint, with the past agents that it refers to; raises a ConfigError that names the file."""
-    try:
-        if iteration_of(path) > hp.total_iterations:
-            raise ValueError(f"it is at iteration {iteration_of(path)}, but this run has {hp.total_iterations}")
-        return Resumed(path.parent.parent, *_read(path, jax.eval_shape(new_state)))
-    except Exception as error:  # what is whole may still have anything in it
-        raise ConfigError(f"the checkpoint {path} cannot be used: {reason(error)}") from error
+def _has_seed(directory: Path, seed: int) -> bool:
+    """Whether a directory may be a run of this seed, whatever its name is; reading all of its YAML would be slow."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return f"seed: {seed}\n" in (directory / "config.yaml").read_text(encoding="utf-8")
+    return False
 
 
 def _why_not(directory: Path, script: str, hp: Hyperparameters) -> str:
@@ -205,16 +207,9 @@ def _why_not(directory: Path, script: str, hp: Hyperparameters) -> str:
     if (game := settings.get("game", script)) != script:  # runs of earlier versions do not name it
         return f"{str(directory)!r}, a run of another game: {game}"
     try:
-        there, here = (flat(one.model_dump(), "hp.") for one in (parse_hp(script, settings["hp"]), hp))
+        there, here = (flat({"hp": one.model_dump()}) for one in (parse_hp(script, settings["hp"]), hp))
         different = [x for x in here | there if here.get(x) != there.get(x) and x not in MAY_DIFFER_ON_RESUME]
         what = "; ".join(f"{key} is {there.get(key)} there and {here.get(key)} here" for key in different[:5])
     except ConfigError as error:
         what = f"its {error}"
     return f"{str(directory)!r}, a run with other settings: {what}" if what else ""
-
-
-def _has_seed(directory: Path, seed: int) -> bool:
-    """Whether a directory may be a run of this seed, whatever its name is; reading all of its YAML would be slow."""
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        return f"seed: {seed}\n" in (directory / "config.yaml").read_text(encoding="utf-8")
-    return False

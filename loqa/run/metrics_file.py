@@ -1,48 +1,19 @@
-"""metrics.csv: a row for each evaluation."""
-
-from collections.abc import Callable
-from pathlib import Path
+"""The text of a metrics.csv: a row for each evaluation."""
 
 import numpy as np
 
 
-class MetricsFile:
-    """Keeps all rows in memory and writes the whole file with each: no row is lost to a disk that was full.
-
-    Args:
-      write: of `RunDirectory`.
-      text: what a resumed run has of the file.
-    """
-
-    def __init__(self, write: Callable[[str, Callable[[Path], object]], bool], text: str):
-        self.text, self._write, self._is_written = text, write, True
-        last = {name: float(column[-1]) for name, column in self.columns().items()}
-        self.newest = {name: int(x) if x.is_integer() else x for name, x in last.items()}  # row; {} before the first
-
-    def columns(self) -> dict[str, np.ndarray]:
-        """All metrics by name, whether the file can be written or not."""
-        return read_metrics(self.text) if self.text else {}
-
-    def append(self, row: dict[str, float]) -> None:
-        """Adds a row; raises ValueError if its keys are not those of the rows before it."""
-        if not self.newest:
-            self.text = ",".join(row) + "\n"
-        elif row.keys() != self.newest.keys():
-            raise ValueError(f"the keys of the rows differ: {sorted(row.keys() ^ self.newest.keys())}")
-        self.newest = {key: row[key] for key in self.newest or row}
-        self.text += ",".join(map(_csv_text, self.newest.values())) + "\n"
-        self._is_written = False
-        self.flush()
-
-    def flush(self) -> bool:
-        """Writes the file, if that is still to be done. Returns whether it has all rows."""
-        if not self._is_written:
-            self._is_written = self._write("metrics.csv", lambda path: path.write_text(self.text, encoding="utf-8"))
-        return self._is_written
+def add_row(text: str, row: dict[str, float]) -> str:
+    """The text with one more row; raises ValueError if its keys are not those of the rows before it."""
+    header = text.partition("\n")[0] or ",".join(row)
+    names = header.split(",")
+    if row.keys() != set(names):
+        raise ValueError(f"the keys of the rows differ: {sorted(row.keys() ^ set(names))}")
+    return (text or f"{header}\n") + ",".join(_csv_text(row[name]) for name in names) + "\n"
 
 
 def read_metrics(text: str) -> dict[str, np.ndarray]:
-    """The columns of the text of a metrics.csv, by name, float64 arrays of equal length; NaN where a cell is empty.
+    """The columns of the text by name, float64 arrays of equal length; NaN where a cell is empty.
 
     A last row that was cut off is left out; raises ValueError, with its number, for any other that is not whole.
     """

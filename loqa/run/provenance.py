@@ -1,4 +1,4 @@
-"""Where a run comes from: its command, the multirun it may be a job of, the versions, the commit, the machine."""
+"""Where a run comes from: its command, the multirun it may be a job of, the versions, the commit, the processor."""
 
 import importlib.metadata
 import platform
@@ -7,14 +7,11 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import jax
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 import loqa
-from loqa.run import resources
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")  # on which the numbers depend
 
@@ -31,36 +28,26 @@ def choice(group: str, otherwise: str) -> str:
     return HydraConfig.get().runtime.choices[group] if HydraConfig.initialized() else otherwise
 
 
-def command() -> str:
-    """The command that runs this job from the start: of a multirun's job, it alone."""
-    words = sys.argv
-    if HydraConfig.initialized():
-        words = [HydraConfig.get().job.name, *HydraConfig.get().overrides.task]
-        words[0] += "" if words[0].startswith("loqa-") else ".py"
-    return shlex.join([*program(words[0]), *_without_resume(words[1:])])
+def program() -> list[str]:
+    """The words that start this script, or the installed command that it is."""
+    name = Path(sys.argv[0]).name
+    return [name] if name.startswith("loqa-") else ["python", sys.argv[0]]
 
 
-def program(script: str) -> list[str]:
-    """The words that start a script by its path, or one of the installed commands."""
-    name = Path(script).name
-    return [name] if name.startswith("loqa-") else ["python", script]
+def commands(directory: str) -> tuple[str, str]:
+    """The command that runs this job from the start, and the one that resumes it in its directory.
+
+    A multirun's job has the first alone; the second is the multirun's own, which resumes all of its jobs.
+    """
+    without_resume = lambda words: [word for word in words if not word.startswith(("resume=", "+resume="))]
+    job = HydraConfig.get().overrides.task if HydraConfig.initialized() else sys.argv[1:]
+    again = [f"resume={directory}"] if multirun_name() is None else without_resume(sys.argv[1:])
+    return shlex.join([*program(), *without_resume(job)]), shlex.join([*program(), *again])
 
 
-def _without_resume(words: list[str]) -> list[str]:
-    return [word for word in words if not word.startswith(("resume=", "+resume="))]
-
-
-def resume_command(directory: str) -> str:
-    """The command that resumes the run in `directory`; a multirun's own command resumes all its jobs."""
-    script, *words = sys.argv
-    if multirun_name() is not None:
-        return shlex.join([*program(script), *_without_resume(words)])
-    return shlex.join([*program(script), f"resume={directory}"])
-
-
-def other_code(before: str | None) -> str:
-    """What differs in the code since a part of a run, by the `commit` that it noted; "" if nothing is known to."""
-    now = commit()
+def other_code(commits: list[str | None]) -> str:
+    """What differs in the code since the earlier parts of a run, by their `commit`; "" if nothing is known to."""
+    before, now = commits[-1] if commits else None, commit()
     if before is None or (before == now and not before.endswith("-dirty")):
         return ""
     name = lambda it: it.removesuffix("-dirty")[:10] + ", with changes" * it.endswith("-dirty") if it else "unknown"
@@ -90,8 +77,3 @@ def processor() -> str:
     cpus = Path("/proc/cpuinfo")  # of Linux
     models = re.findall(r"model name\s*:\s*(.*)", cpus.read_text()) if cpus.exists() else []
     return models[0] if models else platform.machine()
-
-
-def machine() -> dict[str, Any]:
-    """The processor, its cores that this process may use, and the device that JAX computes on."""
-    return {"processor": processor(), "cores": resources.cores(), "device": jax.devices()[0].device_kind}

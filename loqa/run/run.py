@@ -12,19 +12,20 @@ import signal
 import time
 import traceback
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Self
 
+import jax
+import numpy as np
 import yaml
 
 import loqa
 from loqa.games import GAMES
 from loqa.hyperparameters import Hyperparameters
-from loqa.run import provenance
+from loqa.run import provenance, resources
 from loqa.run.config import Config, differences_from_published, flat
 from loqa.run.directory import RunDirectory, make_directory
-from loqa.run.metrics_file import MetricsFile
+from loqa.run.metrics_file import add_row, read_metrics
 from loqa.run.signals import StopSignals
 from loqa.run.terminal import Terminal, attempt, clock, short_path
 from loqa.run.wandb_log import WandbLog
@@ -36,12 +37,6 @@ class Resumed(NamedTuple):
     directory: Path
     metadata: dict[str, Any]  # see `Checkpoints.save`
     state: Any  # of the training, or None
-
-    @property
-    def commit(self) -> str | None:
-        """The commit of the code that wrote its summary, or its checkpoint."""
-        commits = self.summary().get("commits") or self.metadata.get("run", {}).get("commits") or [None]
-        return commits[-1]
 
     def summary(self) -> dict[str, Any]:
         """summary.json, or {} where there is none."""
@@ -63,10 +58,10 @@ class Run:
     """One training run: `with Run("ipd", config, config_yaml, resumed) as run: ...`, once for each seed.
 
     `config_yaml` is the configuration as text, for config.yaml and W&B; `resumed` the earlier part of the run, in whose
-    directory it continues; `group` has the terminal and the signals of seeds side by side. Within the block the first
-    signal to stop only sets `stop_signal`: the loop is expected to checkpoint and call `stop`. Leaving the block
-    finishes the W&B run, with exit code 1 after an exception. Raises ConfigError where the directory cannot be made or
-    written, or another process uses it.
+    directory it continues; `terminal` one of its own, if that is shared. Within the block the first signal to stop only
+    sets `stop_signal`: the loop is expected to checkpoint and call `stop`. Leaving the block finishes the W&B run, with
+    exit code 1 after an exception. Raises ConfigError where the directory cannot be made or written, or another process
+    uses it.
     """
 
     def __init__(
@@ -76,47 +71,48 @@ class Run:
         config_yaml: str,
         resumed: Resumed | None = None,
         num_devices: int = 1,
-        group: Any = None,
+        terminal: Terminal | None = None,
     ):
         hp, metadata = config.hp, resumed.metadata if resumed else {}
         earlier = metadata.get("run", {})  # its `snapshot`
-        self.script, self.resumed = script, resumed
+        self.script, self.resumed, self.num_devices = script, resumed, num_devices
         self.settings = yaml.safe_load(config_yaml)  # the configuration as nested dictionaries
         self.hp_settings = flat(self.settings["hp"])
+        self.versions = provenance.versions() | {"devices": num_devices}  # what the bits depend on
         self._start = time.monotonic() - earlier.get("walltime", 0.0)
+        # All of metrics.csv, and whether the file has it: no row is lost to a disk that was full.
+        self._csv, self._is_written = earlier.get("csv", ""), True
         commits, now = earlier.get("commits", []), provenance.commit()
         self._commits = commits if commits[-1:] == [now] else [*commits, now]
-        self._signals = group.signals if group else StopSignals()
-        alone = partial(Terminal, hp.total_iterations, hp.env_steps_per_iteration, lambda: self.stop_signal)
-        self._terminal = group.terminal.of(hp) if group else alone()
+        self._terminal = terminal or Terminal(hp.total_iterations, hp.env_steps_per_iteration, StopSignals())
+        self._signals = self._terminal.signals
         self.log_line, self.note = self._terminal.log_line, self._terminal.note
         self.directory = resumed.directory if resumed else make_directory(hp.save_dir, hp.run_name)
         self._files = RunDirectory(self.directory, config_yaml, self.log_line)
-        self._terminal.file = self.directory / "log.txt"
-        self._terminal.keep(f"{time.ctime()}, {platform.node()}, process {os.getpid()}")
         self.write = self._files.write
-        self._metrics = MetricsFile(self.write, earlier.get("csv", ""))
-        self.metrics = self._metrics.columns
-
-        where, preset = short_path(self.directory), provenance.choice("hp", "unknown")
-        self._command = provenance.command()
-        self.log_line(f"LOQA {loqa.__version__}, {script}, preset {preset}, seed {hp.seed}: {where}")
-        self.note(f"{self._command}\nall settings: {where}/config.yaml")
-        if GAMES[script].published:
-            changes = differences_from_published(script, hp)
-            self.log_line(f"unlike the published settings: {', '.join(changes) or 'nothing'}")
-        if resumed:
-            self.log_line(f"resumed from iteration {metadata.get('iteration', 0)}")
-            if changed := provenance.other_code(resumed.commit):
-                self.log_line(f"{changed}: the numbers may differ from now on")
-        self.num_devices = num_devices
-        self.versions = provenance.versions() | {"devices": num_devices}  # what the bits depend on
-        for name, before in metadata.get("versions", {}).items():
-            if before != (now := self.versions.get(name)):
-                self.log_line(f"{name} was {before} and is {now}: the bits may differ from now on")
+        self._terminal.file = self.directory / "log.txt"
+        self._command, self._command_to_resume = provenance.commands(short_path(self.directory))
+        self._introduce(hp, metadata)
         self._wandb = WandbLog(earlier.get("wandb_id"), self.log_line)
         if config.wandb.state:
             self._wandb.start(config.wandb, self.directory, self.settings, self.metrics())
+
+    def _introduce(self, hp: Hyperparameters, metadata: dict[str, Any]) -> None:
+        """Prints what it is, and what differs from the published settings and from the earlier part of the run."""
+        where, preset = short_path(self.directory), provenance.choice("hp", "unknown")
+        self._terminal.keep(f"{time.ctime()}, {platform.node()}, process {os.getpid()}")
+        self.log_line(f"LOQA {loqa.__version__}, {self.script}, preset {preset}, seed {hp.seed}: {where}")
+        self.note(f"{self._command}\nall settings: {where}/config.yaml")
+        if GAMES[self.script].published:
+            changes = differences_from_published(self.script, hp)
+            self.log_line(f"unlike the published settings: {', '.join(changes) or 'nothing'}")
+        if self.resumed:
+            self.log_line(f"resumed from iteration {metadata.get('iteration', 0)}")
+        if changed := provenance.other_code(metadata.get("run", {}).get("commits", [])):
+            self.log_line(f"{changed}: the numbers may differ from now on")
+        for name, before in metadata.get("versions", {}).items():
+            if before != (now := self.versions.get(name)):
+                self.log_line(f"{name} was {before} and is {now}: the bits may differ from now on")
 
     def __enter__(self) -> Self:
         self._signals.catch()
@@ -126,13 +122,11 @@ class Run:
         self._signals.release()
         if error is not None and not isinstance(error, SystemExit):
             self._terminal.keep("".join(traceback.format_exception(error)))
-        if not self._metrics.flush():
+        if not self._is_written and not self._write_csv():
             self.log_line("metrics.csv: the last rows are LOST")
-        self._terminal.end_progress()
-        self._wandb.finish(exit_code=0 if exception_type is None else 1)
+        self._wandb.finish(exit_code=0 if error is None else 1)
         self._files.unlock()
-        at_the_end = self.stop_signal and exception_type is None and provenance.multirun_name() is not None
-        if at_the_end and not self._signals.scheduler_handler:
+        if self.stop_signal and error is None and provenance.multirun_name() and not self._signals.scheduler_handler:
             raise SystemExit(128 + self.stop_signal)  # this job is done; the next ones did not get the signal
 
     @property
@@ -143,54 +137,56 @@ class Run:
     @property
     def last_iteration(self) -> int | None:
         """The iteration of the newest row of the metrics, or None before the first."""
-        return self._metrics.newest.get("iteration")
+        return int(self.metrics()["iteration"][-1]) if self._csv else None
+
+    def metrics(self) -> dict[str, np.ndarray]:
+        """All metrics by name, an array with a number for each evaluation."""
+        return read_metrics(self._csv) if self._csv else {}
 
     def _walltime(self) -> float:
         return time.monotonic() - self._start
 
-    def progress(self, iteration: int) -> None:
-        """Shows how far the run is, on a terminal only."""
-        self._terminal.progress(iteration, self._walltime())
-
     def log(self, row: dict[str, float], headline: dict[str, float]) -> None:
         """Records one evaluation: `row` with `iteration`, `env_steps` and all metrics; prints `headline` of it."""
         row = {"iteration": row["iteration"], "walltime": self._walltime(), "env_steps": row["env_steps"]} | row
-        self._metrics.append(row)
+        self._csv = add_row(self._csv, row)
+        self._is_written = self._write_csv()
         self._terminal.row(row["iteration"], row["walltime"], headline)
         self._wandb.log(row)
+
+    def _write_csv(self) -> bool:
+        return self.write("metrics.csv", lambda path: path.write_text(self._csv, encoding="utf-8"))
 
     def snapshot(self) -> dict[str, Any]:
         """What a checkpoint keeps of the run itself; JSON."""
         wandb_id, commits = self._wandb.run_id, self._commits
-        return {"csv": self._metrics.text, "walltime": self._walltime(), "wandb_id": wandb_id, "commits": commits}
+        return {"csv": self._csv, "walltime": self._walltime(), "wandb_id": wandb_id, "commits": commits}
 
-    def finish(self, *conclusions: Callable[[Self], object], reached: str | None = None) -> None:
+    def finish(self, *conclusions: Callable[[], object], reached: str | None = None) -> None:
         """Writes summary.json, concludes, and lists the files; `reached`: the threshold that ended it early.
 
         Whatever goes wrong in the conclusions, such as figures, is one line: the training is done.
         """
-        last = self._metrics.newest | {"walltime": self._walltime()}
-        summary = {key: value if math.isfinite(value) else None for key, value in last.items()}  # JSON has no NaN
+        last = {name: float(column[-1]) for name, column in self.metrics().items()} | {"walltime": self._walltime()}
+        # JSON has no NaN.
+        summary = {name: (int(x) if x.is_integer() else x) if math.isfinite(x) else None for name, x in last.items()}
         summary |= {"game": self.script, "reached": reached, "versions": self.versions, "commits": self._commits}
-        summary |= {"machine": provenance.machine(), "command": self._command}
+        device = jax.devices()[0].device_kind
+        summary["machine"] = {"processor": provenance.processor(), "cores": resources.cores(), "device": device}
+        summary["command"] = self._command
         text = json.dumps(summary, indent=2) + "\n"
         self.write("summary.json", lambda path: path.write_text(text, encoding="utf-8"))
         for conclude in conclusions:
-            if problem := attempt(partial(conclude, self)):
+            if problem := attempt(conclude):
                 self.log_line(f"the training is done, but not all that follows it: {problem}")
         files = sorted(self.directory.glob("[!.]*"))  # none where the directory has vanished
         names = ", ".join(f"{path.name}/" if path.is_dir() else path.name for path in files)
         self.note(f"{clock(last['walltime'])}; files in {short_path(self.directory)}: {names}")
 
     def stop(self, iteration: int | None) -> NoReturn:
-        """Ends the process after `stop_signal`; prints how to resume.
-
-        Raises:
-          SystemExit: 128 + the signal's number.
-        """
+        """Ends the process after `stop_signal` with exit code 128 + its number; prints how to resume."""
         where = "the beginning (there is no checkpoint)" if iteration is None else f"iteration {iteration}"
-        command, received = provenance.resume_command(short_path(self.directory)), self.stop_signal
-        self.log_line(f"stopped by {received.name}. To resume from {where}:\n  {command}")
+        self.log_line(f"stopped by {self.stop_signal.name}. To resume from {where}:\n  {self._command_to_resume}")
         if handler := self._signals.scheduler_handler:
-            handler(received, None)
-        raise SystemExit(128 + received)
+            handler(self.stop_signal, None)
+        raise SystemExit(128 + self.stop_signal)

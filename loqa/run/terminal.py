@@ -1,4 +1,4 @@
-"""What a run prints: lines, the table of its evaluations, and on a terminal how far it is."""
+"""What a run prints: lines, and the table of its evaluations."""
 
 import contextlib
 import math
@@ -11,33 +11,37 @@ from collections.abc import Callable
 from pathlib import Path
 
 from loqa.hyperparameters import Hyperparameters
+from loqa.run.signals import StopSignals
 
 HEADER_EVERY = 20  # rows of the table between two headers
-CLEAR_LINE = "\r\x1b[K"
 POSITION = {"iteration": 9, "steps/s": 7, "elapsed": 7, "ETA": 7}  # columns and their widths
 WIDTH = sum(POSITION.values()) + 2 * (len(POSITION) - 1)  # of all of them
 
+Headline = dict[str, float]  # numbers of an evaluation, by the titles of their columns
+
 
 class Terminal:
-    """Prints; output that cannot be written does not end the run.
-
-    `is_stopping()`: whether it was asked to stop, and a broken pipe may not end it before its checkpoint.
-    """
+    """Prints; output that cannot be written does not end the run."""
 
     file: Path | None = None  # to which the lines are added, too
 
-    def __init__(self, total_iterations: int, steps_per_iteration: int, is_stopping: Callable[[], object]):
+    def __init__(self, total_iterations: int, steps_per_iteration: int, signals: StopSignals):
         self._total_iterations, self._steps_per_iteration = total_iterations, steps_per_iteration
-        self._is_stopping = is_stopping
-        self._seconds_per_iteration: float | None = None  # since the last row
+        self.signals = signals
         self._newest: tuple[int, float] | None = None  # iteration and wall time of the last row
         self._num_rows = 0
-        self._on_progress_line = False  # the cursor is behind a progress line
 
     def log_line(self, text: str) -> None:
         """Prints `text` at once, on lines of its own."""
-        self._print((CLEAR_LINE if self._on_progress_line else "") + text + "\n")
-        self._on_progress_line = False
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            if not self.signals.received:
+                raise  # the reader has gone: `python ipd.py | head` ends as any program does
+            # `python ipd.py | tee log`: the Ctrl-C was also tee's. The checkpoint is still to be written.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError:
+            pass  # output that goes to a file on a full disk, or a terminal that was closed
         self.keep(text)
 
     def keep(self, text: str) -> None:
@@ -48,118 +52,75 @@ class Terminal:
 
     note = log_line  # what is of interest where one run has the terminal
 
-    def progress(self, iteration: int, walltime: float) -> None:
-        """Shows how far the run is, on a terminal only, until something else is printed."""
-        if sys.stdout.isatty():
-            self._print(CLEAR_LINE + "  ".join(self._position(iteration, walltime)))
-            self._on_progress_line = True
-
-    def row(self, iteration: int, walltime: float, headline: dict[str, float]) -> None:
+    def row(self, iteration: int, walltime: float, headline: Headline) -> None:
         """Prints a row of the table of evaluations: how far the run is, and the numbers of `headline`."""
-        cells = dict(zip(POSITION, self._position(iteration, walltime), strict=True))
+        total, speed, eta = self._total_iterations, "-", "-"
+        if self._newest:
+            seconds = (walltime - self._newest[1]) / max(iteration - self._newest[0], 1)  # an iteration
+            speed, eta = human(self._steps_per_iteration / max(seconds, 1e-9)), clock((total - iteration) * seconds)
         self._newest = iteration, walltime
+        texts = (f"{iteration:>{len(str(total))}}/{total}", speed, clock(walltime), eta)
+        cells = {title: text.rjust(POSITION[title]) for title, text in zip(POSITION, texts, strict=True)}
         cells |= _cells(headline)
         if self._num_rows % HEADER_EVERY == 0:
             self.note("  ".join(title.rjust(len(cell)) for title, cell in cells.items()))
         self.note("  ".join(cells.values()))
         self._num_rows += 1
 
-    def _position(self, iteration: int, walltime: float) -> list[str]:
-        total, speed, eta = self._total_iterations, "-", "-"
-        if self._newest and iteration > self._newest[0]:
-            seconds = max(walltime - self._newest[1], 1e-9)
-            self._seconds_per_iteration = seconds / (iteration - self._newest[0])
-        if self._seconds_per_iteration is not None:
-            speed = human(self._steps_per_iteration / self._seconds_per_iteration)
-            eta = clock((total - iteration) * self._seconds_per_iteration)
-        texts = (f"{iteration:>{len(str(total))}}/{total}", speed, clock(walltime), eta)
-        return [text.rjust(width) for text, width in zip(texts, POSITION.values(), strict=True)]
-
-    def end_progress(self) -> None:
-        """Ends a progress line, since a traceback may come next."""
-        if self._on_progress_line:
-            self._print("\n")
-
-    def _print(self, text: str) -> None:
-        try:
-            print(text, end="", flush=True)
-        except BrokenPipeError:
-            if not self._is_stopping():
-                raise  # the reader has gone: `python ipd.py | head` ends as any program does
-            # `python ipd.py | tee log`: the Ctrl-C was also tee's. The checkpoint is still to be written.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except OSError:
-            pass  # output that goes to a file on a full disk, or a terminal that was closed
-
 
 class SharedTerminal(Terminal):
     """Of seeds side by side: a table of their means and ranges. What they say waits for `flush`."""
 
-    def __init__(self, is_stopping: Callable[[], object]):
-        super().__init__(0, 0, is_stopping)
+    def __init__(self, signals: StopSignals):
+        super().__init__(0, 0, signals)
         self._start = time.monotonic()
-        self._parts: list[OfSeed] = []
-
-    def of(self, hp: Hyperparameters) -> "OfSeed":
-        """The part of a seed, which is used as a terminal of its own."""
-        self._total_iterations = hp.total_iterations
-        self._parts.append(OfSeed(hp))
-        return self._parts[-1]
+        self.seeds: dict[int, Hyperparameters] = {}
+        self.last_rows: dict[int, tuple[int, Headline]] = {}  # by seed: iteration, headline
+        # Since the last flush: new rows, and what was said, by which seeds.
+        self.new_rows: dict[int, tuple[int, Headline]] = {}
+        self.said: dict[str, list[int]] = {}
 
     def flush(self) -> None:
         """Prints the table's next row, of the seeds that have one, and what they have said, each line once."""
-        walltime, parts = time.monotonic() - self._start, self._parts
-        if rows := [part.new_row for part in parts if part.new_row]:
-            self._steps_per_iteration = parts[0]._steps_per_iteration * len(rows)
-            iterations, headlines = zip(*rows, strict=True)
+        if self.new_rows:
+            seeds = [self.seeds[seed] for seed in self.new_rows]
+            self._total_iterations = seeds[0].total_iterations
+            self._steps_per_iteration = sum(hp.env_steps_per_iteration for hp in seeds)
+            iterations, headlines = zip(*self.new_rows.values(), strict=True)
             columns = {title: [x[title] for x in headlines if x[title] == x[title]] for title in headlines[0]}
             over_seeds = lambda of: {title: of(values) if values else math.nan for title, values in columns.items()}
-            self.row(min(iterations), walltime, over_seeds(statistics.fmean))
+            self.row(min(iterations), time.monotonic() - self._start, over_seeds(statistics.fmean))
             for name, of in (("lowest", min), ("highest", max)):
                 self.log_line("  ".join([name.rjust(WIDTH), *_cells(over_seeds(of)).values()]))
-        elif at := [part.at for part in parts if part.at is not None]:
-            self.progress(min(at), walltime)
-        said: dict[str, list[int]] = {}  # lines, and the seeds that say them
-        for part in parts:
-            for text in part.said:
-                said.setdefault(text, []).append(part.seed)
-            part.said, part.at, part.new_row = [], None, None
-        for text, seeds in sorted(said.items(), key=lambda line: -len(line[1])):  # first what all say
-            who = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}: " if len(seeds) < len(parts) else ""
-            self.log_line(who + text)
+        for text, seeds in sorted(self.said.items(), key=lambda line: -len(line[1])):  # first what all say
+            who = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}: "
+            self.log_line(text if len(seeds) == len(self.seeds) else who + text)
+        self.new_rows, self.said = {}, {}
 
-    def last_rows(self) -> None:
+    def print_last_rows(self) -> None:
         """Prints a line for each seed: its last row of the table."""
-        for part in self._parts:
-            if part.last_row:
-                iteration, headline = part.last_row
-                position = f"seed {part.seed}".rjust(WIDTH - 10) + str(iteration).rjust(10)
-                self.log_line("  ".join([position, *_cells(headline).values()]))
+        for seed, (iteration, headline) in self.last_rows.items():
+            position = f"seed {seed}".rjust(WIDTH - 10) + str(iteration).rjust(10)
+            self.log_line("  ".join([position, *_cells(headline).values()]))
 
 
 class OfSeed(Terminal):
-    """The part of a seed in a shared terminal, which takes from here what is to be shown; its file has all of it."""
+    """The part of a seed in a shared terminal, which is told here what it shows; the seed's file has all of it."""
 
-    def __init__(self, hp: Hyperparameters):
-        super().__init__(hp.total_iterations, hp.env_steps_per_iteration, lambda: None)
-        self.seed = hp.seed
-        self.said: list[str] = []
-        self.at: int | None = None  # iteration
-        self.new_row: tuple[int, dict[str, float]] | None = None  # iteration, headline
-        self.last_row: tuple[int, dict[str, float]] | None = None
+    def __init__(self, hp: Hyperparameters, shared: SharedTerminal):
+        super().__init__(hp.total_iterations, hp.env_steps_per_iteration, shared.signals)
+        self._seed, self._shared = hp.seed, shared
+        shared.seeds[hp.seed] = hp
 
     note = Terminal.keep
 
     def log_line(self, text: str) -> None:
-        self.said.append(text)
+        self._shared.said.setdefault(text, []).append(self._seed)
         self.keep(text)
 
-    def progress(self, iteration: int, walltime: float) -> None:
-        self.at = iteration
-
-    def row(self, iteration: int, walltime: float, headline: dict[str, float]) -> None:
+    def row(self, iteration: int, walltime: float, headline: Headline) -> None:
         super().row(iteration, walltime, headline)
-        self.new_row = self.last_row = iteration, headline
+        self._shared.new_rows[self._seed] = self._shared.last_rows[self._seed] = iteration, headline
 
 
 def _cells(headline: dict[str, float]) -> dict[str, str]:

@@ -17,13 +17,12 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from loqa import devices, learner
-from loqa.hyperparameters import show
 from loqa.learner import TrainState
 from loqa.run.config import Config, ConfigError, JaxConfig, RunError
 from loqa.run.run import Run
 from loqa.run.signals import StopSignals
 from loqa.run.terminal import SharedTerminal
-from loqa.run.trainer import Experiment, conclude, first_state, loop
+from loqa.run.trainer import Experiment, first_state, loop
 
 
 class Seeds(Launcher):
@@ -58,7 +57,6 @@ class Seeds(Launcher):
                 group.go_on()
             finally:
                 group.terminal.flush()
-                group.terminal.end_progress()
         return [returns[number] for number in sorted(returns)]
 
 
@@ -77,9 +75,8 @@ class Group:
         self.size = len(jobs)
         self._jobs = list(jobs)  # that have not begun
         self._begun: list[tuple[Config, Experiment, Run]] = []  # that are not yet trained
-        self._ends: dict[Run, BaseException | None] = {}
-        self.signals = StopSignals()
-        self.terminal = SharedTerminal(lambda: self.signals.received)
+        self._ends: dict[Run, BaseException] = {}  # of those that did not end well
+        self.terminal = SharedTerminal(StopSignals())
 
     def go_on(self) -> None:
         """Runs the jobs that have not begun; within the last one, trains all that have."""
@@ -91,50 +88,50 @@ class Group:
                 self._train(*zip(*begun, strict=True))
             except Exception as error:  # noqa: BLE001 (it ends all that go on, and each says so)
                 self._ends = {run: error for _, _, run in begun} | self._ends
-            self.terminal.last_rows()
+            self.terminal.print_last_rows()
 
     def train(self, config: Config, experiment: Experiment, run: Run) -> None:
         """As `trainer.train`, with the other runs of the group."""
         self._begun.append((config, experiment, run))
         self.go_on()
-        if end := self._ends[run]:
-            raise end
+        if run in self._ends:
+            raise self._ends[run]
 
     def _train(self, configs: Sequence[Config], experiments: Sequence[Experiment], runs: Sequence[Run]) -> None:
         hp, experiment = configs[0].hp, experiments[0]  # the same for all, but for the seed
         first = map(partial(first_state, experiment.agent, hp), runs, [config.hp.seed for config in configs])
         option = configs[0].jax.num_devices
         placed = SideBySide(experiment, first, len(runs), len(jax.devices()) if option == "auto" else option)
-        parts = [(run, partial(placed.state, i), partial(placed.evaluate, i)) for i, run in enumerate(runs)]
-        going = {i: loop(hp, *part) for i, part in enumerate(parts)}
+        going = {}
+        for i, run in enumerate(runs):
+            going[i] = loop(hp, experiment.agent, run, partial(placed.state, i), partial(placed.evaluate, i))
         while going:
-            wanted: dict[int, int | None] = {}  # iterations; None of a seed that is done
+            wanted = {}  # iterations
             for i, steps in going.items():
                 try:
-                    wanted[i] = next(steps, None)
+                    wanted[i] = next(steps)
+                except StopIteration:
+                    continue  # it is done
                 except (RunError, SystemExit) as end:  # the others go on, or write their checkpoints
                     self._ends[runs[i]] = end
                     if isinstance(end, RunError):
                         runs[i].log_line(f"ended: {end}")
             self.terminal.flush()
-            for i in [i for i, number in wanted.items() if number is None]:
-                conclude(hp, experiment.agent, runs[i])
-                self._ends[runs[i]] = wanted.pop(i)
             going = {i: going[i] for i in wanted}
             placed.iterate(wanted)
 
 
 def check(options: JaxConfig) -> None:
     """Raises ConfigError where seeds side by side cannot do what is asked for."""
-    for key, allowed in {"jax_debug_nans": "false", "jax_disable_jit": "false"}.items():
-        if value := getattr(options, key):
-            raise ConfigError(f"jax.{key} is {show(value)}, but must be {allowed} with launcher=seeds: train it alone")
+    for key in ("jax_debug_nans", "jax_disable_jit"):
+        if getattr(options, key):
+            raise ConfigError(f"jax.{key} is true, but must be false with launcher=seeds: train it alone")
     if options.num_devices != "auto" and options.num_devices > len(jax.devices()):
         raise ConfigError(f"jax.num_devices is {options.num_devices}, but must be auto or at most {len(jax.devices())}")
 
 
 class SideBySide:
-    """As `trainer.Alone`, of seeds, each on one device. A row has as many of their states as are computed at a time.
+    """The states of seeds, each on one device. A row has as many of them as are computed at a time.
 
     On a CPU, where that is quickest, it is one seed a device, and rows follow one another. Else there is one row, and a
     device vmaps its seeds. Where the last row has room left, it has its last seed several times.
@@ -176,7 +173,7 @@ class SideBySide:
         return {name: float(x[place]) for name, x in self._metrics[row].items()}
 
     def state(self, seed: int, with_buffers: bool = False) -> TrainState:
-        """The state of a seed, as `Alone.state`."""
+        """The state of a seed, for a checkpoint with its buffers; see `trainer.loop`."""
         row, place = divmod(seed, self._width)
         device, place = divmod(place, self._each)
         states = self._rows[row] if with_buffers else self._rows[row].without_buffers()

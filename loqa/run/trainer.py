@@ -1,7 +1,6 @@
 """The host's loop: it runs an experiment's iterations, evaluates, logs, saves, checkpoints and handles signals."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -35,59 +34,67 @@ LEARNING_RULES: dict[str, Callable[[Hyperparameters, Agent], Callable[[TrainStat
 
 def train(config: Config, experiment: Experiment, run: Run) -> None:
     """Trains, evaluates and saves until the last iteration, or until the goal `hp.stop_at` is held."""
-    alone = Alone(experiment, run.num_devices, *first_state(experiment.agent, config.hp, run, config.hp.seed))
-    for number in loop(config.hp, run, alone.state, alone.evaluate):
-        alone.iterate(number)
-    conclude(config.hp, experiment.agent, run)
+    hp = config.hp
+    state, key = first_state(experiment.agent, hp, run, hp.seed)
+    state = devices.replicate(state, run.num_devices)
+    iterate, evaluation = learner.repeat(experiment.iteration, run.num_devices), jax.jit(experiment.evaluation)
+
+    def now(with_buffers: bool = False) -> TrainState:
+        return state if with_buffers else jax.tree.map(lambda x: x.addressable_data(0), state.without_buffers())
+
+    def evaluate() -> dict[str, float]:
+        with jax.debug_nans(False):  # P(C) is NaN where a policy with memory never was
+            return {name: float(x) for name, x in evaluation(key, now()).items()}
+
+    for number in loop(hp, experiment.agent, run, now, evaluate):
+        state = jax.block_until_ready(iterate(state, number))
 
 
 def loop(
-    hp: Hyperparameters, run: Run, state: Callable[..., TrainState], evaluate: Callable[[], dict[str, float]]
+    hp: Hyperparameters,
+    agent: Agent,
+    run: Run,
+    state: Callable[..., TrainState],
+    evaluate: Callable[[], dict[str, float]],
 ) -> Iterator[int]:
     """All of a run but its iterations: yields how many are next, and goes on when they are done.
 
-    So seeds side by side can wait for each other. `state` and `evaluate` are as in `Alone`.
+    So seeds side by side can wait for each other. `evaluate()` gives the metrics, `state(with_buffers=True)` the state
+    for a checkpoint, and `state()` on one device what evaluations and saved agents need. No iterations follow one whose
+    parameters are not finite.
     """
     game, checkpoints = GAMES[run.script], Checkpoints(run)
-    periods = hp.eval_every, hp.save_every, hp.checkpoint_every, game.progress_every
-
-    def measure() -> None:
-        metrics = evaluate()
-        position = {"iteration": iteration, "env_steps": iteration * hp.env_steps_per_iteration}
-        run.log(position | metrics, {title: metrics[key] for title, key in game.columns.items()})
-        losses = {name: x for name, x in metrics.items() if name.startswith("loss_")}
-        require_finite(state(), losses)
-
-    iteration = int(state().iteration)
-    is_evaluated = run.last_iteration == iteration
-    is_done = is_evaluated and iteration > 0 and goal_held(game, hp, run.metrics())
-    last = iteration if is_done else hp.total_iterations
+    first = iteration = int(state().iteration)
+    last = hp.total_iterations
     if iteration < last:
         run.log_line("compiling the evaluation and the training step ...")
         yield 0  # here, it does not count in the first ETA
-    if iteration in (0, last) and not is_evaluated:  # the last one: of a run that was made shorter
-        measure()
-    if iteration == last:
-        save_agents(run, state())
-    while iteration < last and not run.stop_signal:
-        stop = next_stop(iteration, last, *periods)
-        yield stop - iteration
-        require_finite(state())
-        iteration = stop
-        run.progress(iteration)
+    while True:
         if iteration % hp.eval_every == 0 or iteration == last:
-            measure()
+            if run.last_iteration != iteration:
+                metrics = evaluate()
+                row = {"iteration": iteration, "env_steps": iteration * hp.env_steps_per_iteration} | metrics
+                run.log(row, {title: metrics[key] for title, key in game.columns.items()})
+                require_finite(state(), {name: x for name, x in metrics.items() if name.startswith("loss_")})
             if goal := goal_held(game, hp, run.metrics()):
                 run.log_line(f"the {goal} threshold is held: done")
                 last = iteration
-        if iteration % hp.save_every == 0 or iteration == last:
+        is_new, is_last = iteration > first, iteration == last
+        if is_last or (is_new and iteration % hp.save_every == 0):
             save_agents(run, state())
-        if iteration % hp.checkpoint_every == 0 or iteration == last:
+        if is_new and (is_last or iteration % hp.checkpoint_every == 0):
             checkpoints.save(state(with_buffers=True))
+        if is_last or run.stop_signal:
+            break
+        stop = next_stop(iteration, last, hp.eval_every, hp.save_every, hp.checkpoint_every, game.progress_every)
+        yield stop - iteration
+        require_finite(state())
+        iteration = stop
     if iteration < last:  # a signal ended it
         if checkpoints.iteration != iteration:
             checkpoints.save(state(with_buffers=True))
         run.stop(checkpoints.iteration)
+    conclude(agent, run, goal)
 
 
 def first_state(agent: Agent, hp: Hyperparameters, run: Run, seed: int) -> tuple[TrainState, jax.Array]:
@@ -100,44 +107,19 @@ def first_state(agent: Agent, hp: Hyperparameters, run: Run, seed: int) -> tuple
     return learner.init(agent, hp, key, params), key_evaluation
 
 
-class Alone:
-    """The state of a run, whose batch the devices share, and the programs that advance and evaluate it."""
+def conclude(agent: Agent, run: Run, reached: str | None) -> None:
+    """Prints and writes what is left to do at the end of a run, which a goal that it `reached` may have ended."""
 
-    def __init__(self, experiment: Experiment, num_devices: int, state: TrainState, key: jax.Array):
-        self._iterate = learner.repeat(experiment.iteration, num_devices)
-        self._evaluate = partial(jax.jit(experiment.evaluation), key)
-        self._state = devices.replicate(state, num_devices)
-
-    def iterate(self, number: int) -> None:
-        """Makes so many iterations, but none after one whose parameters are not finite."""
-        self._state = jax.block_until_ready(self._iterate(self._state, number))
-
-    def evaluate(self) -> dict[str, float]:
-        """The metrics."""
-        with jax.debug_nans(False):  # P(C) is NaN where a policy with memory never was
-            return {name: float(x) for name, x in self._evaluate(self.state()).items()}
-
-    def state(self, with_buffers: bool = False) -> TrainState:
-        """The state: for a checkpoint all of it, else on one device and what evaluations and saved agents need."""
-        if with_buffers:
-            return self._state
-        return jax.tree.map(lambda x: x.addressable_data(0), self._state.without_buffers())
-
-
-def conclude(hp: Hyperparameters, agent: Agent, run: Run) -> None:
-    """Prints and writes what is left to do at the end of a run."""
-    spec = GAMES[run.script]
-
-    def say(run: Run) -> None:
-        for line in spec.summary(agent.game, run.metrics()):
+    def say() -> None:
+        for line in GAMES[run.script].summary(agent.game, run.metrics()):
             run.note(line)
 
-    def draw(run: Run) -> None:
+    def draw() -> None:
         from loqa.figures.curves import draw_run  # here, because matplotlib is slow to import
 
         draw_run(run, agent.game)
 
-    run.finish(say, draw, reached=goal_held(spec, hp, run.metrics()))
+    run.finish(say, draw, reached=reached)
 
 
 def goal_held(game: GameSpec, hp: Hyperparameters, metrics: dict[str, np.ndarray]) -> str | None:
