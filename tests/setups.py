@@ -9,7 +9,9 @@ from pydantic import BaseModel
 
 from ipd import make_iteration
 from loqa import learner
-from loqa.run.agents import game_and_agent, save_agent
+from loqa.agent import Agent
+from loqa.games import GAMES
+from loqa.run.agents import save_agent
 from loqa.run.config import CONFIGS, parse
 from loqa.run.launch import compose
 
@@ -21,7 +23,7 @@ def make_hp(script, *overrides):
 
 
 def make_agent(script, hp):
-    return game_and_agent(script, hp)[1]
+    return Agent.from_hp(GAMES[script].rules.from_hp(hp), hp)
 
 
 def save(path, script, *overrides, seed=0, policy_only=False):

@@ -13,7 +13,6 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from loqa.agent import Agent, AgentParams
 from loqa.game import Game
 from loqa.games import GAMES
-from loqa.hyperparameters import Hyperparameters
 from loqa.learner import TrainState
 from loqa.run.config import ConfigError, parse_hp, without_gone
 from loqa.run.run import Run
@@ -89,16 +88,12 @@ def load_params(path: str, agent: Agent) -> AgentParams:
     return params
 
 
-def game_and_agent(script: str, hp: Hyperparameters) -> tuple[Game, Agent]:
-    """The rules and the agent that the hyperparameters of a game describe."""
-    game = GAMES[script].rules.from_hp(hp)
-    return game, Agent.from_hp(game, hp)
-
-
 def rebuild(description: dict[str, Any]) -> tuple[Game, Agent]:
     """The rules and the agent of a saved agent, from its description; ConfigError if that is not understood."""
-    script, hp = description["game"], without_gone(description["hp"])  # which may be an earlier version's
-    return game_and_agent(script, parse_hp(script, hp))
+    script = description["game"]
+    hp = parse_hp(script, without_gone(description["hp"]))  # which may be an earlier version's
+    game = GAMES[script].rules.from_hp(hp)
+    return game, Agent.from_hp(game, hp)
 
 
 def leaf_name(path: tuple) -> str:

@@ -38,6 +38,7 @@ from loqa.scripts import CONF_DIR
 MakeExperiment = Callable[[GameSpec, Any], Experiment]  # of a game and its hyperparameters
 
 HYDRAS_ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError)
+print_once = functools.cache(partial(print, flush=True))  # what the jobs of a multirun would repeat
 GROUPS = ("hp", "experiment", "smoke", "launcher")  # overrides of these choose a file in conf/
 PATHS = ("hp.save_dir", "hp.init_from", "wandb.dir", "wandb.wandb_dir")  # keys of which the values are paths
 KEYWORDS = ("auto", "new", "null")  # what `resume` may be beside a path
@@ -120,7 +121,7 @@ def train(name: str, cfg: DictConfig, experiment: MakeExperiment, group: Group |
     if resumed and resumed.is_finished(hp):
         print(f"finished already: {short_path(resumed.directory)}", flush=True)
         if changed := provenance.other_code(resumed.summary().get("commits", [])):
-            _print_once(f"{changed}; resume=new trains anew")
+            print_once(f"{changed}; resume=new trains anew")
         return resumed.directory
     seeds = group.size if group else 0
     num_devices, memory = resources.choose_devices(config.jax.num_devices, hp, jax.eval_shape(new_state), seeds)
@@ -130,12 +131,6 @@ def train(name: str, cfg: DictConfig, experiment: MakeExperiment, group: Group |
         run.log_line(memory)
         (group or trainer).train(config, parts, run)
     return run.directory
-
-
-@functools.cache
-def _print_once(text: str) -> None:
-    """Prints what the jobs of a multirun would repeat."""
-    print(text, flush=True)
 
 
 def help_text(name: str) -> str:
