@@ -120,7 +120,7 @@ def test_exact_learners_end_as_published(tmp_path):
     ("words", "sentence"),
     [
         ("--game chess", "--game: invalid choice: 'chess'"),
-        ("--beta -1", "--beta: '-1' must be a number of at least 0 and below inf"),
+        ("--beta -1", "--beta: '-1' must be a number of at least 0 and below 2^32"),
     ],
 )
 def test_what_exact_refuses(words, sentence, refusal):

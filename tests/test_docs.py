@@ -45,11 +45,12 @@ def test_snippets_run(page, code, monkeypatch):
 
 # Of each tool what takes long, and what stands for it; what needs the authors' files or a cluster.
 RANDOM = np.random.default_rng(0)
+TIMES = {name: np.arange(7.0) for name in ("iteration", "walltime", "env_steps")}
 STUBS = {
     "exploit": {"exploit": lambda *_: [(0, 0.0, 0.0)]},
     "league": {"draw_noises": lambda *_: None, "play_pairs": lambda *_: np.zeros((2, 8, 2))},
     "exact": {"train": lambda key, name, repeats, **_: exact_results(repeats)},
-    "benchmark": {"calibration": lambda: lambda: 1.0, "time_iterations": lambda *_: {"ms an iteration": 1.0}},
+    "benchmark": {"calibration": lambda: lambda: 1.0, "run_script": lambda *_: (TIMES, 1.0, 1.0)},
     "gradient_noise": {"gradients": lambda *_: RANDOM.normal(1, 1, (2, 7, 3))},
 }
 ELSEWHERE = ("published", "experiments/ipd_seed42_", "report build")
@@ -76,7 +77,6 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
     at_exit = []
     monkeypatch.setattr("atexit.register", lambda function, *args: at_exit.append((function, args)))
-    monkeypatch.delenv("LOQA_SWEPT", raising=False)
     (tmp_path / "results").symlink_to(ROOT / "results")
     monkeypatch.chdir(tmp_path)
 

@@ -71,7 +71,7 @@ def test_common_noise_does_not_turn_gradients_the_same_way():
 def test_the_ends_are_the_published_losses_with_centered_q_values(tmp_path, monkeypatch):
     """Monte Carlo for the opponent is lambda 1, the one-step advantage of ours is lambda 0; without kindness."""
     monkeypatch.setattr(gradient_noise, "LAMBDAS", (0.0, 0.5, 1.0))
-    _, agent, settings, params = load(save(tmp_path / "agent.npz", "coin"), ["hp.actor.train.kindness=0.5"])
+    _, agent, settings, params = load(save(tmp_path / "agent.npz", "coin", "hp.actor.train.kindness=0.5"))
     noise = draw_noise(jax.random.key(1), 6, 8)
     shaping, actor = gradients(agent, settings, params, noise)
     episodes = play(agent.game, agent, params, Opponents.now(params), noise, 0.0)
@@ -96,7 +96,7 @@ def test_play_is_as_in_training(tmp_path, monkeypatch):
     """With the preset's exploration, and with the length of the agent's own episodes."""
     seen = []
     monkeypatch.setattr(gradient_noise, "play", lambda *args: seen.append(args) or play(*args))
-    _, agent, settings, params = load(save(tmp_path / "ipd.npz", "ipd"), [])
+    _, agent, settings, params = load(save(tmp_path / "ipd.npz", "ipd"))
     gradients.lower(agent, settings, params, draw_noise(jax.random.key(1), 6, 2))
     assert agent.game_length == 6 and seen[0][-1] == 0.2
 
@@ -130,7 +130,6 @@ def test_what_cannot_be_measured_is_one_sentence(tmp_path, refusal):
         (tmp_path / "foreign.npz",): "is not a saved agent",
         (tmp_path / "nothing.npz",): "there is no file",
         (player,): "has no Q-network",
-        (agent, "--hp", "hp.batch_sizes=2"): "batch_size",
     }.items():
         assert reason in refusal("gradient_noise", *words, "--out", tmp_path / "picture")
     assert not (tmp_path / "picture.png").exists()

@@ -16,7 +16,9 @@ from loqa.run.config import flat
 from loqa.run.trainer import goal_held
 from loqa.tools import plot
 from loqa.tools.common import split_label
-from loqa.tools.saved_runs import goal_table, group_runs, read_runs, times
+from loqa.tools.league import read_league
+from loqa.tools.plot import goal_table, times
+from loqa.tools.saved_runs import group_runs, read_runs
 
 
 def image_size(path):
@@ -230,7 +232,7 @@ def test_a_run_that_cannot_be_read_does_not_cost_the_others(sweep, capsys):
     files[3].write_text(whole.replace("100,10.42,", "100,", 1))
     assert len(read_runs([str(sweep / "sweep"), str(files[1].parent)])) == 5
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split(": ", 2)[0] for line in lines] == ["left out"] * 4 and len({*lines}) == 3
+    assert [line.split(": ", 2)[0] for line in lines] == ["left out"] * 5 and len({*lines}) == 4
     assert lines[0].endswith("it is empty") and f"{files[2]} is not of a run" in lines[1]
     assert "row 3 has a cell that is no number" in lines[1]
     assert lines[2].endswith("row 3 has 9 cells, but must have 10")
@@ -279,7 +281,7 @@ def test_curves_are_drawn_against_each_axis(sweep, monkeypatch, tool, capsys, x_
     assert len(drawn) == 1
 
 
-def test_bars_thresholds_and_league_are_written(sweep, tool, refusal, capsys):
+def test_bars_and_thresholds_are_written(sweep, tool, capsys):
     tool("plot", "bars", sweep / "ipd_seed7", f"x={sweep / 'ipd_seed7'}", "--out", sweep / "bars")
     image_size(sweep / "bars.png")
     save_run(sweep / "sweep" / "wide", width=4)
@@ -289,23 +291,25 @@ def test_bars_thresholds_and_league_are_written(sweep, tool, refusal, capsys):
     assert "| gamma=0.9 | strong 4x4 | 2 of 2 | 200 [200, 200] | 20 | > 200 |" in out
     assert "Left out, as thresholds are of square boards: 3x4." in out
 
+
+def test_a_league_is_read_from_both_seats(sweep):
     header = "player_0,player_1,kind_0,mean_reward_0,mean_reward_1\n"
     pairs = [("a", "a", "k", 0, 0), ("a", "b", "k", 1, 2), ("b", "a", "l", 4, 3), ("b", "b", "l", 0, 0)]
     save(sweep / "league.csv", header, *pairs)
-    tool("plot", "league", sweep / "league.csv", "--out", sweep / "map")
-    image_size(sweep / "map.png")
-    rewards, kinds = plot.read_league(sweep / "league.csv")
+    rewards, kinds = read_league(sweep / "league.csv")
     assert rewards.tolist() == [[0, 2], [3, 0]] and kinds == ["k", "l"]
     save(sweep / "league.csv", header, *pairs[:3])
-    words = "league", sweep / "league.csv", "--out", sweep / "map"
-    assert "not a whole league.csv, it lacks ('b', 'b')" in refusal("plot", *words)
+    for file, lacks in ((sweep / "league.csv", r"\('b', 'b'\)"), (sweep / "ipd_seed7" / "metrics.csv", "'player_0'")):
+        with pytest.raises(ValueError, match=f"not a whole league.csv, it lacks {lacks}"):
+            read_league(file)
 
 
 REFUSED = {
     "no words": (["curves"], "RUNS"),
     "nothing there": (["curves", "nowhere"], "no runs in nowhere"),
     "no runs": (["curves", "{}/empty"], "there are no runs in"),
-    "just begun": (["curves", "{}/sweep/just begun"], "or none with an evaluation"),
+    "just begun": (["curves", "{}/sweep/just begun"], "it has no evaluation yet"),
+    "other seeds": (["curves", "{}/sweep@8-9"], "sweep has no runs of 8-9"),
     "an empty file": (["curves", "{}/nothing"], "it is empty"),
     "foreign": (["curves", "{}/foreign"], "no column iteration, walltime, env_steps"),
     "no text": (["curves", "{}/image"], "image/metrics.csv is not of a run"),
@@ -316,7 +320,6 @@ REFUSED = {
     "no second agent": (["bars", "{}/ipd_seed7", "--agent", "1"], "agent 1"),
     "thresholds of the IPD": (["thresholds", "{}/ipd_seed7"], "not a run with thresholds"),
     "no board": (["thresholds", "{}/boardless"], "not a run with thresholds on a known square board"),
-    "no league": (["league", "{}/ipd_seed7/metrics.csv"], "it lacks 'player_0'"),
     "a file in the way": (["bars", "{}/ipd_seed7", "--out", "{}/file/x"], "file"),
 }
 

@@ -98,7 +98,7 @@ def test_the_strip_has_the_moves():
 
 
 def test_episodes_are_those_of_the_seed_and_of_the_seats():
-    game, entrants = choose_players(["always-cooperate", "always-defect"], grid="2x3")
+    game, entrants = choose_players(["always-cooperate", "always-defect"], "coin")
     episode = play_episode(game, entrants, 40, 1)
     again = play_episode(game, entrants, 40, 1)
     np.testing.assert_array_equal(episode.actions, again.actions)
@@ -108,7 +108,7 @@ def test_episodes_are_those_of_the_seed_and_of_the_seats():
 
 
 def test_both_games_write_a_picture_and_print(tmp_path, tool, capsys):
-    tool("render", "random", "random", "--grid", "2x3", "--steps", "3", "--out", tmp_path / "new" / "x.gif")
+    tool("render", "random", "random", "--game", "coin", "--steps", "3", "--out", tmp_path / "new" / "x.png")
     assert "B  random (2): " in capsys.readouterr().out
     with Image.open(tmp_path / "new" / "x.gif") as film:
         assert film.n_frames == 4 and film.size[0] == 400
@@ -121,11 +121,9 @@ def test_both_games_write_a_picture_and_print(tmp_path, tool, capsys):
 @pytest.mark.parametrize(
     "words, reason",
     [
-        (["random", "nobody.npz", "--grid", "3x3"], "nobody.npz"),
-        (["random", "random", "--grid", "3x3", "--out", "x.png"], ".gif"),
-        (["random", "random", "--game", "ipd", "--out", "x.gif"], ".png"),
+        (["random", "nobody.npz", "--game", "coin"], "nobody.npz"),
         (["random", "random", "--game", "ipd", "--steps", "0"], "--steps"),
-        (["random", "random", "--grid", "3x3", "--out", "file/x.gif"], "file"),
+        (["random", "random", "--game", "coin", "--out", "file/x.gif"], "file"),
     ],
 )
 def test_bad_words_are_one_sentence(tmp_path, monkeypatch, refusal, words, reason):

@@ -40,10 +40,10 @@ BARS_NOTE = "Bars: mean over n seeds; whiskers: standard deviation; dots: the se
 
 def styles(labels: Sequence[str]) -> list[dict[str, Any]]:
     """Color and dashes of each group: the color of its algorithm, or else one that no other has."""
-    found = lambda label: [color for word, color in ALGORITHMS.items() if word in label.lower()]
-    named = [next(iter(found(label or "loqa")), "") for label in labels]
-    free = cycle([color for color in COLORS[1:] if color not in named] or COLORS)  # the first is LOQA's
-    colors = [color or next(free) for color in named]
+    named = lambda label: next((color for word, color in ALGORITHMS.items() if word in label.lower()), "")
+    colors = [named(label or "loqa") for label in labels]
+    free = cycle([color for color in COLORS[1:] if color not in colors] or COLORS)  # the first is LOQA's
+    colors = [color or next(free) for color in colors]
     return [{"color": x, "linestyle": ("-", "--", ":", "-.")[colors[:i].count(x) % 4]} for i, x in enumerate(colors)]
 
 
@@ -59,10 +59,10 @@ def panels(number: int, size: Sequence[float] = PANEL, columns: int = 3, **optio
 
 
 def legend_below(figure: Figure, axes: Axes, note: str = "") -> None:
-    """Adds the legend of one panel's lines below all panels, under a note; the picture grows when it is saved."""
+    """Adds the legend of one panel's lines, if it has any, below all panels, under a note; the saved picture grows."""
     lines, labels = axes.get_legend_handles_labels()
     labels = [textwrap.fill(label, 60) for label in labels]
-    columns = 18 * figure.get_figwidth() // (8 + max(map(len, labels)))  # about 18 letters an inch
+    columns = 18 * figure.get_figwidth() // (8 + max(map(len, labels), default=0))  # about 18 letters an inch
     place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "ncols": int(min(max(columns, 1), 3))}
     figure.legend(lines, labels, title=note, title_fontsize=6, **place)
 
@@ -168,8 +168,7 @@ def group_bars(groups: Groups, path: Path, agent: int = 0) -> list[str]:
         axes.grid(False)
         axes.spines[["top", "right"]].set_visible(False)
     if len(whole[0]) > 1:
-        note = BARS_NOTE + ("; dotted: the paper, roughly" if np.isfinite(papers).any() else "")
-        figure.legend([], [], title=note, title_fontsize=6, loc="upper center", bbox_to_anchor=(0.5, 0))
+        legend_below(figure, axes, BARS_NOTE + ("; dotted: the paper, roughly" if np.isfinite(papers).any() else ""))
     return save(figure, path)
 
 
@@ -179,7 +178,6 @@ def draw_run(run: Any, game: Game) -> None:
     saved = SavedRun(run.directory, "", run.hp_settings, metrics | {"self_play": self_play(metrics)}, spec.name)
     for i in (0, 1) if spec.bars else ():
         if all(column.format(agent=i) in metrics for column in spec.bars.columns.values()):
-            draw = partial(group_bars, {f"{game.title}, agent {i}": [saved]}, agent=i)
-            run.write(f"cooperation_{i}.png", draw)
+            run.write(f"cooperation_{i}.png", partial(group_bars, {f"{game.title}, agent {i}": [saved]}, agent=i))
     columns = [x for x in {**spec.titles, **LEARNING, **spec.more_titles} if x in saved.metrics]
     run.write("curves.png", partial(seed_curves, {"": [saved]}, columns=columns))

@@ -14,9 +14,9 @@ UNITS = {"walltime": "wall time (s)", "env_steps": "environment steps", "iterati
 
 LEARNING = {"qvalue_0_mean": "mean of Q", "qvalue_0_bias": "mean error of Q"}  # titles of columns in curves of a run
 
-# Settings in which the runs of a group may differ.
-IGNORED_WHEN_GROUPING = {"seed", "save_dir", "save_every", "checkpoint_every", "eval_every", "eval_episodes"}
-IGNORED_WHEN_GROUPING |= {"num_iterations", "max_env_steps", "stop_at"}
+# Settings in which the runs of a group may differ, beside the board.
+MAY_DIFFER = {"seed", "save_dir", "save_every", "checkpoint_every", "eval_every", "eval_episodes"}
+MAY_DIFFER |= {"num_iterations", "max_env_steps", "stop_at"}
 
 
 class SavedRun(NamedTuple):
@@ -55,8 +55,7 @@ class SavedRun(NamedTuple):
     @property
     def compared(self) -> dict[str, Any]:
         """The settings in which the runs of a group are the same."""
-        ignored = IGNORED_WHEN_GROUPING.union(self.game.board)
-        return {key: value for key, value in self.settings.items() if key not in ignored}
+        return {key: x for key, x in self.settings.items() if key not in MAY_DIFFER.union(self.game.board)}
 
 
 Groups = dict[str, list[SavedRun]]  # by label

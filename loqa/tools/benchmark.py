@@ -34,9 +34,9 @@ def calibration() -> Callable[[], float]:
 
 
 def run_script(name: str, overrides: list[str], rows: int) -> tuple[dict[str, np.ndarray], float, float]:
-    """Runs a game's script until its metrics have so many rows: these, seconds before the run's clock, GiB at the peak.
+    """Runs a game's script until its metrics have so many rows, or raises ValueError where it fails.
 
-    Raises ValueError where the script failed.
+    Returns the metrics, the seconds before the run's clock began, and the GiB at the peak.
     """
     start, metrics = time.time(), {"iteration": []}
     module = (GAMES[name].script or name).removesuffix(".py")
@@ -50,27 +50,11 @@ def run_script(name: str, overrides: list[str], rows: int) -> tuple[dict[str, np
                 time.sleep(0.2)
                 for path in Path(directory).glob("*/metrics.csv"):
                     before_run = (path.parent / "config.yaml").stat().st_mtime - start  # its clock starts then
-                    if text := path.read_text():
-                        metrics = read_metrics(text)
+                    metrics = read_metrics(path.read_text())
         finally:
             process.kill()
         _, _, usage = os.wait4(process.pid, 0)
     return metrics, before_run, usage.ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
-
-
-def time_iterations(name: str, overrides: list[str], chunks: int) -> dict[str, float]:
-    """The time of an iteration, the median of so many chunks, and what else a run of a script costs."""
-    # Capacity and the number of iterations are the preset's: memory is what a real run has.
-    words = ["hp.eval_every=4", "hp.eval_episodes=1", *overrides]
-    metrics, before_run, memory = run_script(name, words, 2 + chunks)
-    iterations, walltime = metrics["iteration"], metrics["walltime"]
-    each = float(np.median(np.diff(walltime[1:]) / np.diff(iterations[1:])))
-    return {
-        "ms an iteration": 1000 * each,
-        "environment steps/s": metrics["env_steps"][1] / iterations[1] / each,
-        "s to the first iteration": before_run + walltime[1] - (iterations[1] - 1) * each,
-        "GiB": memory,
-    }
 
 
 @tool
@@ -86,11 +70,22 @@ def main(parser: ArgumentParser) -> None:
     unit, rows = calibration(), []
     for (name, *overrides), devices in product(settings, ("1", "auto")):
         before = unit()
-        times = time_iterations(name, [*overrides, f"jax.num_devices={devices}"], options.chunks)
+        # Capacity and the number of iterations are the preset's: memory is what a real run has.
+        words = ["hp.eval_every=4", "hp.eval_episodes=1", *overrides, f"jax.num_devices={devices}"]
+        metrics, before_run, memory = run_script(name, words, 2 + options.chunks)
         one = (before + unit()) / 2
-        times = {"units an iteration": times["ms an iteration"] / 1000 / one} | times | {"s a unit": one}
-        rows.append({"setting": " ".join([name, *overrides]), "devices": devices} | times)
-        print(*(x if isinstance(x, str) else f"{x:.4g} {key}" for key, x in rows[-1].items()), sep=", ", flush=True)
+        iterations, walltime = metrics["iteration"], metrics["walltime"]
+        each = float(np.median(np.diff(walltime[1:]) / np.diff(iterations[1:])))  # without the first, which compiles
+        measured = {
+            "units an iteration": each / one,
+            "ms an iteration": 1000 * each,
+            "environment steps/s": metrics["env_steps"][1] / iterations[1] / each,
+            "s to the first iteration": before_run + walltime[1] - (iterations[1] - 1) * each,
+            "GiB": memory,
+            "s a unit": one,
+        }
+        rows.append({"setting": " ".join([name, *overrides]), "devices": devices} | measured)
+        print(rows[-1]["setting"], devices, *(f"{x:.4g} {key}" for key, x in measured.items()), sep=", ", flush=True)
     if options.csv:
         write_csv(options.csv, rows)
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import math
 import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
@@ -35,20 +34,20 @@ def tool(main: Callable[[ArgumentParser], None]) -> Callable[[], None]:
     return run
 
 
-def number(low: float, below: float = math.inf, kind: type = float) -> Callable[[str], float]:
-    """For argparse: reads a number of at least `low` and below another, of the type `kind`."""
+def number(low: float, kind: type = float) -> Callable[[str], float]:
+    """For argparse: reads a number of the type `kind`, at least `low` and below 2^32, as JAX wants seeds."""
 
     def read(text: str) -> float:
         with contextlib.suppress(ValueError):
-            if low <= (value := kind(text)) < below:
+            if low <= (value := kind(text)) < 2**32:
                 return value
         what = "a whole number" if kind is int else "a number"
-        raise ArgumentTypeError(f"{text!r} must be {what} of at least {low} and below {below}")
+        raise ArgumentTypeError(f"{text!r} must be {what} of at least {low} and below 2^32")
 
     return read
 
 
-whole = partial(number, below=2**32, kind=int)
+whole = partial(number, kind=int)
 
 
 def split_label(word: str) -> tuple[str, Path]:
@@ -57,6 +56,12 @@ def split_label(word: str) -> tuple[str, Path]:
         return "", Path(word)
     label, _, path = word.partition("=")
     return label, Path(path)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file; in one that was cut off, cells of the last row are None."""
+    with open(path, encoding="utf-8-sig", newline="") as file:  # -sig: spreadsheets add a mark
+        return list(csv.DictReader(file))
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -26,8 +26,7 @@ from loqa.figures.curves import in_style, legend_below, panels, save
 from loqa.hyperparameters import Hyperparameters
 from loqa.rollout import Noise, Opponents, draw_noise, play
 from loqa.run.agents import load_agent, rebuild
-from loqa.run.config import CONFIGS, parse
-from loqa.run.launch import compose
+from loqa.run.config import parse_hp, without_gone
 from loqa.scripts.ipd import policy_terms
 from loqa.tools.common import ArgumentParser, markdown_table, tool, whole
 from loqa.tools.players import agent_files, load_player
@@ -38,16 +37,18 @@ LOSSES, MEASURES = ("shaping", "actor"), ("signal", "noise", "ratio", "cosine")
 NOTE = f"ratio: squared signal-to-noise ratio of {BATCH} episodes; cosine: with the gradient at lambda 1"
 
 
-def load(path: Path, words: Sequence[str]) -> tuple[str, Agent, tuple[Hyperparameters, ...], AgentParams]:
-    """A saved agent: its name, itself, `words` on its game's preset for each lambda, its parameters; or ValueError."""
+def load(path: Path) -> tuple[str, Agent, tuple[Hyperparameters, ...], AgentParams]:
+    """A saved agent: its name, itself, its hyperparameters with each of LAMBDAS, its parameters; or ValueError."""
     _, one = load_player(path)  # which says what is wrong with a file
     params, description = load_agent(path)
     if not params.qvalue:
         raise ValueError(f"{path} has no Q-network, and so no advantages")
-    script, words = description["game"], [*words, "hp.actor.train.advantage=GAE", "hp.actor.train.kindness=0.0"]
-    keys = ("hp.actor.train.gae_lambda", "hp.differentiable_opponent.gae_lambda")
-    composed = [compose(script, [*words, *(f"{key}={each}" for key in keys)]) for each in LAMBDAS]
-    return one.name, rebuild(description)[1], tuple(parse(cfg, CONFIGS[script]).hp for cfg in composed), params
+    hp, settings = without_gone(description["hp"]), []
+    for each in LAMBDAS:
+        hp["actor"]["train"] |= {"advantage": "GAE", "gae_lambda": each, "kindness": 0.0}
+        hp["differentiable_opponent"] |= {"gae_lambda": each}
+        settings.append(parse_hp(description["game"], hp))
+    return one.name, rebuild(description)[1], tuple(settings), params
 
 
 @partial(jax.jit, static_argnames=("agent", "settings"))
@@ -82,6 +83,13 @@ def statistics(batches: Iterable[np.ndarray]) -> np.ndarray:
     return np.stack([signal**0.5, noise**0.5, signal / noise, with_last / (signal * signal[..., -1:]) ** 0.5])
 
 
+def table(values: np.ndarray) -> str:
+    """An agent's `statistics` [4, 2, L] as a Markdown table."""
+    head = ["lambda", *(f"{loss}: {measure}" for loss in LOSSES for measure in MEASURES)]
+    rows = np.vstack([LAMBDAS, *values.swapaxes(0, 1).reshape(-1, len(LAMBDAS))]).T
+    return markdown_table(head, [[f"{cell:.3g}" for cell in row] for row in rows], ())
+
+
 @in_style
 def draw(measured: Sequence[tuple[str, np.ndarray]], path: Path) -> list[str]:
     """Draws ratio and cosine of both losses against lambda, from names and `statistics` [4, 2, L] of agents."""
@@ -97,24 +105,16 @@ def draw(measured: Sequence[tuple[str, np.ndarray]], path: Path) -> list[str]:
     return save(figure, path)
 
 
-def table(values: np.ndarray) -> str:
-    """An agent's `statistics` [4, 2, L] as a Markdown table."""
-    head = ["lambda", *(f"{loss}: {measure}" for loss in LOSSES for measure in MEASURES)]
-    rows = np.vstack([LAMBDAS, *values.swapaxes(0, 1).reshape(-1, len(LAMBDAS))]).T
-    return markdown_table(head, [[f"{cell:.3g}" for cell in row] for row in rows], ())
-
-
 @tool
 def main(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("agents", nargs="+", metavar="AGENTS", help="saved agents, runs, directories")
     add("--batches", type=whole(2), default=32, help=f"an even number, of {BATCH} episodes each (%(default)s)")
-    add("--hp", nargs="+", default=[], metavar="KEY=VALUE", help="as in training, such as hp=gru")
     add("--out", type=Path, default="experiments/plots/gradient_noise", help="picture (%(default)s)")
-    options = parser.parse_intermixed_args()
+    options = parser.parse_args()
     if options.batches % 2:
         raise ValueError(f"--batches is {options.batches}, but must be even: the signal is from two halves of them")
-    loaded = [load(file, options.hp) for word in options.agents for file in agent_files(Path(word))]
+    loaded = [load(file) for word in options.agents for file in agent_files(Path(word))]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     measured, keys = [], jax.random.split(jax.random.key(0), options.batches)
     for name, agent, settings, params in loaded:

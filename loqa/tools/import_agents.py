@@ -10,23 +10,18 @@ becomes plain data, or is refused.
 import math
 import pickle
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from omegaconf import OmegaConf
 
 from loqa.agent import AgentParams
-from loqa.games import GAMES
-from loqa.run.agents import check_shapes, read_npz, rebuild, save_agent
-from loqa.run.launch import compose
+from loqa.run.agents import check_shapes, named_leaves, read_npz, rebuild, save_agent
+from loqa.run.config import complete_hp
 from loqa.tools.common import ArgumentParser, split_label, tool
-from loqa.tools.mfos import MFOSPlayer
-
-ACTIONS = [1, 0, 3, 2]  # M-FOS's and POLA's are right, left, down, up; ours are left, right, up, down
+from loqa.tools.players import MFOSPlayer
 
 
 class Inert:
@@ -85,25 +80,19 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """
     with open(path, "rb") as file:
         try:
-            if not zipfile.is_zipfile(path):
-                return dict(_flatten(InertUnpickler(file).load()))
-            archive = zipfile.ZipFile(file)
-            pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            if not pickles:
-                return read_npz(path)
-            unpickler = InertUnpickler(archive.open(pickles[0]))
-            unpickler.storages = {Path(x).name: archive.read(x) for x in archive.namelist() if "/data/" in x}
-            return dict(_flatten(unpickler.load()))
+            unpickler = InertUnpickler(file)
+            if zipfile.is_zipfile(path):
+                archive = zipfile.ZipFile(file)
+                pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+                if not pickles:
+                    return read_npz(path)
+                unpickler = InertUnpickler(archive.open(pickles[0]))
+                unpickler.storages = {Path(x).name: archive.read(x) for x in archive.namelist() if "/data/" in x}
+            leaves = named_leaves(unpickler.load())
+            arrays = {name: x.array() if isinstance(x, Inert) else x for name, x in leaves.items()}
         except Exception as error:  # a damaged pickle can raise anything
             raise ValueError(f"it cannot be read: {error}") from error
-
-
-def _flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    if isinstance(tree, Inert | np.ndarray):
-        yield prefix.removesuffix("/"), tree.array() if isinstance(tree, Inert) else tree
-    elif isinstance(tree, dict | list | tuple):
-        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
-            yield from _flatten(value, f"{prefix}{key}/")
+    return {name: x for name, x in arrays.items() if isinstance(x, np.ndarray)}
 
 
 def gru_network_params(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, Any]:
@@ -127,8 +116,7 @@ def mfos_params(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     Raises KeyError where an array is missing, TypeError or ValueError where they do not fit together.
     """
     dense = lambda name: {"kernel": arrays[f"{name}.weight"].T, "bias": arrays[f"{name}.bias"]}
-    params = {"linear": dense("linear_a_0"), "output": dense("linear_a")}
-    params["output"] = {kind: x[..., ACTIONS] for kind, x in params["output"].items()}
+    params = {"linear": dense("linear_a_0"), "output": in_our_order(dense("linear_a"))}
     side = math.isqrt(len(params["linear"]["kernel"]) // len(arrays["conv_a_1.bias"]))
     for i, planes in ((0, slice(6)), (1, slice(None))):
         weight, bias = arrays[f"conv_a_{i}.weight"][:, planes], arrays[f"conv_a_{i}.bias"]
@@ -143,9 +131,13 @@ def mfos_params(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     both = arrays["GRU_a.bias_ih_l0"] + np.where(np.arange(3 * size) < 2 * size, bias, 0)
     params["gates"] = {"kernel": arrays["GRU_a.weight_ih_l0"].T, "bias": both}
     params |= {"kernel_hidden": arrays["GRU_a.weight_hh_l0"].T, "bias_hidden": bias[2 * size :]}
-    player = MFOSPlayer(size, side**2)
-    jax.eval_shape(player.act, params, player.initial_hidden(), jnp.zeros(4 * side**2))
+    MFOSPlayer.of(params, side**2)
     return params
+
+
+def in_our_order(output: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A last layer, kernel and bias, of M-FOS or POLA: their actions are right, left, down, up."""
+    return {kind: x[..., [1, 0, 3, 2]] for kind, x in output.items()}  # left, right, up, down
 
 
 def published_agents(arrays: Mapping[str, np.ndarray]) -> list[AgentParams]:
@@ -164,16 +156,14 @@ def published_agents(arrays: Mapping[str, np.ndarray]) -> list[AgentParams]:
             continue
         if array.shape[1] != 4:
             raise ValueError(f"the output of its policy is of the size {array.shape[1]}, not 4")
-        actor, qvalue = gru_network_params(arrays, prefix), {}
-        if "actor_head" in prefix:
-            qvalue = gru_network_params(arrays, prefix.replace("actor_head", "qvalue_head"))
-        else:
-            output = actor["params"]["output"]
-            output |= {kind: x[..., ACTIONS] for kind, x in output.items()}
-            if agents:
-                break
-        agent = AgentParams(actor, qvalue)
+        agent = AgentParams(gru_network_params(arrays, prefix), {})
+        if "actor_head" not in prefix:
+            agent.actor["params"]["output"] = in_our_order(agent.actor["params"]["output"])
+            return [agent]
+        agent = agent._replace(qvalue=gru_network_params(arrays, prefix.replace("actor_head", "qvalue_head")))
         agents[b"".join(x.tobytes() for x in jax.tree.leaves(agent))] = agent  # a self-play run saves it twice
+    if not agents:
+        raise ValueError("no array is named as in one (linear_end/kernel, conv_a_0.weight and others)")
     return list(agents.values())
 
 
@@ -188,13 +178,11 @@ def describe(params: AgentParams) -> dict[str, Any]:
     side = math.isqrt(inputs // 4)
     if 4 * side**2 != inputs:
         raise ValueError(f"its policy has {inputs} inputs, which are not 4 planes of a square board")
-    game = next(game for game in GAMES.values() if game.board)
-    settings = [f"hp.{key}={side}" for key in game.board]
+    hp = {"game": {"height": side, "width": side}}
     for part, network in networks.items():
-        settings.append(f"hp.{part}.layers_before_gru={sum(name.startswith('dense_') for name in network)}")
-        settings.append(f"hp.{part}.hidden_size={network['dense_0']['kernel'].shape[1]}")
-    hp = OmegaConf.to_container(compose(game.name, [f"hp={game.published}", *settings]).hp, resolve=True)
-    description = {"game": game.name, "hp": hp, "policy_only": not params.qvalue}
+        layers = sum(name.startswith("dense_") for name in network)
+        hp[part] = {"layers_before_gru": layers, "hidden_size": network["dense_0"]["kernel"].shape[1]}
+    description = {"game": "coin", "hp": complete_hp("coin", hp), "policy_only": not params.qvalue}
     if is_mfos:
         return description | {"kind": "M-FOS", "network": "mfos"}
     expected = jax.eval_shape(rebuild(description)[1].init, jax.random.key(0))
@@ -202,18 +190,14 @@ def describe(params: AgentParams) -> dict[str, Any]:
     return description | {"kind": "LOQA's networks" if params.qvalue else "POLA"}
 
 
-def import_file(path: Path, kind: str = "") -> dict[str, tuple[AgentParams, dict[str, Any]]]:
-    """The agents of a published file: the parameters and the description of each by its name.
+def import_file(path: Path, kind: str = "") -> list[tuple[AgentParams, dict[str, Any]]]:
+    """The agents of a published file, each with the description to save with it; `kind`: if not what it tells.
 
     Raises OSError where it cannot be read, ValueError where it has no published agents.
     """
     try:
-        agents = published_agents(read_arrays(path))
-        if not agents:
-            raise ValueError("no array is named as in one (linear_end/kernel, conv_a_0.weight and others)")
-        names = [f"{path.stem}_{i}" for i in range(len(agents))] if len(agents) > 1 else [path.stem]
-        origin = {"source": path.name} | ({"kind": kind} if kind else {})
-        return {name: (agent, describe(agent) | origin) for name, agent in zip(names, agents, strict=True)}
+        named = {"source": path.name} | ({"kind": kind} if kind else {})
+        return [(agent, describe(agent) | named) for agent in published_agents(read_arrays(path))]
     except (KeyError, TypeError, ValueError) as error:
         what = f"it has no {error.args[0]}" if isinstance(error, KeyError) else error
         raise ValueError(f"{path} is not a published agent: {what}") from error
@@ -224,16 +208,16 @@ def main(parser: ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", metavar="KIND=PATH", help="files, or directories of files")
     parser.add_argument("--out", type=Path, default="experiments/imported", help="where to write (%(default)s)")
     options = parser.parse_intermixed_args()
-    files, agents = {}, {}
+    agents = {}  # by the file to write
     for kind, path in map(split_label, options.paths):
-        found = sorted(x for x in path.iterdir() if x.is_file()) if path.is_dir() else [path]
-        files |= dict.fromkeys(found, kind or (path.resolve().name if path.is_dir() else ""))
-    for path, kind in files.items():
-        for name, agent in import_file(path, kind).items():
-            target = options.out / f"{name}.npz"
-            if target in agents or target.resolve() in [file.resolve() for file in files]:
-                raise ValueError(f"{target} would be overwritten: import into a directory of its own")
-            agents[target] = agent
+        kind = kind or (path.resolve().name if path.is_dir() else "")
+        for file in sorted(x for x in path.iterdir() if x.is_file()) if path.is_dir() else [path]:
+            found = import_file(file, kind)
+            for i, agent in enumerate(found):
+                target = options.out / f"{file.stem}{f'_{i}' if len(found) > 1 else ''}.npz"
+                if target in agents or target.resolve() == file.resolve():
+                    raise ValueError(f"{target} would be overwritten: import into a directory of its own")
+                agents[target] = agent
     options.out.mkdir(parents=True, exist_ok=True)
     for target, (params, description) in agents.items():
         save_agent(target, params, description)

@@ -14,26 +14,27 @@ import json
 import sys
 import time
 import zlib
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.patheffects import withStroke
 
+from loqa.figures.curves import in_style, panels, save
 from loqa.game import Game
 from loqa.rollout import Noise, Player, draw_noise, rollout
 from loqa.run.directory import write_whole
-from loqa.tools.common import ArgumentParser, markdown_table, tool, whole, write_csv
-from loqa.tools.players import LeaguePlayer, add_game_options, choose_players
-from loqa.tools.plot import heat_map, read_league
+from loqa.tools.common import ArgumentParser, markdown_table, read_csv, tool, whole, write_csv
+from loqa.tools.players import GAME_OPTION, LeaguePlayer, choose_players
 
 PAIRS_AT_ONCE = 8  # enough to fill the processor, few enough for its memory
 PUBLISHED_EPISODES = 32  # of which each published mean is
-
-Row = dict[str, Any]  # of league.csv
 
 
 @partial(jax.jit, static_argnames=("steps", "episodes"))
@@ -60,17 +61,15 @@ def checksum(*parts: Any) -> int:
 
 def play_league(
     game: Game, players: Sequence[LeaguePlayer], steps: int, episodes: int, seed: int, path: Path
-) -> list[Row]:
+) -> list[dict[str, Any]]:
     """Plays the pairs that `path`, a league.csv, does not have yet, and keeps it up to date; returns all rows.
 
     What is random in a pair depends on the seed and the two names, not on who else plays. Prints its progress.
     """
-    saved: dict[str, Row] = {}
-    if path.exists():
-        with open(path, encoding="utf-8", newline="") as file:
-            saved = {row["id"]: row for row in csv.DictReader(file) if row.get("sd_1")}  # of a cut row it is None
+    saved = read_csv(path) if path.exists() else []
+    saved = {row["id"]: row for row in saved if row.get("sd_1")}  # of a cut row it is None
     own = [checksum(*one[:2], one.params) for one in players]
-    rows: dict[tuple[int, int], Row] = {}
+    rows: dict[tuple[int, int], dict[str, Any]] = {}
     blocks: dict[tuple[Player, Player], list[tuple[int, int]]] = {}  # a pair of architectures is one program
     for i, j in np.ndindex(len(players), len(players)):
         if i <= j or game != game.from_seat(1):
@@ -78,7 +77,7 @@ def play_league(
             row = {"player_0": one.name, "player_1": other.name, "kind_0": one.kind, "kind_1": other.kind}
             row["id"] = f"{checksum(str(game), steps, episodes, seed, own[i], own[j]):08x}"
             rows[i, j] = saved.get(row["id"], row)
-            if rows[i, j] is row:
+            if row["id"] not in saved:
                 blocks.setdefault((one.player, other.player), []).append((i, j))
     if saved and not saved.keys() & {row["id"] for row in rows.values()}:
         raise ValueError(f"{path} is of another league (players, episodes, steps or seed): choose another --out")
@@ -87,8 +86,8 @@ def play_league(
         for k in range(0, len(block), PAIRS_AT_ONCE):
             pairs = block[k : k + PAIRS_AT_ONCE]
             filled = (pairs * PAIRS_AT_ONCE)[:PAIRS_AT_ONCE]  # always as many
-            numbers = np.array([zlib.crc32(f"{players[i].name}\n{players[j].name}".encode()) for i, j in filled])
-            noise = draw_noises(jax.random.key(seed), numbers.astype(np.uint32), steps, episodes)
+            numbers = [zlib.crc32(f"{players[i].name}\n{players[j].name}".encode()) for i, j in filled]
+            noise = draw_noises(jax.random.key(seed), np.array(numbers, np.uint32), steps, episodes)
             sides = [[players[pair[seat]].params for pair in filled] for seat in (0, 1)]
             params = tuple(jax.tree.map(lambda *x: np.stack(x), *side) for side in sides)
             means, deviations = np.asarray(play_pairs(game, seats, params, noise))
@@ -97,74 +96,109 @@ def play_league(
                     rows[pair] |= {f"mean_reward_{i}": means[n, i], f"sd_{i}": deviations[n, i]}
             done = [row for row in rows.values() if "sd_1" in row]
             write_whole(path, partial(write_csv, rows=done))  # so that a league that is killed leaves a whole file
-            played, seconds = played + len(pairs), time.monotonic() - start
-            line = f"{played:5}/{to_play} pairs, {seconds:.0f} s, {seconds * (to_play / played - 1):.0f} s to go   "
-            if sys.stdout.isatty() or played == to_play:
-                print(line, end="\r" if played < to_play else "\n", flush=True)
+            played += len(pairs)
+            end = "\r" if played < to_play else "\n"
+            print(f"{played:5}/{to_play} pairs, {time.monotonic() - start:.0f} s", end=end, flush=True)
     return list(rows.values())
 
 
-def kind_table(rewards: np.ndarray, kinds: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """What players of a kind earn against those of another, of means [N, N]: its head, its lines."""
+# ------------------------------------------------------------------------------------- what a league.csv says
+
+
+def read_league(path: Path) -> tuple[np.ndarray, list[str]]:
+    """Of a league.csv: rewards [N, N], the mean over both seats; kinds. Raises ValueError if it is none."""
+    try:
+        rows = read_csv(path)
+        kinds = {row["player_0"]: row["kind_0"] for row in rows}
+        seen = defaultdict(list)  # by who earns it, and against whom
+        for row, seat in product(rows, (0, 1)):
+            seen[row[f"player_{seat}"], row[f"player_{1 - seat}"]].append(float(row[f"mean_reward_{seat}"]))
+        rewards = np.array([[np.mean(dict(seen)[a, b]) for b in kinds] for a in kinds])
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ValueError(f"{path} is not a whole league.csv, it lacks {error}") from error
+    return rewards, list(kinds.values())
+
+
+def kind_means(rewards: np.ndarray, kinds: Sequence[str]) -> dict[str, dict[str, str]]:
+    """What players of each kind earn against `itself`, `others of its kind` and other kinds, of means [N, N]."""
     kind, itself = np.array(kinds), np.eye(len(kinds), dtype=bool)
     same, order = kind[:, None] == kind, dict.fromkeys(kinds)
-    others = {"itself": itself, "others of its kind": same & ~itself} | {x: (kind == x) & ~same for x in order}
-    means = lambda x: f"{rewards[x].mean():z.3f}" if x.any() else ""
-    cells = lambda one: [means((kind == one)[:, None] & against) for against in others.values()]
-    return ["against", *others], [[f"{one} ({kinds.count(one)})", *cells(one)] for one in order]
+    against = {"itself": itself, "others of its kind": same & ~itself} | {x: (kind == x) & ~same for x in order}
+    mean = lambda x: f"{rewards[x].mean():z.3f}" if x.any() else ""
+    return {x: {name: mean((kind == x)[:, None] & other) for name, other in against.items()} for x in order}
 
 
-def compare(path: Path, ours: Sequence[Row], steps: int, episodes: int, out: Path) -> bool:
-    """Whether the rows of a league.csv agree with published ones. Prints how, by section.
+def kind_table(rewards: np.ndarray, kinds: Sequence[str]) -> str:
+    """`kind_means` as a Markdown table, a line for each kind."""
+    means = kind_means(rewards, kinds)
+    lines = [[f"{kind} ({kinds.count(kind)})", *row.values()] for kind, row in means.items()]
+    return markdown_table(["against", "itself", "others of its kind", *means], lines)
 
-    The standard error of the difference to our mean of N episodes with standard deviation s is s sqrt(1/32 + 1/N).
-    Leagues agree where no difference is above four of them and their root mean square, which is about 1 for the
-    same game and the same agents, is at most 1.2. Writes the table as against.md to `out`. The JSON of published means
-    is {"NAME": {"steps": 50, "rows": [[PLAYER, PLAYER, its mean reward a step, the other's]]}}. Raises OSError where
-    it cannot be read, ValueError where it is none, has no episodes of `steps`, or no pair of these players.
+
+@in_style
+def heat_map(rewards: np.ndarray, kinds: Sequence[str], path: Path) -> list[str]:
+    """Draws what each row's player earns a step against each column's, [N, N], and the means by kind.
+
+    Players stand by kind; one of a kind of few takes more room, so that the kind's name has its place.
     """
-    try:
-        parts = [part for part in json.loads(path.read_text("utf-8")).items() if "rows" in part[1]]
-        lengths = sorted({part["steps"] for _, part in parts})
-        parts = [(name, part["rows"]) for name, part in parts if part["steps"] == steps]
-        published = {name: [(a, b, float(x), float(y)) for a, b, x, y in part] for name, part in parts}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a published league (see docs/tools.md): {error!r}") from error
-    if not published:
-        raise ValueError(f"--steps is {steps}, but must be one of {lengths}, the steps in {path}")
+    sizes = {kind: len(list(group)) for kind, group in groupby(kinds)}
+    edges = np.concatenate([[0], np.cumsum([max(1, 4 / sizes[kind]) for kind in kinds])])
+    ends = np.cumsum([0, *sizes.values()])
+    side = 1.6 + max(0.075 * edges[-1], 1.2)
+    figure, (axes,) = panels(1, (side + 0.7, side))
+    low, high = np.quantile(rewards, (0.05, 0.95))  # a few extreme pairs would leave one color to all others
+    image = axes.pcolormesh(edges, edges, rewards, cmap="cividis", vmin=low, vmax=high)
+    middles = (edges[ends[1:]] + edges[ends[:-1]]) / 2
+    for i, j in np.ndindex(len(sizes), len(sizes)):
+        mean = rewards[ends[i] : ends[i + 1], ends[j] : ends[j + 1]].mean()
+        outline = [withStroke(linewidth=1.6, foreground="white")]  # to be read on any color
+        axes.text(middles[j], middles[i], f"{mean:z.2f}", ha="center", va="center", fontsize=6, path_effects=outline)
+    for end in edges[ends[1:-1]]:
+        axes.axhline(end, color="black", linewidth=0.6)
+        axes.axvline(end, color="black", linewidth=0.6)
+    axes.set_xticks(middles, sizes, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(middles, sizes)
+    axes.set(xlabel="against", ylabel="player", ylim=(edges[-1], 0))
+    axes.tick_params(length=0)
+    axes.grid(False)
+    figure.colorbar(image, shrink=0.8, pad=0.02, extend="both", label="mean reward a step of the row's player")
+    return save(figure, path)
+
+
+def compare(path: Path, rows: Sequence[dict[str, Any]], steps: int, episodes: int) -> bool:
+    """Whether a league's rows agree with published means in episodes of `steps`; prints how far they are apart.
+
+    They do where no difference is above four standard errors, s sqrt(1/32 + 1/N) for our mean of N episodes with
+    standard deviation s, and their root mean square, about 1 for the same game and agents, is at most 1.2. Raises
+    OSError where `path` cannot be read, ValueError where it is not as docs/tools.md says, or has none of these pairs.
+    """
     played = {}  # by the names of two players: [mean or standard deviation, player]
-    for row in ours:
+    for row in rows:
         both = np.array([[float(row[f"{name}_{i}"]) for i in (0, 1)] for name in ("mean_reward", "sd")])
         played[row["player_0"], row["player_1"]] = both
         played.setdefault((row["player_1"], row["player_0"]), both[:, ::-1])
-    lines, agree = [], True
-    for section, rows in published.items():
-        known = [row for row in rows if row[:2] in played]
-        if not known:
-            continue
-        theirs, both = np.array([row[2:] for row in known]), np.array([played[row[:2]] for row in known])
-        error = np.maximum(both[:, 1], 1e-6) * np.sqrt(1 / PUBLISHED_EPISODES + 1 / episodes)
-        z = (both[:, 0] - theirs) / error
-        share, size = (np.abs(z) <= 4).mean(), np.sqrt((z**2).mean())
-        k, i = np.unravel_index(np.abs(z).argmax(), z.shape)
-        worst = f"{known[k][i]} with {known[k][1 - i]}: "
-        worst += f"{theirs[k, i]:z.3f}, {both[k, 0, i]:z.3f}, {z[k, i]:.1f}"
-        lines.append([section, str(len(rows)), str(len(known)), f"{share:.2%}", f"{size:.2f}", worst])
-        agree &= bool(share == 1 and size <= 1.2)
-    if not lines:
-        raise ValueError(f"{path} has no pair of these players, whose names are those of the agents' files")
-    head = ["section", "rows", "played", "within 4 standard errors", "root mean square", "worst: theirs, ours, errors"]
-    text = f"{markdown_table(head, lines, (0, 5))}\n\nThe leagues {'agree' if agree else 'disagree'}.\n"
-    (out / "against.md").write_text(text)
-    print(f"\n{text}")
-    return agree
+    try:
+        parts = [part for part in json.loads(path.read_text("utf-8")).values() if "rows" in part]
+        published = [row for part in parts if part["steps"] == steps for row in part["rows"]]
+        known = [(one, other, float(x), float(y)) for one, other, x, y in published if (one, other) in played]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a published league (see docs/tools.md): {error!r}") from error
+    if not known:
+        raise ValueError(f"{path} has no pair of these players, by the names of their files, in {steps} steps")
+    theirs, ours = np.array([row[2:] for row in known]), np.array([played[row[:2]] for row in known])
+    error = np.maximum(ours[:, 1], 1e-6) * np.sqrt(1 / PUBLISHED_EPISODES + 1 / episodes)
+    away = np.abs(ours[:, 0] - theirs) / error
+    size, (one, other, *_) = np.sqrt(np.square(away).mean()), known[away.max(1).argmax()]
+    text = f"root mean square {size:.2f}, at most {away.max():.1f} ({one} with {other})"
+    print(f"{len(known)} of {len(published)} published rows. Differences in standard errors: {text}")
+    return bool(size <= 1.2 and away.max() <= 4)
 
 
 @tool
 def main(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("players", nargs="*", metavar="PLAYERS", help="agents, runs, directories, scripted players")
-    add_game_options(parser)
+    add("--game", **GAME_OPTION)
     add("--no-scripted", action="store_true", help="only the scripted players that are named")
     add("--episodes", type=whole(2), default=256, help="episodes of a pair (%(default)s)")
     add("--steps", type=whole(1), default=50, help="steps of an episode (%(default)s)")
@@ -172,21 +206,22 @@ def main(parser: ArgumentParser) -> None:
     add("--against", type=Path, metavar="FILE.json", help="published means to compare the league with")
     add("--out", type=Path, default="experiments/league", help="where to write (%(default)s)")
     options = parser.parse_intermixed_args()
-    game, players = choose_players(options.players, options.game, options.grid, not options.no_scripted)
+    steps, episodes, out = options.steps, options.episodes, options.out
+    game, players = choose_players(options.players, options.game, all_scripted=not options.no_scripted)
     if not players:
         raise ValueError("nobody plays: name at least one player")
-    options.out.mkdir(parents=True, exist_ok=True)
-    players = sorted(players, key=lambda one: [other.kind for other in players].index(one.kind))
+    out.mkdir(parents=True, exist_ok=True)
+    order = list(dict.fromkeys(one.kind for one in players))
+    players = sorted(players, key=lambda one: order.index(one.kind))
     print(f"{len(players)} players of the {game.title}", flush=True)
-    rows = play_league(game, players, options.steps, options.episodes, options.seed, options.out / "league.csv")
-    rewards, kinds = read_league(options.out / "league.csv")
-    head, lines = kind_table(rewards, kinds)
-    text = f"{options.episodes} episodes of {options.steps} steps of the {game.title} for each pair. Mean reward a "
-    text += f"step of the row's players.\n\n{markdown_table(head, lines)}\n"
-    (options.out / "league.md").write_text(text)
-    heat_map(rewards, kinds, options.out / "league")
-    print(f"\n{text}\n{options.out}/league.csv .md .png .pdf")
-    if options.against and not compare(options.against, rows, options.steps, options.episodes, options.out):
+    rows = play_league(game, players, steps, episodes, options.seed, out / "league.csv")
+    rewards, kinds = read_league(out / "league.csv")
+    text = f"{episodes} episodes of {steps} steps of the {game.title} for each pair. Mean reward a step of the row's "
+    text += f"players.\n\n{kind_table(rewards, kinds)}\n"
+    (out / "league.md").write_text(text)
+    heat_map(rewards, kinds, out / "league")
+    print(f"\n{text}\n{out}/league.csv .md .png .pdf")
+    if options.against and not compare(options.against, rows, steps, episodes):
         sys.exit(1)
 
 

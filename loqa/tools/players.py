@@ -1,6 +1,5 @@
-"""Players from command-line arguments: agents from disk and scripted players."""
+"""Players from command-line arguments: agents from disk, those of M-FOS among them, and scripted players."""
 
-import argparse
 import dataclasses
 import re
 from collections.abc import Sequence
@@ -13,13 +12,14 @@ import jax.numpy as jnp
 from loqa.agent import AgentParams
 from loqa.game import Game
 from loqa.games import GAMES, game_of
+from loqa.networks import gru
 from loqa.rollout import Player
 from loqa.run.agents import check_shapes, load_agent, newest_agents, rebuild
 from loqa.tools.common import split_label
-from loqa.tools.mfos import MFOSPlayer
 
 SCRIPTED = {name for game in GAMES.values() for name in game.rules().scripted()}
 TRAINED = re.compile(r"agent_([01])_(\d+)\.npz")  # how training names its agents: which, and when
+GAME_OPTION = {"choices": list(GAMES), "help": "the game, where no agent determines it"}  # --game
 
 
 class LeaguePlayer(NamedTuple):
@@ -45,8 +45,7 @@ def load_player(path: Path) -> tuple[Game, LeaguePlayer]:
     try:
         game, agent = rebuild(description)
         if description.get("network") == "mfos":
-            player, params = MFOSPlayer(params.actor["bias_hidden"].size, game.observation_size // 4), params.actor
-            jax.eval_shape(player.act, params, player.initial_hidden(), jnp.zeros(game.observation_size))
+            player, params = MFOSPlayer.of(params.actor, game.observation_size // 4), params.actor
         else:
             check_shapes(params.actor, jax.eval_shape(agent.init, jax.random.key(0)).actor)
             # Without the Q-network and what belongs to it: agents with equal policies can be batched.
@@ -72,34 +71,22 @@ def agent_files(path: Path) -> list[Path]:
         raise ValueError(f"there is no file, directory or scripted player {str(path)!r}")
     if not path.is_dir():
         return [path]
-    if not (path / "agents").is_dir() and (files := sorted(path.glob("[!.]*.npz"))):  # not unfinished ones
-        return files
-    if not (newest := newest_agents(path)):
+    here = [] if (path / "agents").is_dir() else sorted(path.glob("[!.]*.npz"))  # not unfinished ones
+    if not (files := here or newest_agents(path)):
         raise ValueError(f"{path} has no saved agents (.npz) in it; loqa.tools.import_agents makes them of pickles")
-    return newest
-
-
-def add_game_options(parser: argparse.ArgumentParser) -> None:
-    """Adds --game and --grid, for `choose_players`."""
-    parser.add_argument("--game", choices=list(GAMES), help="the game, where no agent determines it")
-    parser.add_argument("--grid", metavar="HxW", help="the board, if it has one and no agent determines it (3x3)")
+    return files
 
 
 def choose_players(
-    words: Sequence[str], game_name: str | None = None, grid: str | None = None, all_scripted: bool = False
+    words: Sequence[str], game_name: str | None = None, all_scripted: bool = False
 ) -> tuple[Game, list[LeaguePlayer]]:
     """The players that words name, and the game that all of them play.
 
-    A word is a scripted player's name, a path (see `agent_files`), or KIND=PATH to choose its kind. `game_name`
-    and `grid` (such as "3x3") are needed only where no agent determines the game.
+    A word is a scripted player's name, a path (see `agent_files`), or KIND=PATH to choose its kind. `game_name` is
+    needed only where no agent determines the game, which then has its usual board. `all_scripted` adds the others.
     Raises OSError or ValueError, in one sentence, where something cannot play.
     """
-    game = GAMES[game_name].rules() if game_name and not GAMES[game_name].board else None
-    if grid:
-        if not re.fullmatch(r"\d+x\d+", grid):
-            raise ValueError(f"the grid is {grid!r}, but must be HEIGHTxWIDTH, such as 3x3")
-        game = next(one for one in GAMES.values() if one.board).rules(*map(int, grid.split("x")))
-    players: list[LeaguePlayer | str] = []  # a scripted player is its name until the game is known
+    game, players = None, []  # a scripted player is its name until the game is known
     for word in words:
         if word in SCRIPTED:
             players.append(word)
@@ -127,3 +114,46 @@ def choose_players(
     names = [f"{x.kind} {x.name}" if names.count(x.name) > 1 and x.kind != x.name else x.name for x in players]
     names = [f"{x} ({names[: i + 1].count(x)})" if names.count(x) > 1 else x for i, x in enumerate(names)]
     return game, [x._replace(name=name) for x, name in zip(players, names, strict=True)]
+
+
+@dataclasses.dataclass(frozen=True)
+class MFOSPlayer:
+    """The actor of M-FOS (Lu et al. 2022, arXiv 2205.01447) for the Coin Game.
+
+    Two convolutions and a dense layer, each with ReLU, a GRU, ReLU and a dense layer. It sees the board, and both
+    players' last rewards, which follow from this board and the one before. The published meta-GRU is left out: in
+    the first episode with an opponent it is a factor of one.
+    """
+
+    hidden_size: int  # H, of the GRU
+    cells: int  # of the board
+
+    @classmethod
+    def of(cls, params: Any, cells: int) -> "MFOSPlayer":
+        """The player with parameters of `mfos_params`; raises KeyError, TypeError or ValueError if they do not fit."""
+        player = cls(params["bias_hidden"].size, cells)
+        jax.eval_shape(player.act, params, player.initial_hidden(), jnp.zeros(4 * cells))
+        return player
+
+    def initial_hidden(self, batch_shape: tuple[int, ...] = ()) -> tuple[jax.Array, jax.Array]:
+        """The GRU's state [..., H], and no board before [..., 4 cells]."""
+        return jnp.zeros((*batch_shape, self.hidden_size)), jnp.zeros((*batch_shape, 4 * self.cells))
+
+    def act(self, params: Any, hidden: tuple, observation: jax.Array) -> tuple[jax.Array, tuple]:
+        """One step: params as of `mfos_params`, observation [..., 4 cells] -> logits [..., 4], hidden."""
+        hidden, before = hidden
+        dense = lambda name, x: x @ params[name]["kernel"] + params[name]["bias"]
+        x = jnp.concatenate([observation, jnp.repeat(last_rewards(before, observation), self.cells, -1)], -1)
+        for name in ("conv_0", "conv_1", "linear"):
+            x = jax.nn.relu(dense(name, x))
+        hidden = gru(dense("gates", x), hidden, params["kernel_hidden"], params["bias_hidden"])
+        return dense("output", jax.nn.relu(hidden)), (hidden, observation)
+
+
+def last_rewards(before: jax.Array, now: jax.Array) -> jax.Array:
+    """My and the other's reward of the step between two observations, [..., 4 cells] -> [..., 2]."""
+    _, _, my_coin, their_coin = jnp.split(before, 4, -1)
+    me, other, _, _ = jnp.split(now, 4, -1)
+    takes = lambda player, coin: (player * coin).sum(-1)
+    mine = takes(me, my_coin + their_coin) - 2 * takes(other, my_coin)
+    return jnp.stack([mine, takes(other, my_coin + their_coin) - 2 * takes(me, their_coin)], -1)

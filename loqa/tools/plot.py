@@ -1,43 +1,96 @@
-"""Figures of training runs and of leagues: `python -m loqa.tools.plot curves|bars|thresholds|league RUNS`.
+"""Figures of training runs: `python -m loqa.tools.plot curves|bars|thresholds RUNS`.
 
-curves      training curves: the mean over seeds, and the seeds
+curves      training curves: the mean over the seeds, and the seeds
 bars        in the IPD P(cooperate) in each state: means, and the seeds
 thresholds  what the paper's thresholds take, by grid; with a table
-league      the heat map of a league.csv, in place of RUNS
 
 RUNS are runs' directories, directories of runs, or experiments of `report archive`. LABEL=RUNS names a group, and
 several words may have the same label. Runs without one are a group where their settings differ in no more than seed
 and length.
 """
 
-import csv
-from collections import defaultdict
 from collections.abc import Sequence
-from itertools import groupby, product
+from itertools import product
 from pathlib import Path
 
 import numpy as np
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MultipleLocator
 
 from loqa.figures.curves import group_bars, in_style, legend_below, panels, save, seed_curves, styles
-from loqa.figures.runs import UNITS, Groups
-from loqa.tools.common import ArgumentParser, tool
-from loqa.tools.saved_runs import by_board, goal_table, group_runs, read_runs, square_boards, times
+from loqa.figures.runs import UNITS, Groups, SavedRun
+from loqa.run.trainer import IN_A_ROW
+from loqa.tools.common import ArgumentParser, markdown_table, tool
+from loqa.tools.saved_runs import group_runs, read_runs
 
-GOAL_NOTE = """\
+TABLE_NOTE = "Medians over seeds [lowest, highest]; `>`: not by then. Held: by five evaluations in a row."
+FIGURE_NOTE = """\
 Lines: median over seeds; dots: the seeds; triangles: not by then.
 The paper: read off its figure, means of three seeds on one A100."""
+
+
+def times(runs: Sequence[SavedRun], goal: str, unit: str, in_a_row: int = 1) -> np.ndarray:
+    """When each run first reaches a goal, in one of UNITS, by so many evaluations in a row; infinite: never."""
+    found = []
+    for run in runs:
+        try:
+            reached = run.game.goals[goal](run.metrics, run.settings)
+        except KeyError as error:
+            raise ValueError(f"{run.path} is not a run with the goal {goal}: it lacks {error}") from error
+        held = np.convolve(reached, np.ones(in_a_row))[: reached.size] == in_a_row
+        found.append(run.metrics[unit][held.argmax()] if held.any() else np.inf)
+    return np.array(found)
+
+
+def median(runs: Sequence[SavedRun], goal: str, unit: str, in_a_row: int = 1) -> str:
+    """The median of `times` in words, of iterations with their range."""
+    when, ends = times(runs, goal, unit, in_a_row), [run.metrics[unit][-1] for run in runs]
+    words = lambda x: "never" if x == np.inf else f"{x / 1e6:,.1f}M" if unit == "env_steps" else f"{x:,.0f}"
+    if np.isinf(np.median(when)):
+        return f"> {words(np.median(ends))}"
+    limits = f" [{words(when.min())}, {words(when.max())}]" if len(when) > 1 and unit == "iteration" else ""
+    return words(np.median(when)) + limits
+
+
+def by_board(runs: Sequence[SavedRun]) -> dict[str, list[SavedRun]]:
+    """Runs by the size of their board, ascending."""
+    order = sorted({run.board for run in runs}, key=lambda board: (len(board), board))
+    return {board: [run for run in runs if run.board == board] for board in order}
+
+
+def square_boards(groups: Groups) -> tuple[Groups, str]:
+    """The runs on square boards, and in words which others are left out; ValueError if that is all."""
+    runs = sum(groups.values(), [])
+    others = {run.board for run in runs if len({*run.board.split("x")}) > 1 or not run.board}
+    kept = {label: [run for run in members if run.board not in others] for label, members in groups.items()}
+    if not any(kept.values()):
+        raise ValueError(f"{runs[0].path} is not a run with thresholds on a known square board")
+    left_out = f"\nLeft out, as thresholds are of square boards: {', '.join(sorted(others))}." if others else ""
+    return {label: members for label, members in kept.items() if members}, left_out
+
+
+def goal_table(groups: Groups, goals: Sequence[str] = ()) -> str:
+    """A Markdown table: until when each group reaches goals (all of its game) on each board; ValueError if none has."""
+    game = next(iter(groups.values()))[0].game
+    groups, left_out = square_boards(groups) if game.board else (groups, "")
+    paper, lines = game.published_seconds.get("LOQA", {}), []
+    for (label, members), goal in product(groups.items(), goals or game.goals):
+        for board, runs in by_board(members).items():
+            reached = f"{np.isfinite(times(runs, goal, 'iteration')).sum()} of {len(runs)}"
+            cells = [median(runs, goal, unit, n) for n in (1, IN_A_ROW) for unit in ("iteration", "walltime")]
+            seconds = paper.get(goal, {}).get(int(board.partition("x")[0] or 0), "")
+            lines.append([label, f"{goal} {board}", reached, *cells, median(runs, goal, "env_steps"), f"{seconds}"])
+    head = ["", "goal", "seeds", "first at iteration", "s", "held at iteration", "s", "steps to first", "the paper, s"]
+    return f"{markdown_table(head, lines, (0, 1))}\n\n{TABLE_NOTE}{left_out}"
 
 
 @in_style
 def goal_figure(groups: Groups, path: Path) -> list[str]:
     """Draws what it takes to each goal (columns) in seconds and in iterations (rows) against the size of the grid."""
-    game, groups, left_out = square_boards(groups)
-    published, units = game.published_seconds, ("walltime", "iteration")
-    looks = styles([*groups, *published])
+    groups, left_out = square_boards(groups)
+    game = next(iter(groups.values()))[0].game
+    looks = styles([*groups, *game.published_seconds])
     figure, grid = panels(2 * len(game.goals), columns=len(game.goals), sharex=True, sharey="row")
-    for axes, (unit, goal) in zip(grid, product(units, game.goals), strict=True):
+    for axes, (unit, goal) in zip(grid, product(("walltime", "iteration"), game.goals), strict=True):
         for (label, members), look in zip(groups.items(), looks, strict=False):
             middle = {}
             for board, runs in by_board(members).items():
@@ -48,87 +101,38 @@ def goal_figure(groups: Groups, path: Path) -> list[str]:
                 for x, marker in ((when, "."), (np.where(np.isfinite(when), np.nan, ends), "^")):
                     axes.plot([size] * len(x), x, marker, color=look["color"], alpha=0.6, clip_on=False)
             axes.plot([*middle], [x if np.isfinite(x) else np.nan for x in middle.values()], label=label, **look)
-        for (label, seconds), look in zip(published.items(), looks[len(groups) :], strict=True):
+        for (label, seconds), look in zip(game.published_seconds.items(), looks[len(groups) :], strict=True):
             if unit == "walltime":
-                sizes, when = zip(*seconds[goal].items(), strict=True)
                 style = {"color": look["color"], "linestyle": ":", "marker": "s", "markersize": 3, "linewidth": 0.8}
-                axes.plot(sizes, when, label=f"{label}, the paper", **style)
+                axes.plot([*seconds[goal]], [*seconds[goal].values()], label=f"{label}, the paper", **style)
         axes.set(title=f"{goal} threshold", xlabel="grid size", ylabel=UNITS[unit])
         axes.xaxis.set_major_locator(MultipleLocator(1))
         axes.label_outer()
     for axes in grid:  # after all of a row, which shares it, has data
         axes.set_yscale("log")
-    legend_below(figure, grid[0], GOAL_NOTE + left_out)
-    return save(figure, path)
-
-
-def read_league(path: Path) -> tuple[np.ndarray, list[str]]:
-    """Of a league.csv: rewards [N, N], the mean over both seats; kinds. Raises ValueError if it is none."""
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        kinds = {row["player_0"]: row["kind_0"] for row in rows}
-        seen = defaultdict(list)  # by who earns it, and against whom
-        for row, seat in product(rows, (0, 1)):
-            seen[row[f"player_{seat}"], row[f"player_{1 - seat}"]].append(float(row[f"mean_reward_{seat}"]))
-        rewards = np.array([[np.mean(dict(seen)[a, b]) for b in kinds] for a in kinds])
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise ValueError(f"{path} is not a whole league.csv, it lacks {error}") from error
-    return rewards, list(kinds.values())
-
-
-@in_style
-def heat_map(rewards: np.ndarray, kinds: Sequence[str], path: Path) -> list[str]:
-    """Draws what each row's player earns a step against each column's, [N, N], and the means by kind.
-
-    Players stand by kind; one of a kind of few takes more room, so that the kind's name has its place.
-    """
-    sizes = {kind: len(list(group)) for kind, group in groupby(kinds)}
-    edges = np.concatenate([[0], np.cumsum([max(1, 4 / sizes[kind]) for kind in kinds])])
-    ends = np.cumsum([0, *sizes.values()])
-    side = 1.6 + max(0.075 * edges[-1], 1.2)
-    figure, (axes,) = panels(1, (side + 0.7, side))
-    low, high = np.quantile(rewards, (0.05, 0.95))  # a few extreme pairs would leave one color to all others
-    image = axes.pcolormesh(edges, edges, rewards, cmap="cividis", vmin=low, vmax=high)
-    middles = (edges[ends[1:]] + edges[ends[:-1]]) / 2
-    for i, j in np.ndindex(len(sizes), len(sizes)):
-        mean = rewards[ends[i] : ends[i + 1], ends[j] : ends[j + 1]].mean()
-        outline = [withStroke(linewidth=1.6, foreground="white")]  # to be read on any color
-        axes.text(middles[j], middles[i], f"{mean:z.2f}", ha="center", va="center", fontsize=6, path_effects=outline)
-    for end in edges[ends[1:-1]]:
-        axes.axhline(end, color="black", linewidth=0.6)
-        axes.axvline(end, color="black", linewidth=0.6)
-    axes.set_xticks(middles, sizes, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(middles, sizes)
-    axes.set(xlabel="against", ylabel="player", ylim=(edges[-1], 0))
-    axes.tick_params(length=0)
-    axes.grid(False)
-    figure.colorbar(image, shrink=0.8, pad=0.02, extend="both", label="mean reward a step of the row's player")
+    legend_below(figure, grid[0], FIGURE_NOTE + left_out)
     return save(figure, path)
 
 
 @tool
 def main(parser: ArgumentParser) -> None:
-    parser.add_argument("figure", choices=("curves", "bars", "thresholds", "league"))
+    parser.add_argument("figure", choices=("curves", "bars", "thresholds"))
     parser.add_argument("runs", nargs="+", metavar="RUNS", help="see above")
     parser.add_argument("--out", type=Path, help="picture, without a suffix .png and .pdf (experiments/plots/FIGURE)")
     parser.add_argument("--x", choices=UNITS, default="iteration", help="horizontal axis of curves (%(default)s)")
-    parser.add_argument("--metrics", help="columns that curves shows, such as own_coins_0,agent0_entropy (a choice)")
+    columns = {"type": lambda text: text.split(","), "default": (), "metavar": "COLUMN,..."}
+    parser.add_argument("--metrics", **columns, help="what curves shows, such as own_coins_0,agent0_entropy (a choice)")
     parser.add_argument("--agent", type=int, choices=(0, 1), default=0, help="the learner of bars (%(default)s)")
     options = parser.parse_args()
     out = options.out or Path("experiments/plots") / options.figure
     out.parent.mkdir(parents=True, exist_ok=True)
-    if options.figure == "league":
-        lines = heat_map(*read_league(Path(options.runs[0])), out)
+    groups = group_runs(read_runs(options.runs), split_boards=options.figure != "thresholds")
+    if options.figure == "thresholds":
+        print(*goal_figure(groups, out), goal_table(groups), sep="\n")
+    elif options.figure == "bars":
+        print(*group_bars(groups, out, options.agent), sep="\n")
     else:
-        groups = group_runs(read_runs(options.runs), split_boards=options.figure != "thresholds")
-        if options.figure == "thresholds":
-            lines = [*goal_figure(groups, out), goal_table(groups)]
-        elif options.figure == "bars":
-            lines = group_bars(groups, out, options.agent)
-        else:
-            lines = seed_curves(groups, out, options.metrics.split(",") if options.metrics else [], options.x)
-    print(*lines, sep="\n")
+        print(*seed_curves(groups, out, options.metrics, options.x), sep="\n")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from loqa.game import Game
 from loqa.games import game_of
 from loqa.rollout import Trajectories, draw_noise, rollout
 from loqa.tools.common import ArgumentParser, tool, whole
-from loqa.tools.players import LeaguePlayer, add_game_options, choose_players
+from loqa.tools.players import GAME_OPTION, LeaguePlayer, choose_players
 
 
 def play_episode(game: Game, players: tuple[LeaguePlayer, LeaguePlayer], steps: int, seed: int) -> Trajectories:
@@ -27,14 +27,13 @@ def play_episode(game: Game, players: tuple[LeaguePlayer, LeaguePlayer], steps: 
 
 @tool
 def main(parser: ArgumentParser) -> None:
-    parser.add_argument("player_a", metavar="PLAYER_A", help="who plays in seat 0: agent, run or scripted player")
-    parser.add_argument("player_b", metavar="PLAYER_B", help="who plays in seat 1")
-    add_game_options(parser)
+    parser.add_argument("players", nargs=2, metavar="PLAYER", help="who plays in seat 0 and in seat 1")
+    parser.add_argument("--game", **GAME_OPTION)
     parser.add_argument("--steps", type=whole(1), default=50, help="steps of the episode (%(default)s)")
     parser.add_argument("--seed", type=whole(0), default=0, help="of everything random (%(default)s)")
     parser.add_argument("--out", type=Path, default="experiments/episode", help="the picture (%(default)s)")
     options = parser.parse_args()
-    game, players = choose_players((options.player_a, options.player_b), options.game, options.grid)
+    game, players = choose_players(options.players, options.game)
     if len(players) != 2:
         raise ValueError(f"two can play, but these are {len(players)}: name the file of an agent")
     film = game_of(game).film
@@ -44,10 +43,7 @@ def main(parser: ArgumentParser) -> None:
     scores = zip("AB", players, episode.rewards.T, strict=True)
     heads = [f"{letter}  {one.name}: {x.sum():.0f}, {x.mean():.3f} a step" for letter, one, x in scores]
     frames, durations, text = film(game, episode, heads)
-    suffix = ".gif" if durations else ".png"
-    out = options.out if options.out.suffix else options.out.with_suffix(suffix)
-    if out.suffix != suffix:
-        raise ValueError(f"--out is {out}, but the picture of this game is a {suffix} file")
+    out = options.out.with_suffix(".gif" if durations else ".png")
     out.parent.mkdir(parents=True, exist_ok=True)
     animated = {"save_all": True, "append_images": frames[1:], "duration": durations, "loop": 0}
     frames[0].save(out, **animated if durations else {})

@@ -5,13 +5,13 @@
 README.md, and every number that its pages quote. These stand between two marks, as in
 `<!--=coin_3x3/ours:self_play:late-->0.326 (0.004)<!--/-->`:
 
-PATH:COLUMN:last|late   mean and standard deviation over seeds, of the last evaluation or the last 1000 iterations
-PATH:COLUMN:350         the mean over seeds in iteration 350
-PATH:GOAL:seeds|end     how many seeds reach a goal, or do at their end
-PATH:GOAL:first|held    median iteration when it is first reached, or by five evaluations in a row
-PATH:GOAL:s|steps       median seconds or steps of the environment until it is first reached
-LEAGUE.csv:KIND:KIND    what the first kind earns against the second, others if it is the same; _ is a blank
-SECTION                 its table
+PATH:COLUMN:last|late  mean and standard deviation over seeds, of the last evaluation or the last 1000 iterations
+PATH:COLUMN:350        the mean over seeds in iteration 350
+PATH:GOAL:seeds|end    how many seeds reach a goal, or do at their end
+PATH:GOAL:first|held   median iteration when it is first reached, or by five evaluations in a row
+PATH:GOAL:s|steps      median seconds or steps of the environment until it is first reached
+LEAGUE.csv:KIND:KIND   what the first kind earns against the second, others if it is the same; _ is a blank
+SECTION                its table
 
 As a COLUMN, always-defect_a and _d are the agent's and always-defect's reward; so for always-cooperate.
 PATH@3x3 are the runs of a board, PATH@42-51 those of these seeds.
@@ -31,13 +31,34 @@ from loqa.figures.curves import group_bars, seed_curves
 from loqa.figures.runs import Groups, SavedRun, longest, shown_columns, title_of
 from loqa.run.trainer import IN_A_ROW
 from loqa.tools.common import ArgumentParser, markdown_table, tool
-from loqa.tools.league import kind_table
-from loqa.tools.plot import goal_figure, heat_map, read_league
-from loqa.tools.saved_runs import archive, goal_table, group_runs, median, read_runs, times
+from loqa.tools.league import heat_map, kind_means, kind_table, read_league
+from loqa.tools.plot import goal_figure, goal_table, median, times
+from loqa.tools.saved_runs import archive, group_runs, read_runs
 
 LEAGUE_NOTE = "Mean reward a step of the row's player, over all pairs and both seats."
 LATE = 1000  # iterations
 MARK = re.compile(r"(?<!`)(<!--=(\S+?)-->)(.*?)(<!--/-->)", re.DOTALL)
+
+
+class Section(BaseModel, extra="forbid"):
+    """A section of report.yaml: a table and a figure of groups of runs, or of a league."""
+
+    title: str
+    text: str = ""
+    runs: dict[str, str] = {}  # by label, PATH as in marks
+    columns: list[str] = []
+    table: Literal["last", "late", "goals", "none"] = "last"
+    figure: Literal["bars", "curves", "steps", "goals", "none"] = "none"
+    league: str = ""
+
+
+class Report(BaseModel, extra="forbid"):
+    """report.yaml."""
+
+    title: str
+    text: str = ""
+    pages: list[str] = []  # patterns of the files that quote numbers
+    sections: dict[str, Section]
 
 
 def mean_and_deviation(runs: Sequence[SavedRun], column: str, window: int = 0) -> str:
@@ -62,68 +83,26 @@ def last_evaluations(groups: Groups, columns: Sequence[str] = (), window: int = 
     return markdown_table([f"{what}, mean (sd)", "seeds", *(title_of(runs, column) for column in columns)], lines)
 
 
-class Section(BaseModel, extra="forbid"):
-    """A section of report.yaml: a table and a figure of groups of runs, or of a league."""
-
-    title: str
-    text: str = ""
-    runs: dict[str, str] = {}
-    columns: list[str] = []
-    table: Literal["last", "late", "goals", "none"] = "last"
-    figure: Literal["bars", "curves", "steps", "goals", "none"] = "none"
-    league: str = ""
-
-
-class Report(BaseModel, extra="forbid"):
-    """report.yaml."""
-
-    title: str
-    text: str = ""
-    pages: list[str] = []  # patterns of the files that quote numbers
-    sections: dict[str, Section]
-
-
-def read_report(directory: Path) -> Report:
-    """The `report.yaml` of a directory; raises OSError or ValueError."""
-    path = directory / "report.yaml"
-    try:
-        return Report.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except (yaml.YAMLError, ValidationError) as error:
-        raise ValueError(f"{path} is not a report (see docs/tools.md): {error}") from error
-
-
-def select(directory: Path, path: str, label: str = "") -> list[SavedRun]:
-    """The runs at PATH, PATH@3x3 (a board) or PATH@42-51 (seeds); raises ValueError where there are none."""
-    path, _, which = path.partition("@")
-    runs = [run._replace(label=label) for run in read_runs([f"{directory / path}"])]
-    first, _, last = which.partition("-")
-    runs = [run for run in runs if not last or int(first) <= run.seed <= int(last)]
-    if not (runs := [run for run in runs if last or which in ("", run.board)]):
-        raise ValueError(f"{directory / path} has no runs of {which}")
-    return runs
-
-
 def quoted(directory: Path, mark: str) -> str:
     """The number that a mark names (see above); ValueError where there is none."""
     try:
         path, what, how = mark.split(":")
         if path.endswith(".csv"):
-            rewards, kinds = read_league(directory / path)
-            one, other = (np.array([kind.replace(" ", "_") == each for kind in kinds]) for each in (what, how))
-            return f"{rewards[np.outer(one, other) & ~np.eye(len(kinds), dtype=bool)].mean():z.3f}"
-        runs = select(directory, path)
-        what = re.sub("^always-(cooperate|defect)_", r"always_\1_0_mean_rewards_", what)
-        if how in ("last", "late"):
-            return mean_and_deviation(longest(runs), what, LATE * (how == "late"))
-        if how.isdigit():
-            values = [run.metrics[what][run.metrics["iteration"] == int(how)] for run in runs]
-            return f"{np.mean(np.stack(values)):z.3f}"
+            means = kind_means(*read_league(directory / path))
+            one, other = what.replace("_", " "), how.replace("_", " ")
+            return means[one]["others of its kind" if one == other else other]
+        runs = read_runs([f"{directory / path}"])
         if how in ("seeds", "end"):
             at_end = [run.game.goals[what](run.metrics, run.settings)[-1] for run in runs]
             reached = at_end if how == "end" else np.isfinite(times(runs, what, "iteration"))
             return f"{np.sum(reached)} of {len(runs)}"
         units = {"first": ["iteration"], "held": ["iteration", IN_A_ROW], "s": ["walltime"], "steps": ["env_steps"]}
-        return median(runs, what, *units[how])
+        if how in units:
+            return median(runs, what, *units[how])
+        column = re.sub("^always-(cooperate|defect)_", r"always_\1_0_mean_rewards_", what)
+        if how in ("last", "late"):
+            return mean_and_deviation(longest(runs), column, LATE * (how == "late"))
+        return f"{np.mean([run.metrics[column][run.metrics['iteration'] == int(how)] for run in runs]):z.3f}"
     except (KeyError, ValueError) as error:
         raise ValueError(f"the mark {mark!r} names no number: {error}") from error
 
@@ -133,17 +112,20 @@ def build(directory: Path, draw: bool = True) -> dict[Path, str]:
 
     Raises OSError or ValueError.
     """
-    report, tables = read_report(directory), {}
+    try:
+        report = Report.model_validate(yaml.safe_load((directory / "report.yaml").read_text("utf-8")))
+    except (yaml.YAMLError, ValidationError) as error:
+        raise ValueError(f"{directory}/report.yaml is not a report (see docs/tools.md): {error}") from error
     anchor = lambda title: re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
     contents = "\n".join(f"- [{one.title}](#{anchor(one.title)})" for one in report.sections.values())
-    text = [f"# {report.title}", report.text.strip(), contents]
+    text, tables = [f"# {report.title}", report.text.strip(), contents], {}
     for name, section in report.sections.items():
         if section.league:
-            rewards, kinds = read_league(directory / section.league)
-            tables[name], figure = markdown_table(*kind_table(rewards, kinds)), partial(heat_map, rewards, kinds)
+            league = read_league(directory / section.league)
+            tables[name], figure = kind_table(*league), partial(heat_map, *league)
             links = f"{LEAGUE_NOTE} [All pairs]({section.league})"
         else:
-            runs = [run for label, path in section.runs.items() for run in select(directory, path, label)]
+            runs = read_runs([f"{label}={directory / path}" for label, path in section.runs.items()])
             groups = group_runs(runs, split_boards=section.table != "goals")
             if section.table == "goals":
                 tables[name] = goal_table(groups, [*runs[0].game.goals][-1:])  # the hardest
@@ -154,13 +136,12 @@ def build(directory: Path, draw: bool = True) -> dict[Path, str]:
             figures |= {"bars": partial(group_bars, groups), "goals": partial(goal_figure, groups)}
             figure = figures.get(section.figure)
             paths = {label: path.partition("@")[0] for label, path in section.runs.items()}
-            links = ", ".join(f"[{label}]({path}/runs.csv)" for label, path in paths.items())
-            links = f"Runs: {links}."
+            links = f"Runs: {', '.join(f'[{label}]({path}/runs.csv)' for label, path in paths.items())}."
         text += [f"## {section.title}", section.text.strip(), tables[name] if section.table != "none" else "", links]
         if figure:
             text.append(f"![{section.title}]({name}.png)")
-            if draw:
-                print(*figure(path=directory / f"{name}.png"), flush=True)
+        if figure and draw:
+            print(*figure(path=directory / f"{name}.png"), flush=True)
     pages = {directory / "README.md": "\n\n".join(filter(None, text)) + "\n"}
     of = lambda name: f"\n{tables[name]}\n" if name in tables else quoted(directory, name)
     for path in sorted(path for pattern in report.pages for path in directory.glob(pattern)):
