@@ -4,9 +4,9 @@ curves      training curves: the mean over the seeds, and the seeds
 bars        in the IPD P(cooperate) in each state: means, and the seeds
 thresholds  what the paper's thresholds take, by grid; with a table
 
-RUNS are runs' directories, directories of runs, or experiments of `report archive`. LABEL=RUNS names a group, and
-several words may have the same label. Runs without one are a group where their settings differ in no more than seed
-and length.
+RUNS are runs' directories, directories of runs, or experiments of `report archive`; RUNS@4x4 are those of a board,
+RUNS@42-51 of these seeds. LABEL=RUNS names a group, and several words may have the same label. Runs without one are a
+group where their settings differ in no more than seed and length.
 """
 
 from collections.abc import Sequence
