@@ -143,11 +143,9 @@ def archive(paths: Sequence[Path], out: Path, with_agents: bool = False) -> list
 
 def group_runs(runs: Sequence[SavedRun], split_boards: bool = True) -> Groups:
     """Runs of one label, or else of settings that differ in seed and length only; ValueError for a seed twice."""
-    values: dict[str, set[str]] = {}
-    for run in runs:
-        for key, value in run.compared.items() if not run.label else ():
-            values.setdefault(key, set()).add(str(value))
-    differing = [key for key in sorted(values) if len(values[key]) > 1]  # not keys that only newer runs have
+    compared = [run.compared for run in runs if not run.label]
+    values = lambda key: {str(each[key]) for each in compared if key in each}  # not of runs older than the key
+    differing = [key for key in sorted(set().union(*compared)) if len(values(key)) > 1]
     several_boards = split_boards and len({run.board for run in runs}) > 1
     groups: Groups = {}
     for run in runs:
