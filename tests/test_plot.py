@@ -14,7 +14,6 @@ from loqa.games.coin import CoinGame
 from loqa.games.ipd import STATES, MatrixGame, is_tit_for_tat
 from loqa.run.config import flat
 from loqa.run.trainer import goal_held
-from loqa.tools import plot
 from loqa.tools.common import split_label
 from loqa.tools.league import read_league
 from loqa.tools.plot import goal_table, times
