@@ -41,7 +41,7 @@ def program(script, part, *overrides):
 N_STEP = "hp.differentiable_opponent.method=n_step"
 SEPARATE = "hp.actor.train.separate=enabled"
 CLIP = "hp.actor.train.clip_grad.mode=norm"
-PAST = "hp.agent_replay_buffer.mode=enabled"
+PAST = ["hp.agent_replay_buffer.mode=enabled", "hp.agent_replay_buffer.update_freq=1"]
 REPLAY = "hp.qvalue.replay_buffer.mode=enabled"
 TWO = "hp.just_self_play=false"
 
@@ -68,9 +68,9 @@ CASES = [
     ("qvalue", "hp.qvalue.train.optimizer=sgd"),
     ("qvalue", REPLAY),
     ("qvalue", "hp.qvalue.replay_buffer.capacity=4", REPLAY),
-    ("actor", "hp.agent_replay_buffer.update_freq=1", PAST, "hp.agent_replay_buffer.update_freq=2"),
-    ("actor", "hp.agent_replay_buffer.capacity=1", PAST, "hp.agent_replay_buffer.update_freq=1"),
-    ("actor", "hp.agent_replay_buffer.cur_agent_frac=1", PAST, "hp.agent_replay_buffer.update_freq=2"),
+    ("actor", "hp.agent_replay_buffer.update_freq=2", *PAST),
+    ("actor", "hp.agent_replay_buffer.capacity=1", *PAST),
+    ("actor", "hp.agent_replay_buffer.cur_agent_frac=1", *PAST),
     ("actor", "hp.op_softmax_temp=3"),
     ("actor", "hp.opponent_differentiation_weight=3"),
     ("actor", "hp.actor.train.kindness=0.5"),
@@ -88,11 +88,11 @@ CASES = [
     ("qvalue", "hp.qvalue.terminal=zero"),
     ("qvalue", "hp.qvalue.time=normalized"),
     ("qvalue", "hp.actor.train.stop_grad_advantage=false"),
-    ("actor", PAST),
+    ("actor", PAST[0]),
     ("actor", SEPARATE),
     ("actor", "hp.actor.train.lr_loss_actor_agent=0.01", SEPARATE),
     ("actor", "hp.actor.train.lr_loss_actor_opponent=0.01", SEPARATE),
-    ("actor", "hp.agent_replay_buffer.opponents_per_batch=1", PAST, "hp.agent_replay_buffer.update_freq=1"),
+    ("actor", "hp.agent_replay_buffer.opponents_per_batch=1", *PAST),
     ("the second actor", "hp.agent_1=naive", TWO),
 ]
 
