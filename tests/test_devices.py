@@ -50,7 +50,8 @@ SHARED += ["hp.differentiable_opponent.method=n_step"]  # which has the mean ove
 CASES = {  # the critics of these are centered by their means over the batch
     "ipd, two learners": ["ipd", "hp.game_length=6", "hp.just_self_play=false", *BUFFERS, *SHARED],
     "coin, self-play": [
-        "coin", "hp.game.game_length=5", "hp.actor.hidden_size=4", "hp.qvalue.hidden_size=4", *BUFFERS
+        "coin", "hp.game.game_length=5", "hp.actor.hidden_size=4", "hp.qvalue.hidden_size=4",
+        "hp.agent_replay_buffer.mode=disabled",
     ],
 }  # fmt: skip
 
