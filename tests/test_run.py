@@ -19,6 +19,7 @@ import pytest
 from loqa.run import directory, metrics_file, provenance, terminal
 from loqa.run.config import ConfigError, WandbConfig
 from loqa.run.run import Resumed, Run
+from loqa.run.signals import StopSignals
 
 CONFIG_YAML = "hp:\n  seed: 1\n  actor:\n    network: logits\n    train: {lr_loss_actor: 0.001}\n"
 ROOT = Path(__file__).resolve().parent.parent
@@ -286,6 +287,21 @@ def test_the_table_is_aligned_and_repeats_its_header(tmp_path, capsys):
     assert [i for i, line in enumerate(lines) if "steps/s" in line] == [0, 21]
     assert lines[1].split()[:4] == ["0/700", "-", "0:00", "-"]
     assert "-" not in lines[2].split()
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_progress_is_for_terminals_and_is_overwritten(monkeypatch, is_terminal):
+    out = io.StringIO()
+    out.isatty = lambda: is_terminal
+    monkeypatch.setattr(sys, "stdout", out)
+    shown = terminal.Terminal(700, 1000, StopSignals())
+    shown.row(0, 40.0, {"reward": 0.0})
+    shown.progress(100, 42.0)
+    shown.log_line("next")
+    *progress, last = out.getvalue().splitlines()[-1 - is_terminal :]
+    assert last.removeprefix("\x1b[K") == "next"
+    if is_terminal:
+        assert progress[0].removeprefix("\x1b[K").split() == ["100/700", "50.0k", "0:42", "0:12"]
 
 
 def test_numbers_for_people():

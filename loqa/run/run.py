@@ -146,6 +146,10 @@ class Run:
     def _walltime(self) -> float:
         return time.monotonic() - self._start
 
+    def progress(self, iteration: int) -> None:
+        """Shows how far the run is, on a terminal only."""
+        self._terminal.progress(iteration, self._walltime())
+
     def log(self, row: dict[str, float], headline: dict[str, float]) -> None:
         """Records one evaluation: `row` with `iteration`, `env_steps` and all metrics; prints `headline` of it."""
         row = {"iteration": row["iteration"], "walltime": self._walltime(), "env_steps": row["env_steps"]} | row

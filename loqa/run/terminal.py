@@ -1,4 +1,4 @@
-"""What a run prints: lines, and the table of its evaluations."""
+"""What a run prints: lines, the table of its evaluations, and on a terminal how far it is."""
 
 import contextlib
 import math
@@ -13,6 +13,7 @@ from pathlib import Path
 from loqa.hyperparameters import Hyperparameters
 from loqa.run.signals import StopSignals
 
+CLEAR_LINE = "\x1b[K"  # behind the cursor
 HEADER_EVERY = 20  # rows of the table between two headers
 POSITION = {"iteration": 9, "steps/s": 7, "elapsed": 7, "ETA": 7}  # columns and their widths
 WIDTH = sum(POSITION.values()) + 2 * (len(POSITION) - 1)  # of all of them
@@ -34,7 +35,7 @@ class Terminal:
     def log_line(self, text: str) -> None:
         """Prints `text` at once, on lines of its own."""
         try:
-            print(text, flush=True)
+            print(CLEAR_LINE * sys.stdout.isatty() + text, flush=True)
         except BrokenPipeError:
             if not self.signals.received:
                 raise  # the reader has gone: `python ipd.py | head` ends as any program does
@@ -52,20 +53,28 @@ class Terminal:
 
     note = log_line  # what is of interest where one run has the terminal
 
+    def progress(self, iteration: int, walltime: float) -> None:
+        """Shows how far the run is, on a terminal only, until the next line takes its place."""
+        if sys.stdout.isatty():
+            with contextlib.suppress(OSError):
+                print(CLEAR_LINE + "  ".join(self._position(iteration, walltime).values()), end="\r", flush=True)
+
     def row(self, iteration: int, walltime: float, headline: Headline) -> None:
         """Prints a row of the table of evaluations: how far the run is, and the numbers of `headline`."""
-        total, speed, eta = self._total_iterations, "-", "-"
-        if self._newest:
-            seconds = (walltime - self._newest[1]) / max(iteration - self._newest[0], 1)  # an iteration
-            speed, eta = human(self._steps_per_iteration / max(seconds, 1e-9)), clock((total - iteration) * seconds)
+        cells = self._position(iteration, walltime) | _cells(headline)
         self._newest = iteration, walltime
-        texts = (f"{iteration:>{len(str(total))}}/{total}", speed, clock(walltime), eta)
-        cells = {title: text.rjust(POSITION[title]) for title, text in zip(POSITION, texts, strict=True)}
-        cells |= _cells(headline)
         if self._num_rows % HEADER_EVERY == 0:
             self.note("  ".join(title.rjust(len(cell)) for title, cell in cells.items()))
         self.note("  ".join(cells.values()))
         self._num_rows += 1
+
+    def _position(self, iteration: int, walltime: float) -> dict[str, str]:
+        total, speed, eta = self._total_iterations, "-", "-"
+        if self._newest:
+            seconds = (walltime - self._newest[1]) / max(iteration - self._newest[0], 1)  # an iteration
+            speed, eta = human(self._steps_per_iteration / max(seconds, 1e-9)), clock((total - iteration) * seconds)
+        texts = (f"{iteration:>{len(str(total))}}/{total}", speed, clock(walltime), eta)
+        return {title: text.rjust(width) for (title, width), text in zip(POSITION.items(), texts, strict=True)}
 
 
 class SharedTerminal(Terminal):
@@ -80,16 +89,19 @@ class SharedTerminal(Terminal):
         self.new_rows: dict[int, tuple[int, Headline]] = {}
         self.said: dict[str, list[int]] = {}
 
+    def elapsed(self) -> float:
+        """Seconds since the first seed began."""
+        return time.monotonic() - self._start
+
     def flush(self) -> None:
         """Prints the table's next row, of the seeds that have one, and what they have said, each line once."""
         if self.new_rows:
             seeds = [self.seeds[seed] for seed in self.new_rows]
-            self._total_iterations = seeds[0].total_iterations
             self._steps_per_iteration = sum(hp.env_steps_per_iteration for hp in seeds)
             iterations, headlines = zip(*self.new_rows.values(), strict=True)
             columns = {title: [x[title] for x in headlines if x[title] == x[title]] for title in headlines[0]}
             over_seeds = lambda of: {title: of(values) if values else math.nan for title, values in columns.items()}
-            self.row(min(iterations), time.monotonic() - self._start, over_seeds(statistics.fmean))
+            self.row(min(iterations), self.elapsed(), over_seeds(statistics.fmean))
             for name, of in (("lowest", min), ("highest", max)):
                 self.log_line("  ".join([name.rjust(WIDTH), *_cells(over_seeds(of)).values()]))
         for text, seeds in sorted(self.said.items(), key=lambda line: -len(line[1])):  # first what all say
@@ -110,13 +122,16 @@ class OfSeed(Terminal):
     def __init__(self, hp: Hyperparameters, shared: SharedTerminal):
         super().__init__(hp.total_iterations, hp.env_steps_per_iteration, shared.signals)
         self._seed, self._shared = hp.seed, shared
-        shared.seeds[hp.seed] = hp
+        shared.seeds[hp.seed], shared._total_iterations = hp, hp.total_iterations
 
     note = Terminal.keep
 
     def log_line(self, text: str) -> None:
         self._shared.said.setdefault(text, []).append(self._seed)
         self.keep(text)
+
+    def progress(self, iteration: int, walltime: float) -> None:
+        self._shared.progress(iteration, self._shared.elapsed())
 
     def row(self, iteration: int, walltime: float, headline: Headline) -> None:
         super().row(iteration, walltime, headline)

@@ -90,6 +90,7 @@ def loop(
         yield stop - iteration
         require_finite(state())
         iteration = stop
+        run.progress(iteration)
     if iteration < last:  # a signal ended it
         if checkpoints.iteration != iteration:
             checkpoints.save(state(with_buffers=True))
