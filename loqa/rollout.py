@@ -133,11 +133,15 @@ class Opponents(NamedTuple):
         """One opponent: the agent as it is now."""
         return cls(current, None, jnp.full((1,), cls.CURRENT))
 
-    def params(self, slot: jax.Array) -> AgentParams:
-        """The parameters of the opponent in a slot, int []."""
+    def params(self, slots: jax.Array) -> AgentParams:
+        """The parameters of the opponents in `slots` [g], with a leading axis g."""
         if self.past is None:
-            return self.current
-        pick = lambda past, current: jnp.where(slot == self.CURRENT, current, past[slot])
+            return jax.tree.map(lambda x: jnp.broadcast_to(x, (*slots.shape, *x.shape)), self.current)
+
+        def pick(past, current):
+            is_current = (slots == self.CURRENT).reshape(-1, *[1] * current.ndim)
+            return jnp.where(is_current, current, past[slots])
+
         return jax.tree.map(pick, self.past, self.current)
 
 
@@ -156,6 +160,34 @@ def draw_opponents(
     return Opponents(current, past.items, slots)
 
 
+class ManyAgents(NamedTuple):
+    """G parameter sets of an agent, batched, as one player: set i plays the i-th B / G of the episodes.
+
+    Its `params` have a leading axis G.
+    """
+
+    agent: Agent
+
+    def initial_hidden(self, batch_shape: tuple[int, ...]) -> Any:
+        return self.agent.initial_hidden(batch_shape)
+
+    def act(self, params: Any, hidden: Any, observation: jax.Array) -> tuple[jax.Array, Any]:
+        args = params, _split(params, hidden, 0), _split(params, observation, 0)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.vmap(self.agent.act)(*args))
+
+    def q_values(self, params: Any, observations: jax.Array) -> jax.Array:
+        """[T+1, B, D] -> [T+1, B, A]."""
+        q_values = jax.vmap(self.agent.q_values, in_axes=(0, 1), out_axes=1)
+        q = q_values(params, _split(params, observations, 1))
+        return q.reshape(q.shape[0], -1, q.shape[-1])
+
+
+def _split(params: Any, arrays: Any, axis: int) -> Any:
+    """Splits the batch axis B of each array in [G, B / G], where G sets of params play."""
+    sets = jax.tree.leaves(params)[0].shape[0]
+    return jax.tree.map(lambda x: x.reshape(*x.shape[:axis], sets, -1, *x.shape[axis + 1 :]), arrays)
+
+
 def play(game: Game, agent: Agent, params: AgentParams, opponents: Opponents, noise: Noise, epsilon: float) -> Episodes:
     """Plays B episodes of an agent against its opponents, which play the agent's networks too.
 
@@ -165,22 +197,23 @@ def play(game: Game, agent: Agent, params: AgentParams, opponents: Opponents, no
     """
     noise = jax.tree.map(lambda x: devices.share(x, x.ndim - 1), noise)
     slots = opponents.slots if opponents.past is None else devices.share(opponents.slots, 0)
-
-    def play_one(slot, noise):
-        theirs = opponents.params(slot)
-        both = rollout(game, (agent, agent), (params, theirs), noise, (epsilon, epsilon))
-        q_values = batch_last(agent.q_values(theirs, both.observations[:, 1]))
-        mine, opponent = both.side(0), both.side(1)
-        return Episodes(mine._replace(logits=None), opponent._replace(q_values=q_values, observations=None))
-
-    if slots.shape[0] == 1:
-        return play_one(slots[0], noise)
-    cut = lambda x: jnp.moveaxis(x.reshape(*x.shape[:-1], slots.shape[0], -1), -2, 0)
-    join = lambda x: jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], -1)
-    each = slots, Noise(*map(cut, noise))
     # A step reads the weights of every opponent. On a CPU they play one after another, each all of its episodes from
     # start to end, so that its weights are read from memory once and then stay in the cache. (Blocks of two and four
     # opponents took half as much time again.)
-    if jax.default_backend() == "cpu":
-        return jax.tree.map(join, jax.lax.map(lambda one: play_one(*one), each))
-    return jax.tree.map(join, jax.vmap(play_one)(*each))
+    num_blocks = slots.shape[0] if jax.default_backend() == "cpu" else 1
+    many = ManyAgents(agent)
+
+    def play_block(block):
+        slots, noise = block
+        theirs = opponents.params(slots)
+        both = rollout(game, (agent, many), (params, theirs), noise, (epsilon, epsilon))
+        q_values = batch_last(many.q_values(theirs, both.observations[:, 1]))
+        mine, opponent = both.side(0), both.side(1)
+        return Episodes(mine._replace(logits=None), opponent._replace(q_values=q_values, observations=None))
+
+    if num_blocks == 1:
+        return play_block((slots, noise))
+    cut = lambda x: jnp.moveaxis(x.reshape(*x.shape[:-1], num_blocks, -1), -2, 0)
+    blocks = slots.reshape(num_blocks, -1), Noise(*map(cut, noise))
+    join = lambda x: jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], -1)
+    return jax.tree.map(join, jax.lax.map(play_block, blocks))

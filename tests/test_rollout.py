@@ -184,12 +184,21 @@ def matches():
     return Matches(params, Opponents(current, past, jnp.array(SLOTS)), noise, alone)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
-def test_episodes_do_not_depend_on_which_others_are_played_with_them(monkeypatch, matches, backend):
+@pytest.mark.parametrize("backend, in_block", [("cpu", 1), ("gpu", 6)])
+def test_episodes_do_not_depend_on_which_others_are_played_with_them(monkeypatch, matches, backend, in_block):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)  # without a cache to keep them in all play at once
+    block_sizes = []
+    opponents_params = Opponents.params
+
+    def note_size(self, slots):
+        block_sizes.append(slots.shape[0])
+        return opponents_params(self, slots)
+
+    monkeypatch.setattr(Opponents, "params", note_size)
     episodes = jax.jit(lambda *args: play(COIN, COIN_AGENT, *args, epsilon=0.0))(
         matches.params, matches.opponents, matches.noise
     )
+    assert set(block_sizes) == {in_block}
 
     played = jax.tree.map(lambda *x: np.concatenate(x, 2), *(both for both, _ in matches.alone))
     q_values = np.concatenate([q for _, q in matches.alone], 1)
