@@ -491,7 +491,7 @@ def test_a_script_runs_and_leaves_nothing_of_hydra_behind(run, tmp_path):
     [
         ("hp.batch_size=0", "", "hp.batch_size is 0, but must be greater than or equal to 1"),
         ("hp=nosuch", "", "hp is 'nosuch', but must be "),
-        ("-m hp.seed=1,-2", "job 1: hp.seed=1\nseed 1\n\njob 2: hp.seed=-2\n", "hp.seed is -2, but must be "),
+        ("-m hp.seed=1,-2", "job 1 of 2: hp.seed=1\nseed 1\n\njob 2 of 2: hp.seed=-2\n", "hp.seed is -2, but must be "),
         ("-m hp.save_dir=/dev/null/below", "", "hp.save_dir: "),
     ],
 )

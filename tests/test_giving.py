@@ -65,7 +65,7 @@ def test_a_third_game_touches_no_other_file(tmp_path):
     _, first, resumed, sweep, refused, _, league, render, _, stopped = done.stdout.split("====\n")
     assert "preset giving, seed 42" in first and "agent 0 gives" in first
     assert "resumed from iteration 2" in resumed and "3/3" in resumed
-    assert "job 2: " in sweep and "2 jobs, 2 finished" in stopped  # at the exit of the process
+    assert "job 2 of 2: " in sweep and "2 jobs, 2 finished" in stopped  # at the exit of the process
     assert "exit code 2" in refused and "hp.factor is -1" in done.stderr
     assert (tmp_path / "curves.png").exists()
     assert "players of the game of giving" in league and (tmp_path / "league/league.png").exists()

@@ -50,7 +50,7 @@ def test_a_preset_leaves_a_table_figures_and_its_seeds_apart(tmp_path):
         ("hp.seed=42", "finished", "2"),
         ("hp.seed=43", "finished", "2"),
     ]
-    assert "job 2: " in out and "2 jobs, 2 finished" in out
+    assert "job 2 of 2: " in out and "2 jobs, 2 finished" in out
     (place,) = (tmp_path / "multirun").iterdir()
     names = {path.name for path in place.iterdir()}
     assert {"curves.png", "curves.pdf", "cooperation.png", "cooperation.pdf"} <= names

@@ -2,10 +2,13 @@
 
 import atexit
 import json
+import math
+import os
 import textwrap
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -16,6 +19,8 @@ from loqa.run.directory import write_whole
 from loqa.tools.common import write_csv
 from loqa.tools.saved_runs import group_runs, read_runs
 
+SWEPT = "LOQA_SWEPT"  # environment variable: how many jobs a multirun has, and the keys in which they differ
+
 
 class Sweep(Callback):
     """Hydra's callback, in the process of each job: notes the jobs in `jobs/`, and sums them up at the end."""
@@ -23,24 +28,32 @@ class Sweep(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         # At the exit of the process, because Hydra calls nothing after a job that failed, or Ctrl-C.
         atexit.register(summarize, Path(config.hydra.sweep.dir))
+        params = [f"{key}={values}" for key, values in (config.hydra.sweeper.params or {}).items()]
+        words = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
+        swept = {word.key_or_group: word for word in words}  # the command line's in place of the experiment's
+        swept = {key: word for key, word in swept.items() if word.is_sweep_override()}
+        number = math.prod(len(list(word.sweep_iterator())) for word in swept.values())
+        os.environ[SWEPT] = json.dumps([number, *swept])  # jobs may be in other processes
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if config.hydra.mode is RunMode.MULTIRUN:
-            print(f"\njob {config.hydra.job.num + 1}: {' '.join(config.hydra.overrides.task)}", flush=True)
-            _note(config, {"status": "killed"})  # which stays if the job has no chance to write more
+        _note(config, {"status": "killed"})  # which stays if the job has no chance to write more
+        if config.hydra.mode is RunMode.MULTIRUN and SWEPT in os.environ:
+            number, *swept = json.loads(os.environ[SWEPT])
+            words = [word for word in config.hydra.overrides.task if word.split("=")[0] in swept]
+            print(f"\njob {config.hydra.job.num + 1} of {number}: {' '.join(words)}", flush=True)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        if config.hydra.mode is RunMode.MULTIRUN:
-            result = str(job_return._return_value)  # the run's directory, or an error, which the property would raise
-            completed = job_return.status is JobStatus.COMPLETED
-            _note(config, {"status": "finished", "directory": result} if completed else {"status": f"failed: {result}"})
+        result = str(job_return._return_value)  # the run's directory, or an error, which the property would raise
+        completed = job_return.status is JobStatus.COMPLETED
+        _note(config, {"status": "finished", "directory": result} if completed else {"status": f"failed: {result}"})
 
 
 def _note(config: DictConfig, note: dict[str, Any]) -> None:
-    path = Path(config.hydra.sweep.dir) / "jobs" / f"{int(config.hydra.job.num):04d}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)  # of what fails here, Hydra warns
-    text = json.dumps({"job": list(config.hydra.overrides.task)} | note)
-    write_whole(path, lambda file: file.write_text(text))
+    if config.hydra.mode is RunMode.MULTIRUN:
+        path = Path(config.hydra.sweep.dir) / "jobs" / f"{int(config.hydra.job.num):04d}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)  # of what fails here, Hydra warns
+        text = json.dumps({"job": list(config.hydra.overrides.task)} | note)
+        write_whole(path, lambda file: file.write_text(text))
 
 
 def summarize(directory: Path) -> None:
