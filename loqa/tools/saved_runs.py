@@ -6,6 +6,7 @@ config.yaml the settings that they share.
 
 import json
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -97,7 +98,8 @@ def _origin(path: Path) -> dict[str, str]:
     listed = {key: ", ".join(f"{x} {y}" for x, y in words.get(key, {}).items()) for key in ("versions", "machine")}
     commits = ", ".join(x[:10] + x[40:] for x in words.get("commits", ()) if x)  # 40: -dirty
     origin = {"run": "", "finished_at": f"{words.get('iteration', '')}", "commit": commits}
-    command = re.sub(r" hp\.save_dir=\S+", "", words.get("command", ""))  # a path of one machine only
+    command = shlex.split(words.get("command", ""))
+    command = shlex.join(word for word in command if not word.startswith("hp.save_dir="))  # a path of one machine only
     return origin | listed | {"command": command}
 
 
