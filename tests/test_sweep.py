@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 import sys
 
 import pytest
@@ -9,6 +11,7 @@ import setups
 from test_scripts import ROOT, TINY, jax_options, no_figures, run  # noqa: F401 (fixtures)
 
 import ipd
+from loqa.run import trainer
 from loqa.run.config import CONFIGS
 
 EXPERIMENTS = [
@@ -84,6 +87,20 @@ def sweep(tmp_path, monkeypatch, capfd, no_figures):  # noqa: F811 (a fixture)
         return code, *capfd.readouterr()
 
     return run
+
+
+@pytest.mark.parametrize("words, jobs", [(["hp.seed=1"], 1), (["hp.seed=1,2", "launcher=seeds"], 2)])
+def test_a_signal_behind_the_last_iteration_ends_the_sweep_but_not_the_job(tmp_path, sweep, monkeypatch, words, jobs):
+    signals = [signal.SIGTERM]
+
+    def conclude(*arguments, conclude=trainer.conclude):
+        while signals:
+            os.kill(os.getpid(), signals.pop())
+        conclude(*arguments)
+
+    monkeypatch.setattr(trainer, "conclude", conclude)
+    code, out, _ = sweep("hp.num_iterations=1", "hp.batch_size=16,32", *words)
+    assert code == 143 and f"{jobs} jobs, {jobs} finished" in out
 
 
 def test_a_sweep_goes_on_where_it_was(tmp_path, sweep):

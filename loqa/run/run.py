@@ -126,8 +126,6 @@ class Run:
             self.log_line("metrics.csv: the last rows are LOST")
         self._wandb.finish(exit_code=0 if error is None else 1)
         self._files.unlock()
-        if self.stop_signal and error is None and provenance.multirun_name() and not self._signals.scheduler_handler:
-            raise SystemExit(128 + self.stop_signal)  # this job is done; the next ones did not get the signal
 
     @property
     def stop_signal(self) -> signal.Signals | None:

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 # Ctrl-C, a cluster's SIGTERM or SIGUSR1, a terminal that was closed, and SIGUSR2 where a scheduler uses it.
 NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP", "SIGUSR2")
@@ -18,6 +18,8 @@ class StopSignals:
     A scheduler's own handler, such as submitit's, which puts the job in the queue again, is kept for after the
     checkpoint: `scheduler_handler`.
     """
+
+    last: ClassVar[signal.Signals | None] = None  # that any of this process received
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
@@ -39,7 +41,7 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: object) -> None:
-        self.received = signal.Signals(number)
+        self.received = StopSignals.last = signal.Signals(number)
         if self._earlier[number] not in DEFAULT_HANDLERS:
             self.scheduler_handler = self._earlier[number]
         self.release()

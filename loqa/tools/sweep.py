@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from loqa.figures.runs import shown_columns
 from loqa.run.directory import write_whole
+from loqa.run.signals import StopSignals
 from loqa.tools.common import write_csv
 from loqa.tools.saved_runs import group_runs, read_runs
 
@@ -26,6 +27,7 @@ class Sweep(Callback):
     """Hydra's callback, in the process of each job: notes the jobs in `jobs/`, and sums them up at the end."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        StopSignals.last = None
         # At the exit of the process, because Hydra calls nothing after a job that failed, or Ctrl-C.
         atexit.register(summarize, Path(config.hydra.sweep.dir))
         params = [f"{key}={values}" for key, values in (config.hydra.sweeper.params or {}).items()]
@@ -36,6 +38,8 @@ class Sweep(Callback):
         os.environ[SWEPT] = json.dumps([number, *swept])  # jobs may be in other processes
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if config.hydra.mode is RunMode.MULTIRUN and StopSignals.last:
+            raise SystemExit(128 + StopSignals.last)  # it came when the job before had nothing left to do
         _note(config, {"status": "killed"})  # which stays if the job has no chance to write more
         if config.hydra.mode is RunMode.MULTIRUN and SWEPT in os.environ:
             number, *swept = json.loads(os.environ[SWEPT])
