@@ -103,6 +103,8 @@ def directory(tmp_path_factory):
         for j, second in enumerate(players):
             lines.append(f"{first},{second},{players[first]},{players[second]},{i + 0.1 * j},{-i - 0.1 * j}")
     (path / "league.csv").write_text("\n".join(lines) + "\n")
+    rows = [f"naive,{player},our own,{i},{i * reward},-{i}" for player, reward in (("a", 1), ("b", 2)) for i in (0, 1)]
+    (path / "exploit.csv").write_text("\n".join(["learner,agent,kind,iteration,learner_reward,agent_reward", *rows]))
     return path
 
 
@@ -115,6 +117,8 @@ def test_tables_and_figures(directory):
         "goals": {"title": "Goals", "runs": runs, "table": "goals", "figure": "steps", "columns": columns},
         "coin": {"title": "Coin", "runs": {"ours": "coins@3x3"}, "table": "goals", "figure": "goals"},
         "all": {"title": "League", "league": "league.csv"},
+        "kinds": {"title": "Kinds", "league": "league.csv", "exploit": "exploit.csv", "table": "algorithms"}
+        | {"runs": {"our own": "theirs"}},
     }
     page = "Ours has <!--=ours:self_play:last-->1<!--/--> and\n<!--=last-->\n<!--/-->\n"
     (directory / "page.md").write_text(page)
@@ -132,6 +136,7 @@ def test_tables_and_figures(directory):
     assert "| ours | strong 3x3 | 1 of 1 | 100 | 61 | > 100 | > 61 | 2.0M | 300 |" in lines
     # Our own against random: 0.2 and 1.2 in seat 0, -2.0 and -2.1 in seat 1; random has the opposite.
     assert "| our own (2) | 0.000 | 0.000 |  | -0.675 |" in lines and "| random (1) | 0.000 |  | 0.675 |  |" in lines
+    assert "| our own (2) | 0.000 | 0.000 |  |  | 1.500 | -1.000 | 2.0M | 61 |" in lines  # a learner's last rewards
     assert {path.stem for path in directory.glob("*.png")} == sections.keys()
     quotes = pages[directory / "page.md"].splitlines()
     assert quotes[0] == "Ours has <!--=ours:self_play:last-->-2.000 (0.707)<!--/--> and" and quotes[4] in lines

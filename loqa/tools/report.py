@@ -30,8 +30,10 @@ from pydantic import BaseModel, ValidationError
 from loqa.figures.curves import group_bars, seed_curves
 from loqa.figures.runs import Groups, SavedRun, longest, shown_columns, title_of
 from loqa.run.trainer import IN_A_ROW
-from loqa.tools.common import ArgumentParser, markdown_table, tool
+from loqa.tools.common import ArgumentParser, markdown_table, read_csv, tool
+from loqa.tools.exploit import COLUMNS
 from loqa.tools.league import heat_map, kind_means, kind_table, read_league
+from loqa.tools.players import SCRIPTED
 from loqa.tools.plot import goal_figure, goal_table, median, times
 from loqa.tools.saved_runs import archive, group_runs, read_runs
 
@@ -41,15 +43,20 @@ MARK = re.compile(r"(?<!`)(<!--=(\S+?)-->)(.*?)(<!--/-->)", re.DOTALL)
 
 
 class Section(BaseModel, extra="forbid"):
-    """A section of report.yaml: a table and a figure of groups of runs, or of a league."""
+    """A section of report.yaml: a table and a figure of groups of runs, or of a league.
+
+    `algorithms` is a table of a league's kinds, with what a learner earns against them, of `exploit`, an exploit.csv,
+    and what the goal took the runs that have a kind as their label.
+    """
 
     title: str
     text: str = ""
     runs: dict[str, str] = {}  # by label, PATH as in marks
     columns: list[str] = []
-    table: Literal["last", "late", "goals", "none"] = "last"
+    table: Literal["last", "late", "goals", "algorithms", "none"] = "last"
     figure: Literal["bars", "curves", "steps", "goals", "none"] = "none"
     league: str = ""
+    exploit: str = ""
 
 
 class Report(BaseModel, extra="forbid"):
@@ -81,6 +88,22 @@ def last_evaluations(groups: Groups, columns: Sequence[str] = (), window: int = 
         lines.append([f"{label}, iteration {whole[0].end}", n, *cells])
     what = f"mean of the last {window} iterations" if window else "last evaluation"
     return markdown_table([f"{what}, mean (sd)", "seeds", *(title_of(runs, column) for column in columns)], lines)
+
+
+def algorithm_table(rewards: np.ndarray, kinds: Sequence[str], exploited: Sequence[dict], groups: Groups) -> str:
+    """A line for each kind of a league that is not scripted; see `Section`."""
+    game, lines = next(iter(groups.values()))[0].game, []
+    for kind, row in kind_means(rewards, kinds).items():
+        if kind in SCRIPTED:
+            continue
+        last = [x for x in exploited if x["kind"] == kind and x["iteration"] == exploited[-1]["iteration"]]
+        learner = [f"{np.mean([float(x[y]) for x in last]):z.3f}" if last else "" for y in COLUMNS[1:]]
+        runs, goal = groups.get(kind, []), [*game.goals][-1]  # the hardest
+        reached = [median(runs, goal, unit) if runs else "" for unit in ("env_steps", "walltime")]
+        against = ("itself", "others of its kind", "always-cooperate", "always-defect")
+        lines.append([f"{kind} ({kinds.count(kind)})", *(row.get(x, "") for x in against), *learner, *reached])
+    head = ["", "self-play", "cross-play", "vs always-cooperate", "vs always-defect"]
+    return markdown_table([*head, "a learner's reward", "against it", f"steps to {goal}", "s"], lines)
 
 
 def quoted(directory: Path, mark: str) -> str:
@@ -124,6 +147,9 @@ def build(directory: Path, draw: bool = True) -> dict[Path, str]:
             league = read_league(directory / section.league)
             tables[name], figure = kind_table(*league), partial(heat_map, *league)
             links = f"{LEAGUE_NOTE} [All pairs]({section.league})"
+            if section.table == "algorithms":
+                runs = read_runs([f"{label}={directory / path}" for label, path in section.runs.items()])
+                tables[name] = algorithm_table(*league, read_csv(directory / section.exploit), group_runs(runs))
         else:
             runs = read_runs([f"{label}={directory / path}" for label, path in section.runs.items()])
             groups = group_runs(runs, split_boards=section.table != "goals")
