@@ -116,7 +116,7 @@ def test_tables_and_figures(directory):
         "last": {"title": "Its end", "runs": {"seed 2": "ours@2-2"}, "columns": columns, "figure": "curves"},
         "goals": {"title": "Goals", "runs": runs, "table": "goals", "figure": "steps", "columns": columns},
         "coin": {"title": "Coin", "runs": {"ours": "coins@3x3"}, "table": "goals", "figure": "goals"},
-        "all": {"title": "League", "league": "league.csv"},
+        "all": {"title": "League", "league": "league.csv", "table": "league", "figure": "league"},
         "kinds": {"title": "Kinds", "league": "league.csv", "exploit": "exploit.csv", "table": "algorithms"}
         | {"runs": {"our own": "theirs"}},
     }
@@ -136,14 +136,15 @@ def test_tables_and_figures(directory):
     assert "| ours | strong 3x3 | 1 of 1 | 100 | 61 | > 100 | > 61 | 2.0M | 300 |" in lines
     # Our own against random: 0.2 and 1.2 in seat 0, -2.0 and -2.1 in seat 1; random has the opposite.
     assert "| our own (2) | 0.000 | 0.000 |  | -0.675 |" in lines and "| random (1) | 0.000 |  | 0.675 |  |" in lines
-    assert "| our own (2) | 0.000 | 0.000 |  |  | 1.500 | -1.000 | 2.0M | 61 |" in lines  # a learner's last rewards
-    assert {path.stem for path in directory.glob("*.png")} == sections.keys()
+    assert "| our own (2) | 0.000 | 0.000 |  |  | -1.000 | 1.500 | 2.0M | 61 |" in lines  # a learner's last rewards
+    assert {path.stem for path in directory.glob("*.png")} == sections.keys() - {"kinds"}
     quotes = pages[directory / "page.md"].splitlines()
     assert quotes[0] == "Ours has <!--=ours:self_play:last-->-2.000 (0.707)<!--/--> and" and quotes[4] in lines
 
 
 def test_quoted_numbers(directory):
     expected = {"ours:p_0_CC_C:late": "0.438 (0.088)", "league.csv:our_own:random": "-0.675"}
+    expected["exploit.csv:naive_b:learner_reward"] = "2"  # the last of such rows
     goal = {"seeds": "1 of 1", "first": "100", "s": "61", "held": "> 100"}
     for mark, number in (expected | {f"theirs:reciprocity:{what}": number for what, number in goal.items()}).items():
         assert report.quoted(directory, mark) == number

@@ -97,8 +97,9 @@ def play_league(
             done = [row for row in rows.values() if "sd_1" in row]
             write_whole(path, partial(write_csv, rows=done))  # so that a league that is killed leaves a whole file
             played += len(pairs)
-            end = "\r" if played < to_play else "\n"
-            print(f"{played:5}/{to_play} pairs, {time.monotonic() - start:.0f} s", end=end, flush=True)
+            if sys.stdout.isatty() or played == to_play:
+                end = "\r" if played < to_play else "\n"
+                print(f"{played:5}/{to_play} pairs, {time.monotonic() - start:.0f} s", end=end, flush=True)
     return list(rows.values())
 
 

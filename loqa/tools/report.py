@@ -11,6 +11,7 @@ PATH:GOAL:seeds|end    how many seeds reach a goal, or do at their end
 PATH:GOAL:first|held   median iteration when it is first reached, or by five evaluations in a row
 PATH:GOAL:s|steps      median seconds or steps of the environment until it is first reached
 LEAGUE.csv:KIND:KIND   what the first kind earns against the second, others if it is the same; _ is a blank
+TABLE.csv:ROW:COLUMN   a number of another table, in the row that begins with these two cells
 SECTION                its table
 
 As a COLUMN, always-defect_a and _d are the agent's and always-defect's reward; so for always-cooperate.
@@ -53,8 +54,8 @@ class Section(BaseModel, extra="forbid"):
     text: str = ""
     runs: dict[str, str] = {}  # by label, PATH as in marks
     columns: list[str] = []
-    table: Literal["last", "late", "goals", "algorithms", "none"] = "last"
-    figure: Literal["bars", "curves", "steps", "goals", "none"] = "none"
+    table: Literal["last", "late", "goals", "league", "algorithms", "none"] = "last"
+    figure: Literal["bars", "curves", "steps", "goals", "league", "none"] = "none"
     league: str = ""
     exploit: str = ""
 
@@ -96,14 +97,14 @@ def algorithm_table(rewards: np.ndarray, kinds: Sequence[str], exploited: Sequen
     for kind, row in kind_means(rewards, kinds).items():
         if kind in SCRIPTED:
             continue
-        last = [x for x in exploited if x["kind"] == kind and x["iteration"] == exploited[-1]["iteration"]]
-        learner = [f"{np.mean([float(x[y]) for x in last]):z.3f}" if last else "" for y in COLUMNS[1:]]
+        last = {x["agent"]: x for x in exploited if x["kind"] == kind}.values()
+        learner = [f"{np.mean([float(x[y]) for x in last]):z.3f}" if last else "" for y in COLUMNS[:0:-1]]
         runs, goal = groups.get(kind, []), [*game.goals][-1]  # the hardest
         reached = [median(runs, goal, unit) if runs else "" for unit in ("env_steps", "walltime")]
         against = ("itself", "others of its kind", "always-cooperate", "always-defect")
         lines.append([f"{kind} ({kinds.count(kind)})", *(row.get(x, "") for x in against), *learner, *reached])
     head = ["", "self-play", "cross-play", "vs always-cooperate", "vs always-defect"]
-    return markdown_table([*head, "a learner's reward", "against it", f"steps to {goal}", "s"], lines)
+    return markdown_table([*head, "against a learner", "the learner's", f"steps to {goal}", "s"], lines)
 
 
 def quoted(directory: Path, mark: str) -> str:
@@ -111,8 +112,11 @@ def quoted(directory: Path, mark: str) -> str:
     try:
         path, what, how = mark.split(":")
         if path.endswith(".csv"):
+            table, one, other = read_csv(directory / path), what.replace("_", " "), how.replace("_", " ")
+            if "kind_0" not in table[0]:
+                rows = {" ".join([*row.values()][:2]).replace("_", " "): row for row in table}
+                return f"{float({key.replace('_', ' '): x for key, x in rows[one].items()}[other]):.3g}"
             means = kind_means(*read_league(directory / path))
-            one, other = what.replace("_", " "), how.replace("_", " ")
             return means[one]["others of its kind" if one == other else other]
         runs = read_runs([f"{directory / path}"])
         if how in ("seeds", "end"):
@@ -143,27 +147,29 @@ def build(directory: Path, draw: bool = True) -> dict[Path, str]:
     contents = "\n".join(f"- [{one.title}](#{anchor(one.title)})" for one in report.sections.values())
     text, tables = [f"# {report.title}", report.text.strip(), contents], {}
     for name, section in report.sections.items():
-        if section.league:
-            league = read_league(directory / section.league)
-            tables[name], figure = kind_table(*league), partial(heat_map, *league)
-            links = f"{LEAGUE_NOTE} [All pairs]({section.league})"
-            if section.table == "algorithms":
-                runs = read_runs([f"{label}={directory / path}" for label, path in section.runs.items()])
-                tables[name] = algorithm_table(*league, read_csv(directory / section.exploit), group_runs(runs))
-        else:
+        tables[name], figures, links = "", {}, []
+        if section.runs:
             runs = read_runs([f"{label}={directory / path}" for label, path in section.runs.items()])
             groups = group_runs(runs, split_boards=section.table != "goals")
             if section.table == "goals":
                 tables[name] = goal_table(groups, [*runs[0].game.goals][-1:])  # the hardest
-            else:
+            elif section.table in ("last", "late"):
                 tables[name] = last_evaluations(groups, section.columns, LATE * (section.table == "late"))
             curves = partial(seed_curves, groups, columns=section.columns)
             figures = {"curves": curves, "steps": partial(curves, x_axis="env_steps")}
             figures |= {"bars": partial(group_bars, groups), "goals": partial(goal_figure, groups)}
-            figure = figures.get(section.figure)
             paths = {label: path.partition("@")[0] for label, path in section.runs.items()}
-            links = f"Runs: {', '.join(f'[{label}]({path}/runs.csv)' for label, path in paths.items())}."
-        text += [f"## {section.title}", section.text.strip(), tables[name] if section.table != "none" else "", links]
+            links.append(f"Runs: {', '.join(f'[{label}]({path}/runs.csv)' for label, path in paths.items())}.")
+        if section.league:
+            league = read_league(directory / section.league)
+            figures["league"] = partial(heat_map, *league)
+            if section.table == "algorithms":
+                tables[name] = algorithm_table(*league, read_csv(directory / section.exploit), groups)
+            elif section.table == "league":
+                tables[name] = kind_table(*league)
+            links.append(f"{LEAGUE_NOTE} [All pairs]({section.league})")
+        figure = figures.get(section.figure)
+        text += [f"## {section.title}", section.text.strip(), tables[name], *links]
         if figure:
             text.append(f"![{section.title}]({name}.png)")
         if figure and draw:
