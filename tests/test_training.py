@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import setups
 from omegaconf import OmegaConf
+from repeated_noise import repeat_noise
 
 import ipd
 from loqa import learner
@@ -60,6 +61,9 @@ def test_each_iteration_draws_new_noise():
     first, second, *_ = actions(run(3, 4))
     # Nearly the same policy twice (a learning rate of 1e-3): equal actions could only come from equal noise.
     assert (first != second).mean() > 0.2
+    hp, agent, _, state = setups.training("ipd", *OPTIONS)
+    first, second = actions(learner.repeat(repeat_noise(ipd.make_iteration)(hp, agent))(state, 2))
+    assert (first == second).mean() > 0.9  # as in the authors' loop
 
 
 def test_seeds_differ_from_the_start():
