@@ -82,7 +82,8 @@ def made_up(path="run", label="", seed=0, size=3, **metrics):
     if "self_play" in metrics:  # the mean of these
         metrics |= {"mean_rewards_0": metrics["self_play"], "mean_rewards_1": metrics["self_play"]}
     settings = {"seed": seed} | ({"game.height": size, "game.width": size} if size else {})
-    return SavedRun(path, label, settings, counted | {key: np.array(x, float) for key, x in metrics.items()})
+    metrics = counted | {key: np.array(x, float) for key, x in metrics.items()}
+    return SavedRun(path, label, settings, metrics, GAMES["ipd" if "p_0_CC_C" in metrics else "coin"])
 
 
 def test_seeds_are_compared_where_all_have_a_value_that_have_not_ended():
@@ -188,7 +189,7 @@ def save_run(directory, seed=42, size=3, gamma=0.9, number=3, width=None):
     save(directory / "metrics.csv", COIN, *rows, [300, 1])
     hp = {"seed": seed, "game": {"height": size, "width": width or size}, "qvalue": {"gamma": gamma}}
     hp["save_every"] = seed
-    (directory / "config.yaml").write_text(yaml.safe_dump({"hp": hp}))
+    (directory / "config.yaml").write_text(yaml.safe_dump({"game": "coin", "hp": hp}))
 
 
 @pytest.fixture
@@ -201,7 +202,7 @@ def sweep(tmp_path):
     (tmp_path / "sweep" / "just begun" / "metrics.csv").write_text(COIN)
     rows = [0, 1, 0, -1.5, -1.5, *[0.5] * 5], [50, 2, 9, -1, -1.2, *[0.9] * 5]
     save(tmp_path / "ipd_seed7" / "metrics.csv", IPD, *rows)
-    (tmp_path / "ipd_seed7" / "config.yaml").write_text("hp: {seed: 7}")
+    (tmp_path / "ipd_seed7" / "config.yaml").write_text("{game: ipd, hp: {seed: 7}}")
     return tmp_path
 
 
@@ -313,6 +314,7 @@ REFUSED = {
     "foreign": (["curves", "{}/foreign"], "no column iteration, walltime, env_steps"),
     "no text": (["curves", "{}/image"], "image/metrics.csv is not of a run"),
     "no settings": (["curves", "{}/bad_config"], "bad_config/metrics.csv is not of a run, with config.yaml beside it"),
+    "no game": (["curves", "{}/nameless"], "config.yaml beside it: it names no game"),
     "a seed twice": (["curves", "{}/ipd_seed7", "{}/ipd_seed7"], "both seed 7"),
     "no such column": (["curves", "{}/ipd_seed7", "--metrics", "x"], "no column 'x'"),
     "bars of coins": (["bars", "{}/sweep"], "not a run with bars"),
@@ -331,9 +333,11 @@ def test_bad_words_are_one_sentence(sweep, monkeypatch, refusal, words, reason):
     for name, content in {"nothing": b"", "foreign": b"a,b\n1,2\n", "image": b"\x89PNG\n\x00"}.items():
         (sweep / name).mkdir()
         (sweep / name / "metrics.csv").write_bytes(content)
-        (sweep / name / "config.yaml").write_text("hp: {seed: 1}")
+        (sweep / name / "config.yaml").write_text("{game: coin, hp: {seed: 1}}")
     save(sweep / "boardless" / "metrics.csv", COIN, [0] * 10)
     save(sweep / "bad_config" / "metrics.csv", COIN, [0] * 10)
-    (sweep / "bad_config" / "config.yaml").write_text("hp: 3")
-    (sweep / "boardless" / "config.yaml").write_text("hp: {seed: 1}")
+    save(sweep / "nameless" / "metrics.csv", COIN, [0] * 10)
+    (sweep / "nameless" / "config.yaml").write_text("hp: {seed: 1}")
+    (sweep / "bad_config" / "config.yaml").write_text("{game: coin, hp: 3}")
+    (sweep / "boardless" / "config.yaml").write_text("{game: coin, hp: {seed: 1}}")
     assert reason in refusal("plot", *(word.format(sweep) for word in words))

@@ -22,7 +22,8 @@ def make_run(directory, script, seed, rewards, *words, end=100):
     """A finished run with two evaluations, as the scripts leave it; `rewards` are of the second one."""
     directory.mkdir(parents=True, exist_ok=True)
     hp = compose(script, [f"hp.seed={seed}", *words])
-    (directory / "config.yaml").write_text(yaml.safe_dump({"hp": json.loads(json.dumps(dict(hp.hp), default=dict))}))
+    config = {"game": script, "hp": json.loads(json.dumps(dict(hp.hp), default=dict))}
+    (directory / "config.yaml").write_text(yaml.safe_dump(config))
     names = [f"p_0_{state}_C" for state in STATES] if script == "ipd" else ["always_defect_0_mean_rewards_a"]
     head = ["iteration", "walltime", "env_steps", "mean_rewards_0", "mean_rewards_1", *names, "loss"]
     rows = [[0, 1, 0, 0, 0] + [0.5] * len(names) + [9], [end, 61, 2e6, *rewards] + [0.25 * seed] * len(names) + [9]]

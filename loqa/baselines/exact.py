@@ -22,7 +22,7 @@ import numpy as np
 
 from loqa.figures.curves import group_bars
 from loqa.figures.runs import SavedRun
-from loqa.games.ipd import PAYOFFS, STATES, Payoffs, title_of
+from loqa.games.ipd import GAME, PAYOFFS, STATES, Payoffs, title_of
 from loqa.tools.common import ArgumentParser, markdown_table, number, tool, whole, write_csv
 
 # The rewards of POLA's prisoner's dilemma, whose factor of contribution is 1.33.
@@ -142,7 +142,7 @@ def write(out: Path, game: str, results: dict[str, dict[str, Any]], settings: di
         last = {"iteration": np.array([settings[learner].steps])}
         ends = [{f"p_0_{state}_C": x[[i]] for i, state in enumerate(STATES)} | last for x in p[:, 0]]
         label = f"{learner}, {'IPD of POLA' if game == 'pola' else title_of(game)}"
-        groups[label] = [SavedRun(out, learner, {}, end, "ipd") for end in ends]
+        groups[label] = [SavedRun(out, learner, {}, end, GAME) for end in ends]
     write_csv(out / "exact.csv", rows)
     group_bars(groups, out / "exact")
     head = ["learner", "game", "tit-for-tat", *(f"P(C) {state}" for state in STATES), "reward 0", "reward 1"]

@@ -175,7 +175,7 @@ def group_bars(groups: Groups, path: Path, agent: int = 0) -> list[str]:
 def draw_run(run: Any, game: Game) -> None:
     """Draws curves.png of a `loqa.run.run.Run`, and of a game that has bars cooperation_<i>.png for each agent."""
     metrics, spec = run.metrics(), game_of(game)
-    saved = SavedRun(run.directory, "", run.hp_settings, metrics | {"self_play": self_play(metrics)}, spec.name)
+    saved = SavedRun(run.directory, "", run.hp_settings, metrics | {"self_play": self_play(metrics)}, spec)
     for i in (0, 1) if spec.bars else ():
         if all(column.format(agent=i) in metrics for column in spec.bars.columns.values()):
             run.write(f"cooperation_{i}.png", partial(group_bars, {f"{game.title}, agent {i}": [saved]}, agent=i))

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from loqa.game import GameSpec
-from loqa.games import game_of_run
 
 # Units of training: of all of it, and until a goal is reached.
 UNITS = {"walltime": "wall time (s)", "env_steps": "environment steps", "iteration": "iterations"}
@@ -26,12 +25,8 @@ class SavedRun(NamedTuple):
     label: str  # of its group, as the user gave it, or ""
     settings: dict[str, Any]  # the `hp` part of its config, flat
     metrics: dict[str, np.ndarray]  # the columns of metrics.csv, and `self_play`
-    game_name: str | None = None  # None in runs of earlier versions
+    game: GameSpec
     origin: Mapping[str, str] = {}  # where it finished; its commit, versions, machine, command
-
-    @property
-    def game(self) -> GameSpec:
-        return game_of_run(self.game_name, self.settings, self.metrics)
 
     @property
     def seed(self) -> int | None:

@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 
 from loqa.figures.runs import Groups, SavedRun
+from loqa.games import GAMES
 from loqa.metrics import self_play
 from loqa.run.agents import newest_agents, read_npz
 from loqa.run.config import flat
@@ -71,6 +72,8 @@ def _read(file: Path, label: str) -> Iterator[SavedRun]:
     """The runs of a metrics.csv, which is one, or of a curves.csv."""
     path, text = file.parent, file.read_text(encoding="utf-8-sig")  # -sig: spreadsheets add a mark
     config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    if (game := GAMES.get(config.get("game"))) is None:
+        raise ValueError("it names no game")
     if file.name == "curves.csv":
         head, *lines = (line.partition(",") for line in text.splitlines())  # the run, a comma, its metrics
         by_run = groupby(lines, lambda line: line[0])
@@ -88,7 +91,7 @@ def _read(file: Path, label: str) -> Iterator[SavedRun]:
         metrics["self_play"] = self_play(metrics)
         own = {key[3:]: yaml.safe_load(cell) for key, cell in row.items() if key.startswith("hp.") and cell}
         origin = {key: row.get(key, "") for key in ORIGIN}
-        yield SavedRun(path / row["run"], label, flat(config["hp"]) | own, metrics, config.get("game"), origin)
+        yield SavedRun(path / row["run"], label, flat(config["hp"]) | own, metrics, game, origin)
 
 
 def _origin(path: Path) -> dict[str, str]:
