@@ -99,7 +99,8 @@ def make_iteration(hp: Hyperparameters, agent: Agent) -> Iteration:
         noise = draw_noise(key_rollout, hp.game_length, hp.batch_size)
         episodes = play(agent.game.from_seat(seat), agent, me.params, opponents, noise, hp.epsilon_greedy)
 
-        # 3. Algorithm 1: a step on the agent's loss (Algorithm 2), the actor and entropy terms and the shaping term.
+        # 3. Algorithm 1: a step on the agent's loss (Algorithm 2), the actor and entropy terms and the shaping term. It
+        # moves the Q-network, too, unless no gradient goes through the advantage.
         loss = partial(policy_loss, hp, agent, episodes)
         me = learner.step_policy(me, loss, policy_weights(hp, seat, state.iteration), policy_optimizers)
 

@@ -88,7 +88,7 @@ class GameSpec(NamedTuple):
     metrics: Callable[[Any], dict[str, jax.Array]] = lambda evaluation: {}  # of `loqa.metrics.Evaluation`
     titles: Mapping[str, str] = REWARDS  # of the columns in tables
     more_titles: Mapping[str, str] = {}  # of columns that a run's curves add
-    columns: Mapping[str, str] = {"reward": "mean_rewards_0"}  # of the terminal's table: title -> column
+    columns: Mapping[str, str] = {"reward": "self_play"}  # of the terminal's table: title -> column
     progress_every: int = 100  # iterations in one go: after each, the terminal is updated and Ctrl-C handled
     goals: Mapping[str, Callable[[Columns, Mapping[str, Any]], np.ndarray]] = {}
     summary: Callable[[Game, Columns], list[str]] = lambda game, metrics: []  # the last lines of a run

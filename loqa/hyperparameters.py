@@ -32,6 +32,12 @@ RENAMED = {
     "inf_weight": "use hp.opponent_differentiation_weight",
 }
 
+# Keys that change no bit of an iteration or an evaluation: a run may be resumed with other values of them.
+LENGTH_AND_FILES = {"num_iterations", "max_env_steps", "stop_at"}
+LENGTH_AND_FILES |= {"eval_every", "save_every", "checkpoint_every", "save_dir"}
+# Runs that differ in nothing but these, and in the size of the board, are compared as one algorithm.
+NOT_COMPARED = LENGTH_AND_FILES | {"seed", "eval_episodes"}
+
 
 def show(value: Any) -> str:
     """A value as in YAML, in one short line."""

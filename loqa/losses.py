@@ -63,9 +63,9 @@ def agent_policy_loss(
     of its Q-values. The Q-value of the action that it took is estimated from the episode and depends on our later
     actions. Where our advantage was positive, the gradient makes that action more probable, by way of its Q-value.
 
-    Written out, the gradient of their sum is that of `-mean_t log pi(a_t|s_t) w_t` with the constant weight
-    `w_t = A_t + gamma / temperature * E_t * A'_t`: our advantage, plus the opponent's times what it has lately done
-    for us, `E_t = sum_{k<t} (gamma lam)^(t-1-k) (1 - pihat'(a'_k|s_k)) A_k`.
+    Written out, the gradient of their sum, with constant advantages, is that of `-mean_t log pi(a_t|s_t) w_t` with
+    `w_t = A_t + (kindness + gamma / temperature * E_t) A'_t`: our advantage, plus the opponent's times what it has
+    lately done for us, `E_t = sum_{k<t} (gamma lam)^(t-1-k) (1 - pihat'(a'_k|s_k)) A_k`, with `own_advantages`' A_k.
 
     Args:
       mine: our side; differentiable in the logits, and in the Q-values through the advantage unless it is stopped.

@@ -65,7 +65,7 @@ def exact_results(repeats):
 def small(tmp_path, monkeypatch):
     """A directory to run commands in: training learns nothing, in one iteration, and what tools compute is made up."""
     columns = {column for game in GAMES.values() for column in (*game.columns.values(), *game.titles)} - {"self_play"}
-    names = sorted({*columns, "mean_rewards_1"})
+    names = sorted({*columns, "mean_rewards_0", "mean_rewards_1"})
 
     def experiment(game, hp):
         stub = lambda key, state: dict.fromkeys(names, jnp.ones(()))

@@ -326,8 +326,8 @@ def test_the_differentiable_return_with_gae_by_hand():
 @pytest.mark.parametrize(
     ("stopped", "temperature", "gae_lambda"), [(False, 1.0, 0.0), (False, 2.5, 0.5), (True, 2.5, 1.0)]
 )
-def test_the_shaping_gradient_is_a_product_of_advantages(stopped, temperature, gae_lambda):
-    """-mean_t log pi(a_t|s_t) gamma / temperature E_t A'_t, E_t = sum_{k<t} (gamma lam)^(t-1-k) (1 - pihat_k) A_k.
+def test_the_gradient_is_a_sum_of_weighted_advantages(stopped, temperature, gae_lambda):
+    """A_t + (kindness + gamma / temperature E_t) A'_t, E_t = sum_{k<t} (gamma lam)^(t-1-k) (1 - pihat_k) delta_k.
 
     With the normalizer stopped there is no pihat: Advantage Alignment (Duque et al. 2025, ICLR).
     """
@@ -335,7 +335,7 @@ def test_the_shaping_gradient_is_a_product_of_advantages(stopped, temperature, g
     mine, opponent = Side(x["logits"], x["q"], x["actions"][:, 0], x["rewards"][:, 0]), opponent_side(x)
     options = PolicyOptions(
         advantage="GAE", gae_lambda=0.8, opponent_gae_lambda=gae_lambda, op_softmax_temp=temperature,
-        stop_grad_normalizing_constant=stopped, stop_grad_advantage=True, terminal_value=False,
+        stop_grad_normalizing_constant=stopped, stop_grad_advantage=True, terminal_value=False, kindness=0.3,
     )  # fmt: skip
 
     def td_errors(side):
@@ -344,8 +344,7 @@ def test_the_shaping_gradient_is_a_product_of_advantages(stopped, temperature, g
         return side.rewards + GAMMA * values[1:] - values[:-1]
 
     steps = range(len(mine.rewards))
-    weighted = lambda errors, t: sum((GAMMA * gae_lambda) ** (k - t) * errors[k] for k in steps if k >= t)
-    theirs = np.array([weighted(td_errors(opponent), t) for t in steps])
+    gae = lambda errors, lam: np.array([sum((GAMMA * lam) ** (k - t) * errors[k] for k in steps[t:]) for t in steps])
     from_next = [sum(GAMMA ** (k - t) * opponent.rewards[k] for k in steps if k >= t) for t in steps]
     counts = []
     for t in steps:
@@ -354,10 +353,10 @@ def test_the_shaping_gradient_is_a_product_of_advantages(stopped, temperature, g
         counts.append(1.0 if stopped else 1.0 - jax.nn.softmax(q / temperature)[opponent.actions[t]])
     good = np.array(counts) * td_errors(mine)
     trace = np.array([sum((GAMMA * LAM) ** (t - 1 - k) * good[k] for k in range(t)) for t in steps])
-    weights = GAMMA / temperature * trace * theirs
+    weights = gae(td_errors(mine), 0.8) + (0.3 + GAMMA / temperature * trace) * gae(td_errors(opponent), gae_lambda)
     product = lambda y: -(select(jax.nn.log_softmax(y, axis=1)[:-1], mine.actions) * weights).mean()
-    shaping = lambda y: agent_policy_loss(mine._replace(logits=y), opponent, options).shaping
-    gradient, expected = (jax.jit(jax.grad(loss))(x["logits"]) for loss in (shaping, product))
+    loss = lambda y: sum(agent_policy_loss(mine._replace(logits=y), opponent, options)[:2])
+    gradient, expected = (jax.jit(jax.grad(each))(x["logits"]) for each in (loss, product))
     np.testing.assert_allclose(gradient, expected, atol=1e-5 * float(np.abs(expected).max()))
 
 

@@ -152,7 +152,8 @@ def test_saving_and_evaluating_change_no_bit(tmp_path, no_figures):
 
 def test_a_coin_run_stops_at_its_threshold_and_goes_on_without_it(tmp_path, no_figures):
     """With an iteration that learns nothing, and an evaluation in which every threshold is passed."""
-    names = {*GAMES["coin"].columns.values(), "mean_rewards_1", "always_defect_0_mean_rewards_d"}
+    names = {"mean_rewards_0", "mean_rewards_1", "always_defect_0_mean_rewards_d"}
+    names |= {*GAMES["coin"].columns.values()} - {"self_play"}
     parts = {
         "iteration": lambda state: state._replace(iteration=state.iteration + 1),
         "evaluation": lambda key, state: dict.fromkeys(sorted(names), jnp.ones(())),

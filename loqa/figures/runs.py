@@ -7,15 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from loqa.game import GameSpec
+from loqa.hyperparameters import NOT_COMPARED
 
 # Units of training: of all of it, and until a goal is reached.
 UNITS = {"walltime": "wall time (s)", "env_steps": "environment steps", "iteration": "iterations"}
 
 LEARNING = {"qvalue_0_mean": "mean of Q", "qvalue_0_bias": "mean error of Q"}  # titles of columns in curves of a run
-
-# Settings in which the runs of a group may differ, beside the board.
-MAY_DIFFER = {"seed", "save_dir", "save_every", "checkpoint_every", "eval_every", "eval_episodes"}
-MAY_DIFFER |= {"num_iterations", "max_env_steps", "stop_at"}
 
 
 class SavedRun(NamedTuple):
@@ -50,7 +47,7 @@ class SavedRun(NamedTuple):
     @property
     def compared(self) -> dict[str, Any]:
         """The settings in which the runs of a group are the same."""
-        return {key: x for key, x in self.settings.items() if key not in MAY_DIFFER.union(self.game.board)}
+        return {key: x for key, x in self.settings.items() if key not in NOT_COMPARED.union(self.game.board)}
 
 
 Groups = dict[str, list[SavedRun]]  # by label

@@ -303,8 +303,8 @@ GAME = GameSpec(
     published="loqa_iclr_published",
     metrics=own_and_other_coins,
     titles=REWARDS | {"own_coins_0": "own coins", "other_coins_0": "other's coins"},
-    # Rewards a step, and coins a step, all of agent 0 but `AC's`, which is always-cooperate's reward against it.
-    columns={"self": "mean_rewards_0", "vs AC": "always_cooperate_0_mean_rewards_a"}
+    # Rewards a step, and coins a step, of agent 0; `self` is the mean of both, `AC's` always-cooperate's reward.
+    columns={"self": "self_play", "vs AC": "always_cooperate_0_mean_rewards_a"}
     | {"AC's": "always_cooperate_0_mean_rewards_d", "vs AD": "always_defect_0_mean_rewards_a"}
     | {"own": "own_coins_0", "other's": "other_coins_0"},
     progress_every=5,

@@ -274,7 +274,7 @@ GAME = GameSpec(
     titles={f"p_0_{state}_C": f"P(C) in {state}" for state in STATES} | REWARDS,
     more_titles={f"p_1_{state}_C": f"P(C) in {state}, agent 1" for state in STATES},
     columns={state: f"p_0_{state}_C" for state in STATES}
-    | {"reward": "mean_rewards_0", "vs AD": "always_defect_0_mean_rewards_a"},
+    | {"reward": "self_play", "vs AD": "always_defect_0_mean_rewards_a"},
     goals={"reciprocity": reciprocates},
     published_rewards={"ipd": {f"p_0_{state}_C": float(state not in ("CD", "DD")) for state in STATES}},  # about
     summary=summary,

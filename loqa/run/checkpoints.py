@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from loqa.hyperparameters import Hyperparameters
+from loqa.hyperparameters import LENGTH_AND_FILES, Hyperparameters
 from loqa.learner import TrainState
 from loqa.run import provenance
 from loqa.run.agents import leaf_name, named_leaves, read_npz
@@ -32,10 +32,6 @@ FORMAT = "loqa-checkpoint-2"
 KEEP = 3  # checkpoints of a run
 PAST_AGENTS = re.compile(r"learners/\d+/past/items/")  # how the names of the past agents' arrays begin
 PAST_ADDED = "learners/0/past/added"  # how many were ever added; the same for all learners
-
-# A run may be resumed with other values of these: they change no bit of an iteration or an evaluation.
-MAY_DIFFER_ON_RESUME = {"hp.num_iterations", "hp.max_env_steps", "hp.stop_at"}
-MAY_DIFFER_ON_RESUME |= {"hp.eval_every", "hp.save_every", "hp.checkpoint_every", "hp.save_dir"}
 
 
 class Checkpoints:
@@ -207,9 +203,9 @@ def _why_not(directory: Path, script: str, hp: Hyperparameters) -> str:
     if (game := settings.get("game", script)) != script:  # runs of earlier versions do not name it
         return f"{str(directory)!r}, a run of another game: {game}"
     try:
-        there, here = (flat({"hp": one.model_dump()}) for one in (parse_hp(script, settings["hp"]), hp))
-        different = [x for x in here | there if here.get(x) != there.get(x) and x not in MAY_DIFFER_ON_RESUME]
-        what = "; ".join(f"{key} is {there.get(key)} there and {here.get(key)} here" for key in different[:5])
+        there, here = (flat(one.model_dump()) for one in (parse_hp(script, settings["hp"]), hp))
+        different = [x for x in here | there if here.get(x) != there.get(x) and x not in LENGTH_AND_FILES]
+        what = "; ".join(f"hp.{key} is {there.get(key)} there and {here.get(key)} here" for key in different[:5])
     except ConfigError as error:
         what = f"its {error}"
     return f"{str(directory)!r}, a run with other settings: {what}" if what else ""

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BeforeValidator, ValidationError
 
 from loqa.games import GAMES
-from loqa.hyperparameters import NETWORKS, RENAMED, Hyperparameters, Section, Switch, Text, flat, show
+from loqa.hyperparameters import NETWORKS, NOT_COMPARED, RENAMED, Hyperparameters, Section, Switch, Text, flat, show
 from loqa.run.terminal import reason
 from loqa.scripts import CONF_DIR
 
@@ -148,10 +148,9 @@ def preset(script: str, name: str) -> DictConfig:
 
 
 def differences_from_published(script: str, hp: Hyperparameters) -> list[str]:
-    """The keys of losses, networks and opponents that differ from the published settings, with their values in `hp`."""
+    """The keys that differ from the published settings, with their values in `hp`; not those of `NOT_COMPARED`."""
     published = flat(parse_hp(script, preset(script, GAMES[script].published)).model_dump())
-    parts = ("actor.", "qvalue.", "differentiable_opponent.")
-    here = {key: value for key, value in flat(hp.model_dump()).items() if key.startswith(parts)}
+    here = {key: x for key, x in flat(hp.model_dump()).items() if key not in NOT_COMPARED.union(GAMES[script].board)}
     return [f"{key}={show(value)}" for key, value in here.items() if value != published.get(key, value)]
 
 

@@ -28,6 +28,7 @@ from loqa.game import GameSpec
 from loqa.games import GAMES
 from loqa.hyperparameters import show
 from loqa.run import checkpoints, provenance, resources, together, trainer
+from loqa.run.agents import load_params
 from loqa.run.config import CONFIGS, ConfigError, RunError, base_preset, complete_hp, parse, read_settings, without_gone
 from loqa.run.run import Run
 from loqa.run.terminal import OfSeed, short_path
@@ -123,6 +124,8 @@ def train(name: str, cfg: DictConfig, experiment: MakeExperiment, group: Group |
         if changed := provenance.other_code(resumed.summary().get("commits", [])):
             print_once(f"{changed}; resume=new trains anew")
         return resumed.directory
+    if hp.init_from is not None and not resumed:
+        load_params(hp.init_from, parts.agent)  # to refuse it before anything is written
     seeds = group.size if group else 0
     num_devices, memory = resources.choose_devices(config.jax.num_devices, hp, jax.eval_shape(new_state), seeds)
     terminal = OfSeed(hp, group.terminal) if group else None

@@ -34,15 +34,20 @@ def program() -> list[str]:
     return [name] if name.startswith("loqa-") else ["python", sys.argv[0]]
 
 
-def commands(directory: str) -> tuple[str, str]:
+def commands(directory: str, num_devices: int) -> tuple[str, str]:
     """The command that runs this job from the start, and the one that resumes it in its directory.
 
     A multirun's job has the first alone; the second is the multirun's own, which resumes all of its jobs.
     """
-    without_resume = lambda words: [word for word in words if not word.startswith(("resume=", "+resume="))]
-    job = HydraConfig.get().overrides.task if HydraConfig.initialized() else sys.argv[1:]
-    again = [f"resume={directory}"] if multirun_name() is None else without_resume(sys.argv[1:])
-    return shlex.join([*program(), *without_resume(job)]), shlex.join([*program(), *again])
+    without = lambda words, *keys: [word for word in words if not word.lstrip("+").startswith(keys)]
+    job, options = HydraConfig.get().overrides.task if HydraConfig.initialized() else sys.argv[1:], []
+    if choice("launcher", "") == "seeds":
+        job = [*without(job, "jax.num_devices="), f"jax.num_devices={num_devices}"]
+    for i, word in enumerate(sys.argv[1:] if HydraConfig.initialized() else ()):
+        if word.split("=")[0] in ("--config-dir", "-cd"):
+            options = sys.argv[i + 1 : i + 3 - ("=" in word)]
+    again = [*options, f"resume={directory}"] if multirun_name() is None else without(sys.argv[1:], "resume=")
+    return shlex.join([*program(), *options, *without(job, "resume=", "launcher=")]), shlex.join([*program(), *again])
 
 
 def other_code(commits: list[str | None]) -> str:

@@ -91,7 +91,7 @@ class Run:
         self._files = RunDirectory(self.directory, config_yaml, self.log_line)
         self.write = self._files.write
         self._terminal.file = self.directory / "log.txt"
-        self._command, self._command_to_resume = provenance.commands(short_path(self.directory))
+        self._command, self._command_to_resume = provenance.commands(short_path(self.directory), num_devices)
         self._introduce(hp, metadata)
         self._wandb = WandbLog(earlier.get("wandb_id"), self.log_line)
         if config.wandb.state:

@@ -12,6 +12,7 @@ from loqa.game import GameSpec
 from loqa.games import GAMES
 from loqa.hyperparameters import Hyperparameters
 from loqa.learner import TrainState
+from loqa.metrics import self_play
 from loqa.run.agents import load_params, named_leaves, save_agents
 from loqa.run.checkpoints import Checkpoints
 from loqa.run.config import Config, RunError, flat
@@ -74,7 +75,8 @@ def loop(
             if run.last_iteration != iteration:
                 metrics = evaluate()
                 row = {"iteration": iteration, "env_steps": iteration * hp.env_steps_per_iteration} | metrics
-                run.log(row, {title: metrics[key] for title, key in game.columns.items()})
+                shown = metrics | {"self_play": self_play(metrics)}
+                run.log(row, {title: shown[key] for title, key in game.columns.items()})
                 require_finite(state(), {name: x for name, x in metrics.items() if name.startswith("loss_")})
             if goal := goal_held(game, hp, run.metrics()):
                 run.log_line(f"the {goal} threshold is held: done")
@@ -95,6 +97,7 @@ def loop(
         if checkpoints.iteration != iteration:
             checkpoints.save(state(with_buffers=True))
         run.stop(checkpoints.iteration)
+    yield 0  # so that no figure is drawn in the wall time of seeds beside this one
     conclude(agent, run, goal)
 
 

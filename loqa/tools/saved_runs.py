@@ -158,7 +158,7 @@ def group_runs(runs: Sequence[SavedRun], split_boards: bool = True) -> Groups:
         label = f"{run.label or ', '.join(parts)} {run.board if several_boards else ''}".strip() or "this code"
         for other in groups.setdefault(label, []):
             if run.seed is not None and (run.seed, run.board) == (other.seed, other.board):
-                where = f"{other.path} and {run.path} are both seed {run.seed} of {label}"
+                where = f"{other.path} and {run.path} are both seed {run.seed} of one setting"
                 raise ValueError(f"{where}: leave one out, or label them (LABEL=PATH)")
         groups[label].append(run)
     return groups

@@ -40,7 +40,7 @@ class Sweep(Callback):
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         if config.hydra.mode is RunMode.MULTIRUN and StopSignals.last:
             raise SystemExit(128 + StopSignals.last)  # it came when the job before had nothing left to do
-        _note(config, {"status": "killed"})  # which stays if the job has no chance to write more
+        _note(config, {"status": "unfinished"})  # which stays if the job has no chance to write more
         if config.hydra.mode is RunMode.MULTIRUN and SWEPT in os.environ:
             number, *swept = json.loads(os.environ[SWEPT])
             words = [word for word in config.hydra.overrides.task if word.split("=")[0] in swept]
@@ -77,6 +77,8 @@ def summarize(directory: Path) -> None:
         except (OSError, ValueError) as error:
             row["status"] = f"no metrics: {error}"
         print(textwrap.shorten(f"{row['job']}: {row['status']}", 110, placeholder=" ..."))
+    if any(row["status"] == "unfinished" for row in rows):
+        print("the same command again resumes what is unfinished")
     try:
         write_csv(directory / "summary.csv", rows)
         if runs:
