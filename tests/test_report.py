@@ -110,7 +110,7 @@ def directory(tmp_path_factory):
 
 
 def test_tables_and_figures(directory):
-    runs = {"our critic": "ours", "their critic": "theirs"}
+    runs = {"our critic": "ours@1-1 ours@2-2", "their critic": "theirs"}
     columns = ["p_0_CC_C", "self_play", "self_play -2 0"]
     sections = {
         "ipd": {"title": "IPD", "text": "Read.", "runs": runs, "columns": columns, "table": "late", "figure": "bars"},

@@ -52,7 +52,7 @@ class Section(BaseModel, extra="forbid"):
 
     title: str
     text: str = ""
-    runs: dict[str, str] = {}  # by label, PATH as in marks
+    runs: dict[str, str] = {}  # by label, one PATH as in marks, or several with blanks between
     columns: list[str] = []
     table: Literal["last", "late", "goals", "league", "algorithms", "none"] = "last"
     figure: Literal["bars", "curves", "steps", "goals", "league", "none"] = "none"
@@ -149,7 +149,8 @@ def build(directory: Path, draw: bool = True) -> dict[Path, str]:
     for name, section in report.sections.items():
         tables[name], figures, links = "", {}, []
         if section.runs:
-            runs = read_runs([f"{label}={directory / path}" for label, path in section.runs.items()])
+            paths = [(label, path) for label, several in section.runs.items() for path in several.split()]
+            runs = read_runs([f"{label}={directory / path}" for label, path in paths])
             groups = group_runs(runs, split_boards=section.table != "goals")
             if section.table == "goals":
                 tables[name] = goal_table(groups, [*runs[0].game.goals][-1:])  # the hardest
@@ -158,8 +159,8 @@ def build(directory: Path, draw: bool = True) -> dict[Path, str]:
             curves = partial(seed_curves, groups, columns=section.columns)
             figures = {"curves": curves, "steps": partial(curves, x_axis="env_steps")}
             figures |= {"bars": partial(group_bars, groups), "goals": partial(goal_figure, groups)}
-            paths = {label: path.partition("@")[0] for label, path in section.runs.items()}
-            links.append(f"Runs: {', '.join(f'[{label}]({path}/runs.csv)' for label, path in paths.items())}.")
+            linked = [f"[{label}]({path.partition('@')[0]}/runs.csv)" for label, path in paths]
+            links.append(f"Runs: {', '.join(linked)}.")
         if section.league:
             league = read_league(directory / section.league)
             figures["league"] = partial(heat_map, *league)
