@@ -165,6 +165,7 @@ RUNS = {"title": "t", "runs": {"a": "ours"}}
         ({"a": RUNS | {"figures": []}}, "figures\n  Extra inputs are not permitted"),
         ({"a": RUNS | {"figure": "pie"}}, "figure\n  Input should be 'bars', 'curves'"),
         ({"a": {"runs": {"a": "b"}}}, "title\n  Field required"),
+        ({"a": RUNS | {"table": "algorithms"}}, "needs league, exploit and runs"),
         ({"a": {"title": "t", "runs": {"a": "nowhere"}}}, "there are no runs in"),
         ({"a": RUNS | {"figure": "goals"}}, "not a run with thresholds"),
     ],

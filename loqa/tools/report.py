@@ -22,17 +22,16 @@ import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 
 from loqa.figures.curves import group_bars, seed_curves
 from loqa.figures.runs import Groups, SavedRun, longest, shown_columns, title_of
 from loqa.run.trainer import IN_A_ROW
 from loqa.tools.common import ArgumentParser, markdown_table, read_csv, tool
-from loqa.tools.exploit import COLUMNS
 from loqa.tools.league import heat_map, kind_means, kind_table, read_league
 from loqa.tools.players import SCRIPTED
 from loqa.tools.plot import goal_figure, goal_table, median, times
@@ -58,6 +57,12 @@ class Section(BaseModel, extra="forbid"):
     figure: Literal["bars", "curves", "steps", "goals", "league", "none"] = "none"
     league: str = ""
     exploit: str = ""
+
+    @model_validator(mode="after")
+    def _has_what_its_table_shows(self) -> Self:
+        if self.table == "algorithms" and not (self.league and self.exploit and self.runs):
+            raise ValueError("a table of algorithms needs league, exploit and runs")
+        return self
 
 
 class Report(BaseModel, extra="forbid"):
@@ -93,15 +98,15 @@ def last_evaluations(groups: Groups, columns: Sequence[str] = (), window: int = 
 
 def algorithm_table(rewards: np.ndarray, kinds: Sequence[str], exploited: Sequence[dict], groups: Groups) -> str:
     """A line for each kind of a league that is not scripted; see `Section`."""
-    game, lines = next(iter(groups.values()))[0].game, []
+    goal, lines = [*next(iter(groups.values()))[0].game.goals][-1], []  # the hardest
+    against = ("itself", "others of its kind", "always-cooperate", "always-defect")
     for kind, row in kind_means(rewards, kinds).items():
         if kind in SCRIPTED:
             continue
         last = {x["agent"]: x for x in exploited if x["kind"] == kind}.values()
-        learner = [f"{np.mean([float(x[y]) for x in last]):z.3f}" if last else "" for y in COLUMNS[:0:-1]]
-        runs, goal = groups.get(kind, []), [*game.goals][-1]  # the hardest
+        mean = lambda column, last=last: f"{np.mean([float(x[column]) for x in last]):z.3f}" if last else ""
+        learner, runs = [mean("agent_reward"), mean("learner_reward")], groups.get(kind, [])
         reached = [median(runs, goal, unit) if runs else "" for unit in ("env_steps", "walltime")]
-        against = ("itself", "others of its kind", "always-cooperate", "always-defect")
         lines.append([f"{kind} ({kinds.count(kind)})", *(row.get(x, "") for x in against), *learner, *reached])
     head = ["", "self-play", "cross-play", "vs always-cooperate", "vs always-defect"]
     return markdown_table([*head, "against a learner", "the learner's", f"steps to {goal}", "s"], lines)

@@ -38,10 +38,12 @@ class Sweep(Callback):
         os.environ[SWEPT] = json.dumps([number, *swept])  # jobs may be in other processes
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if config.hydra.mode is RunMode.MULTIRUN and StopSignals.last:
+        if config.hydra.mode is not RunMode.MULTIRUN:
+            return
+        if StopSignals.last:
             raise SystemExit(128 + StopSignals.last)  # it came when the job before had nothing left to do
         _note(config, {"status": "unfinished"})  # which stays if the job has no chance to write more
-        if config.hydra.mode is RunMode.MULTIRUN and SWEPT in os.environ:
+        if SWEPT in os.environ:
             number, *swept = json.loads(os.environ[SWEPT])
             words = [word for word in config.hydra.overrides.task if word.split("=")[0] in swept]
             print(f"\njob {config.hydra.job.num + 1} of {number}: {' '.join(words)}", flush=True)
