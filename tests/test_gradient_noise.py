@@ -10,6 +10,7 @@ from PIL import Image
 from loqa import losses
 from loqa.rollout import Opponents, draw_noise, play
 from loqa.tools import gradient_noise
+from loqa.tools.common import read_csv
 from loqa.tools.gradient_noise import gradients, load, statistics
 
 SMALL = {"coin": ("hp.actor.hidden_size=4", "hp.qvalue.hidden_size=3", "hp.game.game_length=6")}
@@ -113,8 +114,10 @@ def test_the_tables_and_the_figure(tmp_path, monkeypatch, tool, capsys):
     assert "seed 42 @1, 2 batches of 8 episodes" in out and "seed 42 @20" in out
     lines = [line for line in out.splitlines() if line.startswith("|")]
     assert len(lines) == 2 * (2 + 3)
-    assert lines[0].count("shaping: ") == lines[0].count("actor: ") == 4
+    assert lines[0].count("shaping ") == lines[0].count("actor ") == 4
     assert [line.split()[1] for line in lines[2:5]] == ["0", "0.5", "1"]
+    rows = read_csv(tmp_path / "new" / "picture.csv")
+    assert [row["agent"] for row in rows[2:4]] == ["seed 42 @1", "seed 42 @20"] and rows[4]["lambda"] == "0.5"
     with Image.open(tmp_path / "new" / "picture.png") as image:
         assert np.asarray(image.convert("L")).std() > 5
     assert (tmp_path / "new" / "picture.pdf").read_bytes().startswith(b"%PDF")

@@ -254,4 +254,5 @@ def test_everything_is_written(folder, tmp_path, tool, capsys):
     (tmp_path / "published.json").write_text('{"x": {"steps": 5, "rows": [["random", "random", 9, 9]]}}')
     with pytest.raises(SystemExit, match="1"):
         tool("league", "--no-scripted", "--out", tmp_path, *words, "random", "--against", tmp_path / "published.json")
-    assert "1 of 1 published rows" in capsys.readouterr().out
+    assert "| x | 5 | 1 | 1 | " in capsys.readouterr().out
+    assert (tmp_path / "against.csv").read_text().splitlines()[1].endswith(",1,random with random")

@@ -145,11 +145,24 @@ def test_tables_and_figures(directory):
 
 def test_quoted_numbers(directory):
     expected = {"ours:p_0_CC_C:late": "0.438 (0.088)", "league.csv:our_own:random": "-0.675"}
-    expected["exploit.csv:naive_b:learner_reward"] = "2"  # the last of such rows
+    expected |= {
+        "exploit.csv:naive_b:learner_reward": "1.00",
+        "flags.csv:a_b:is_so": "1 of 2",
+        "flags.csv:a_c:x": "0.5",
+    }
+    (directory / "flags.csv").write_text("one,two,is_so,x\na,b,True,1\na,b,False,2\na,c,True,0.5\n")
     goal = {"seeds": "1 of 1", "first": "100", "s": "61", "held": "> 100"}
     for mark, number in (expected | {f"theirs:reciprocity:{what}": number for what, number in goal.items()}).items():
         assert report.quoted(directory, mark) == number
-    for mark in ("ours", "nowhere:x:last", "ours@8-9:self_play:last", "ours:x:last", "ours:x:seeds"):
+    for mark in (
+        "ours",
+        "nowhere:x:last",
+        "ours@8-9:self_play:last",
+        "ours:x:last",
+        "ours:x:seeds",
+        "flags.csv:a:x",
+        "flags.csv:a_c:y",
+    ):
         with pytest.raises(ValueError, match=f"the mark '{mark}' names no number"):
             report.quoted(directory, mark)
 

@@ -147,7 +147,7 @@ def help_text(name: str) -> str:
             lines.append(f"{group}={path.stem}".ljust(27) + short)
     keys = ("shared/base_config.yaml", f"{name}/hp/{base_preset(name)}.yaml", "shared/base_hp.yaml")
     files = [(CONF_DIR / path).read_text().split("\nhydra:")[0].removeprefix("# @package _global_\n") for path in keys]
-    head = f"# Below, in front of each key: hp. The values are those of hp={base_preset(name)}."
+    head = f"# Below, in front of each key: hp. The values are those of hp={base_preset(name)}; --cfg job shows yours."
     return "\n".join([*lines, "", files[0], head, *files[1:]])
 
 
@@ -160,7 +160,9 @@ def for_hydra(script: str, words: list[str]) -> list[str]:
     words = [re.sub(r"^--(?=\w+\.[\w.]+=|(hp|resume|experiment|smoke|launcher)=)", "", word) for word in words]
     has_preset, read = any(word.startswith("hp=") for word in words), []
     for word in words:
-        key, _, value = word.partition("=")
+        key, equals, value = word.partition("=")
+        if re.match(r"--\w+\.\w", key) and not equals:
+            raise ConfigError(f"the override {show(word)} has no value, but must be {key[2:]}=VALUE")
         path = Path(os.path.expanduser(value.strip("'\"")))
         is_run = key in ("hp", "resume") and (path / "config.yaml").is_file()
         if is_run and (key == "hp" or not has_preset):

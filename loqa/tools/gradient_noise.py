@@ -28,7 +28,7 @@ from loqa.rollout import Noise, Opponents, draw_noise, play
 from loqa.run.agents import load_agent, rebuild
 from loqa.run.config import parse_hp, without_gone
 from loqa.scripts.ipd import policy_terms
-from loqa.tools.common import ArgumentParser, markdown_table, tool, whole
+from loqa.tools.common import ArgumentParser, markdown_table, tool, whole, write_csv
 from loqa.tools.players import agent_files, load_player
 
 BATCH = 512
@@ -83,11 +83,11 @@ def statistics(batches: Iterable[np.ndarray]) -> np.ndarray:
     return np.stack([signal**0.5, noise**0.5, signal / noise, with_last / (signal * signal[..., -1:]) ** 0.5])
 
 
-def table(values: np.ndarray) -> str:
-    """An agent's `statistics` [4, 2, L] as a Markdown table."""
-    head = ["lambda", *(f"{loss}: {measure}" for loss in LOSSES for measure in MEASURES)]
+def table(values: np.ndarray) -> list[dict[str, str]]:
+    """An agent's `statistics` [4, 2, L] as a row for each lambda."""
+    head = ["lambda", *(f"{loss} {measure}" for loss in LOSSES for measure in MEASURES)]
     rows = np.vstack([LAMBDAS, *values.swapaxes(0, 1).reshape(-1, len(LAMBDAS))]).T
-    return markdown_table(head, [[f"{cell:.3g}" for cell in row] for row in rows], ())
+    return [{title: f"{cell:.3g}" for title, cell in zip(head, row, strict=True)} for row in rows]
 
 
 @in_style
@@ -110,18 +110,22 @@ def main(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("agents", nargs="+", metavar="AGENTS", help="saved agents, runs, directories")
     add("--batches", type=whole(2), default=32, help=f"an even number, of {BATCH} episodes each (%(default)s)")
-    add("--out", type=Path, default="experiments/plots/gradient_noise", help="picture (%(default)s)")
+    add("--out", type=Path, default="experiments/plots/gradient_noise", help="picture and CSV (%(default)s)")
     options = parser.parse_args()
     if options.batches % 2:
         raise ValueError(f"--batches is {options.batches}, but must be even: the signal is from two halves of them")
     loaded = [load(file) for word in options.agents for file in agent_files(Path(word))]
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    measured, keys = [], jax.random.split(jax.random.key(0), options.batches)
+    measured, rows, keys = [], [], jax.random.split(jax.random.key(0), options.batches)
     for name, agent, settings, params in loaded:
         noises = (draw_noise(key, agent.game_length, BATCH) for key in keys)
         measured.append((name, statistics(gradients(agent, settings, params, noise) for noise in noises)))
-        print(f"{name}, {options.batches} batches of {BATCH} episodes\n\n{table(measured[-1][1])}\n", flush=True)
-    print(*draw(measured, options.out), sep="\n")
+        lines = table(measured[-1][1])
+        text = markdown_table([*lines[0]], [[*line.values()] for line in lines], ())
+        print(f"{name}, {options.batches} batches of {BATCH} episodes\n\n{text}\n", flush=True)
+        rows += [{"agent": name} | line for line in lines]
+    write_csv(options.out.with_suffix(".csv"), rows)
+    print(options.out.with_suffix(".csv"), *draw(measured, options.out), sep="\n")
 
 
 if __name__ == "__main__":

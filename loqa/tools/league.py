@@ -166,33 +166,38 @@ def heat_map(rewards: np.ndarray, kinds: Sequence[str], path: Path) -> list[str]
     return save(figure, path)
 
 
-def compare(path: Path, rows: Sequence[dict[str, Any]], steps: int, episodes: int) -> bool:
-    """Whether a league's rows agree with published means in episodes of `steps`; prints how far they are apart.
+def compare(path: Path, rows: Sequence[dict[str, Any]], steps: int, episodes: int) -> list[dict[str, Any]]:
+    """How far a league's rows are from published means in episodes of `steps`, a line for each section of `path`.
 
-    They do where no difference is above four standard errors, s sqrt(1/32 + 1/N) for our mean of N episodes with
-    standard deviation s, and their root mean square, about 1 for the same game and agents, is at most 1.2. Raises
-    OSError where `path` cannot be read, ValueError where it is not as docs/tools.md says, or has none of these pairs.
+    A difference is in standard errors, s sqrt(1/32 + 1/N) for our mean of N episodes with standard deviation s: of the
+    same game and agents their root mean square is about 1, and none is above four. Raises OSError where `path` cannot
+    be read, ValueError where it is not as docs/tools.md says, or has none of these pairs.
     """
-    played = {}  # by the names of two players: [mean or standard deviation, player]
+    played, lines = {}, []  # by the names of two players: [mean or standard deviation, player]
     for row in rows:
         both = np.array([[float(row[f"{name}_{i}"]) for i in (0, 1)] for name in ("mean_reward", "sd")])
         played[row["player_0"], row["player_1"]] = both
         played.setdefault((row["player_1"], row["player_0"]), both[:, ::-1])
     try:
-        parts = [part for part in json.loads(path.read_text("utf-8")).values() if "rows" in part]
-        published = [row for part in parts if part["steps"] == steps for row in part["rows"]]
-        known = [(one, other, float(x), float(y)) for one, other, x, y in published if (one, other) in played]
+        sections = {name: part for name, part in json.loads(path.read_text("utf-8")).items() if "rows" in part}
+        for section, published in sections.items():
+            known = [
+                (one, other, float(x), float(y)) for one, other, x, y in published["rows"] if (one, other) in played
+            ]
+            if published["steps"] != steps or not known:
+                continue
+            theirs, ours = np.array([row[2:] for row in known]), np.array([played[row[:2]] for row in known])
+            error = np.maximum(ours[:, 1], 1e-6) * np.sqrt(1 / PUBLISHED_EPISODES + 1 / episodes)
+            away = np.abs(ours[:, 0] - theirs) / error
+            line = {"section": section, "steps": steps, "rows": len(known), "of": len(published["rows"])}
+            line |= {"root mean square": f"{np.sqrt(np.square(away).mean()):.2f}", "largest": f"{away.max():.1f}"}
+            line |= {"above 4": (away > 4).any(1).sum(), "farthest": " with ".join(known[away.max(1).argmax()][:2])}
+            lines.append(line)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a published league (see docs/tools.md): {error!r}") from error
-    if not known:
+    if not lines:
         raise ValueError(f"{path} has no pair of these players, by the names of their files, in {steps} steps")
-    theirs, ours = np.array([row[2:] for row in known]), np.array([played[row[:2]] for row in known])
-    error = np.maximum(ours[:, 1], 1e-6) * np.sqrt(1 / PUBLISHED_EPISODES + 1 / episodes)
-    away = np.abs(ours[:, 0] - theirs) / error
-    size, (one, other, *_) = np.sqrt(np.square(away).mean()), known[away.max(1).argmax()]
-    text = f"root mean square {size:.2f}, at most {away.max():.1f} ({one} with {other})"
-    print(f"{len(known)} of {len(published)} published rows. Differences in standard errors: {text}")
-    return bool(size <= 1.2 and away.max() <= 4)
+    return lines
 
 
 @tool
@@ -222,8 +227,13 @@ def main(parser: ArgumentParser) -> None:
     (out / "league.md").write_text(text)
     heat_map(rewards, kinds, out / "league")
     print(f"\n{text}\n{out}/league.csv .md .png .pdf")
-    if options.against and not compare(options.against, rows, steps, episodes):
-        sys.exit(1)
+    if options.against:
+        lines = compare(options.against, rows, steps, episodes)
+        write_csv(out / "against.csv", lines)
+        cells = [[f"{x}" for x in line.values()] for line in lines]
+        print(f"\n{markdown_table([*lines[0]], cells, (0, 7))}\n{out}/against.csv")
+        if any(line["above 4"] or float(line["root mean square"]) > 1.2 for line in lines):
+            sys.exit(1)
 
 
 if __name__ == "__main__":

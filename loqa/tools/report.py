@@ -11,7 +11,8 @@ PATH:GOAL:seeds|end    how many seeds reach a goal, or do at their end
 PATH:GOAL:first|held   median iteration when it is first reached, or by five evaluations in a row
 PATH:GOAL:s|steps      median seconds or steps of the environment until it is first reached
 LEAGUE.csv:KIND:KIND   what the first kind earns against the second, others if it is the same; _ is a blank
-TABLE.csv:ROW:COLUMN   a number of another table, in the row that begins with these two cells
+TABLE.csv:ROW:COLUMN   a number of another table, in the row that begins with these two cells; of several rows the
+                       mean, or of True and False, how many are True
 SECTION                its table
 
 As a COLUMN, always-defect_a and _d are the agent's and always-defect's reward; so for always-cooperate.
@@ -119,8 +120,13 @@ def quoted(directory: Path, mark: str) -> str:
         if path.endswith(".csv"):
             table, one, other = read_csv(directory / path), what.replace("_", " "), how.replace("_", " ")
             if "kind_0" not in table[0]:
-                rows = {" ".join([*row.values()][:2]).replace("_", " "): row for row in table}
-                return f"{float({key.replace('_', ' '): x for key, x in rows[one].items()}[other]):.3g}"
+                blanks = [{key.replace("_", " "): x.replace("_", " ") for key, x in row.items()} for row in table]
+                cells = [row[other] for row in blanks if " ".join([*row.values()][:2]) == one]
+                if not cells:
+                    raise ValueError(f"no row begins with {one}")
+                if {*cells} <= {"True", "False"}:
+                    return f"{cells.count('True')} of {len(cells)}"
+                return f"{float(cells[0]):.3g}" if len(cells) == 1 else f"{np.mean([float(x) for x in cells]):z.2f}"
             means = kind_means(*read_league(directory / path))
             return means[one]["others of its kind" if one == other else other]
         runs = read_runs([f"{directory / path}"])
