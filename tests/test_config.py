@@ -325,6 +325,7 @@ def test_every_key_is_checked_and_has_to_be_there(script):
 # first one's key, too. @n_step is hp.differentiable_opponent.method=n_step, @custom hp.game_name=custom, @past
 # hp.agent_replay_buffer.
 REFUSED = """
+ipd --hp.seed 3 | '--hp.seed' has no value, but must be hp.seed=VALUE
 ipd  hp.max_env_steps=102399 | is 102399, but must be at least 102400
 ipd  hp.max_env_steps=102400 hp.just_self_play=false | is 102400, but must be at least 204800
 ipd  hp.payoffs=null @custom | is null, but must be two lists of four numbers

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hydra.types import RunMode
 
 from loqa.run import directory, metrics_file, provenance, terminal
 from loqa.run.config import ConfigError, WandbConfig
@@ -247,6 +248,36 @@ def test_other_code_is_named(tmp_path, monkeypatch, capsys, before, now, told):
         assert run.snapshot()["commits"][-1] == now
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("commit was")]
     assert lines == [f"{told}: the numbers may differ from now on"] * bool(told)
+
+
+@pytest.mark.parametrize(
+    "words, task, launcher, recorded, resumes",
+    [
+        ("hp.seed=1 resume=auto", "hp.seed=1 resume=auto", "basic", "hp.seed=1", "resume=runs/one"),
+        (
+            "--config-dir mine hp=own",
+            "hp=own",
+            "basic",
+            "--config-dir mine hp=own",
+            "--config-dir mine resume=runs/one",
+        ),
+        ("-cd=mine hp=own", "hp=own", "basic", "-cd=mine hp=own", "-cd=mine resume=runs/one"),
+        (
+            "-m hp.seed=1,2 launcher=seeds jax.num_devices=2 resume=auto",
+            "hp.seed=2 launcher=seeds jax.num_devices=2 resume=auto",
+            "seeds",
+            "hp.seed=2 jax.num_devices=1",
+            "-m hp.seed=1,2 launcher=seeds jax.num_devices=2",
+        ),
+    ],
+)
+def test_recorded_commands(monkeypatch, words, task, launcher, recorded, resumes):
+    config = SimpleNamespace(overrides=SimpleNamespace(task=task.split()))
+    config.runtime, config.sweep = SimpleNamespace(choices={"launcher": launcher}), SimpleNamespace(dir="sweep")
+    config.mode = RunMode.MULTIRUN if "-m" in words else RunMode.RUN
+    monkeypatch.setattr(provenance, "HydraConfig", SimpleNamespace(initialized=lambda: True, get=lambda: config))
+    monkeypatch.setattr(sys, "argv", ["ipd.py", *words.split()])
+    assert provenance.commands("runs/one", 1) == (f"python ipd.py {recorded}", f"python ipd.py {resumes}")
 
 
 def test_the_commit_of_a_checkout_and_of_none(tmp_path, monkeypatch):
