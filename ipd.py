@@ -29,7 +29,9 @@ from loqa.run import launch
 from loqa.run.trainer import Experiment
 
 
-def policy_terms(hp: Hyperparameters, agent: Agent, params: AgentParams, episodes: Episodes) -> PolicyTerms:
+def policy_terms(
+    hp: Hyperparameters, agent: Agent, params: AgentParams, episodes: Episodes, seat: int = 0
+) -> PolicyTerms:
     """The terms of the policy's loss (Algorithm 2), means over the batch; differentiable in `params`."""
     mine, opponent = agent.side(params, episodes.mine), episodes.opponent
     # Not in the paper: each critic's mean error at each step is optionally subtracted from its Q-values.
@@ -39,7 +41,7 @@ def policy_terms(hp: Hyperparameters, agent: Agent, params: AgentParams, episode
     if hp.differentiable_opponent.center_q_values:
         opponent = center_q_values(opponent, hp.reward_discount, batch_mean)
     mean_reward = devices.mean(opponent.rewards.mean())
-    terms = agent_policy_loss(mine, opponent, hp.policy_options, reward_baseline=mean_reward)
+    terms = agent_policy_loss(mine, opponent, hp.policy_options(seat), reward_baseline=mean_reward)
     return jax.tree.map(jnp.mean, terms)
 
 
@@ -51,10 +53,10 @@ def policy_weights(hp: Hyperparameters, seat: int, iteration: jax.Array) -> Poli
 
 
 def policy_loss(
-    hp: Hyperparameters, agent: Agent, episodes: Episodes, params: AgentParams, weights: PolicyTerms
+    hp: Hyperparameters, agent: Agent, episodes: Episodes, seat: int, params: AgentParams, weights: PolicyTerms
 ) -> tuple[jax.Array, PolicyTerms]:
     """The policy's loss as one number, the weighted sum of its terms; and the terms."""
-    terms = policy_terms(hp, agent, params, episodes)
+    terms = policy_terms(hp, agent, params, episodes, seat)
     return sum(weight * term for weight, term in zip(weights, terms, strict=True) if weight is not None), terms
 
 
@@ -101,7 +103,7 @@ def make_iteration(hp: Hyperparameters, agent: Agent) -> Iteration:
 
         # 3. Algorithm 1: a step on the agent's loss (Algorithm 2), the actor and entropy terms and the shaping term. It
         # moves the Q-network, too, unless no gradient goes through the advantage.
-        loss = partial(policy_loss, hp, agent, episodes)
+        loss = partial(policy_loss, hp, agent, episodes, seat)
         me = learner.step_policy(me, loss, policy_weights(hp, seat, state.iteration), policy_optimizers)
 
         # 4. Algorithm 1: a step on the Q-network's Huber loss, on the same episodes or on replayed ones.
@@ -128,7 +130,7 @@ def make_evaluation(
             opponents = Opponents.now(state.opponent_of(seat).params)
             noise = draw_noise(jax.random.fold_in(key_learn, seat), hp.game_length, hp.eval_episodes)
             episodes = play(agent.game.from_seat(seat), agent, me.params, opponents, noise, hp.epsilon_greedy)
-            loss, beta = partial(policy_loss, hp, agent, episodes), hp.actor.train.entropy_beta
+            loss, beta = partial(policy_loss, hp, agent, episodes, seat), hp.actor.train.entropy_beta
             q_loss = critic_loss(hp, agent, me.params, me.target_params, episodes.mine)
             metrics |= learning_metrics(agent, me.params, episodes.mine, seat, loss, q_loss, beta, hp.reward_discount)
             sides.append(episodes.mine)

@@ -237,7 +237,7 @@ class Hyperparameters(Section):
         return 1 if self.just_self_play else 2
 
     def is_naive(self, seat: int) -> bool:
-        """True where the learner in seat 0 or 1 learns without the shaping term."""
+        """True where the learner in seat 0 or 1 raises its own return only: without shaping, without kindness."""
         return (self.agent_0, self.agent_1)[seat] == "naive"
 
     @property
@@ -265,9 +265,8 @@ class Hyperparameters(Section):
         episodes = int(self.batch_size * self.agent_replay_buffer.cur_agent_frac)
         return episodes // (self.batch_size // self.num_opponents)
 
-    @property
-    def policy_options(self) -> PolicyOptions:
-        """The options of `agent_policy_loss`."""
+    def policy_options(self, seat: int = 0) -> PolicyOptions:
+        """The options of `agent_policy_loss` for the learner in seat 0 or 1."""
         train, opponent = self.actor.train, self.differentiable_opponent
         return PolicyOptions(
             discount=self.reward_discount,
@@ -275,7 +274,7 @@ class Hyperparameters(Section):
             gae_lambda=train.gae_lambda,
             stop_grad_advantage=train.stop_grad_advantage,
             terminal_value=self.qvalue.terminal == "bootstrap",
-            kindness=train.kindness,
+            kindness=0.0 if self.is_naive(seat) else train.kindness,
             method=opponent.method,
             lam=opponent.discount,
             opponent_gae_lambda=opponent.gae_lambda,

@@ -186,13 +186,15 @@ SEPARATE = "hp.actor.train.separate=enabled"
 NO_SHAPING_STEP, NO_AGENT_STEP = "hp.actor.train.lr_loss_actor_opponent=0", "hp.actor.train.lr_loss_actor_agent=0"
 
 
-def test_a_naive_learner_has_no_shaping_gradient():
+def test_a_naive_learner_raises_its_own_return_only():
     agent_alone = gradient(SEPARATE, NO_SHAPING_STEP)
     shaping_alone = gradient(SEPARATE, NO_AGENT_STEP)
     assert optax.tree.norm(shaping_alone) > 1
     assert distance(gradient(*NAIVE), agent_alone) < 1e-5
     assert distance(gradient(), jax.tree.map(jnp.add, agent_alone, shaping_alone)) < 1e-5
     assert optax.tree.norm(gradient(*NAIVE, SEPARATE, NO_AGENT_STEP)) == 0
+    kind = "hp.actor.train.kindness=0.3"
+    assert distance(gradient(*NAIVE, kind), agent_alone) < 1e-5 < distance(gradient(kind), gradient())
 
 
 def test_shaping_ends_after_exclude_after_step():
