@@ -3,7 +3,7 @@
 `archive` adds runs to an experiment: all their curves in one CSV, a line for each run in another. `build` reads
 `report.yaml` of a directory of experiments (results/ has one), draws every figure, writes every table into its
 README.md, and every number that its pages quote. These stand between two marks, as in
-`<!--=coin_3x3/ours:self_play:late-->0.326 (0.004)<!--/-->`:
+`<!--=coin_3x3/ours:self_play:late-->0.329 (0.005)<!--/-->`:
 
 PATH:COLUMN:last|late  mean and standard deviation over seeds, of the last evaluation or the last 1000 iterations
 PATH:COLUMN:350        the mean over seeds in iteration 350
