@@ -94,6 +94,8 @@ def batch_last(x: jax.Array) -> jax.Array:
 def _network(game: Game, part: Any, output_scale: float) -> nn.Module:
     """The network that `hp.actor` or `hp.qvalue` describes, with an output for each action of the game."""
     if part.network == "logits":
+        if game.all_observations is None:
+            raise ValueError(f"a table of logits is for games with few observations, not for the {game.title}")
         return LogitsTable(game.num_actions, len(game.all_observations), game.read_table)
     if part.network == "mlp":
         return MLP(game.num_actions, part.hidden_size, output_scale)

@@ -119,7 +119,7 @@ def play(game, entered, steps, episodes, tmp_path, seed=0):
     return {(row["player_0"], row["player_1"]): row for row in rows}
 
 
-def test_scripted_coin_players_earn_what_was_published(tmp_path, capsys):
+def test_scripted_coin_players_earn_what_was_published(tmp_path):
     """Their means are of 32 episodes, ours of 512. Wrong numbers, or none to compare, are found out."""
     ours = play_league(CoinGame(), list(scripted(CoinGame()).values()), 50, 512, 0, tmp_path / "league.csv")
     assert len(ours) == 6  # each pair once
@@ -128,13 +128,13 @@ def test_scripted_coin_players_earn_what_was_published(tmp_path, capsys):
     path = tmp_path / "published.json"
     held = lambda steps=50: compare(path, ours, steps, 512)
     path.write_text(json.dumps({"note": "32 episodes", "scripted": {"steps": 50, "rows": rows}}))
-    assert held()
-    assert "12 of 13 published rows. Differences in standard errors: " in capsys.readouterr().out
+    (line,) = held()
+    assert line["agrees"] and (line["section"], line["rows"], line["of"], line["above 4"]) == ("scripted", 12, 13, 0)
     with pytest.raises(ValueError, match="no pair of these players, by the names of their files, in 16 steps"):
         held(16)
     path.write_text(json.dumps({"scripted": {"steps": 50, "rows": [[*rows[0][:2], 0.9, 0.3475], *rows[1:]]}}))
-    assert not held()
-    assert "(always-cooperate with always-cooperate)\n" in capsys.readouterr().out
+    (line,) = held()
+    assert not line["agrees"] and line["farthest"] == "always-cooperate with always-cooperate"
     for text in ("[", "[1]", '{"a": {"rows": 3}}', '{"a": {"steps": 50, "rows": [["random", "random", 1]]}}'):
         path.write_text(text)
         with pytest.raises(ValueError, match="is not a published league"):
@@ -144,15 +144,15 @@ def test_scripted_coin_players_earn_what_was_published(tmp_path, capsys):
         held()
 
 
-def test_the_tolerance_is_four_standard_errors(tmp_path, capsys):
+def test_the_tolerance_is_four_standard_errors(tmp_path):
     """Ours of 96 episodes with a deviation of 0.6: the standard error to theirs is 0.6 sqrt(1/32 + 1/96)."""
     row = {"player_0": "a", "player_1": "b", "mean_reward_0": 0.5, "mean_reward_1": 0.5, "sd_0": 0.6, "sd_1": 0.6}
     error = 0.6 * math.sqrt(1 / 32 + 1 / 96)
     for away, agree in ((1.15, True), (1.25, False)):
         rows = [["b", "a", 0.5 + away * error, 0.5 - away * error]]
         (tmp_path / "x.json").write_text(json.dumps({"x": {"steps": 3, "rows": rows}}))
-        assert compare(tmp_path / "x.json", [row], 3, 96) == agree
-        assert f"root mean square {away:.2f}, at most 1." in capsys.readouterr().out
+        (line,) = compare(tmp_path / "x.json", [row], 3, 96)
+        assert line["agrees"] == agree and line["root mean square"] == f"{away:.2f}"
 
 
 def test_scripted_ipd_players_do_as_they_are_named(tmp_path):
@@ -214,6 +214,11 @@ def test_a_pair_plays_as_it_would_alone_and_once(tmp_path, monkeypatch, capsys):
     assert play(game, entered, 6, 8, tmp_path, seed=3).keys() == rows.keys()
     with pytest.raises(TypeError):  # somebody else has to play
         play(game, [entered[0]._replace(name="x"), *entered[1:]], 6, 8, tmp_path, seed=3)
+    assert play(game, entered, 6, 8, tmp_path, seed=3).keys() == rows.keys()  # though those pairs were not theirs
+    play(game, entered[:2], 6, 8, tmp_path, seed=3)
+    assert len(league.read_csv(tmp_path / "league.csv")) == 3
+    assert play(game, entered, 6, 8, tmp_path, seed=3).keys() == rows.keys()
+    assert len(league.read_csv(tmp_path / "league.csv")) == 10
     with pytest.raises(ValueError, match="league.csv is of another league .*: choose another --out"):
         play(game, entered, 6, 9, tmp_path, seed=3)
 
@@ -255,4 +260,4 @@ def test_everything_is_written(folder, tmp_path, tool, capsys):
     with pytest.raises(SystemExit, match="1"):
         tool("league", "--no-scripted", "--out", tmp_path, *words, "random", "--against", tmp_path / "published.json")
     assert "| x | 5 | 1 | 1 | " in capsys.readouterr().out
-    assert (tmp_path / "against.csv").read_text().splitlines()[1].endswith(",1,random with random")
+    assert (tmp_path / "against.csv").read_text().splitlines()[1].endswith(",1,random with random,False")

@@ -162,6 +162,7 @@ def test_quoted_numbers(directory):
         "ours:x:seeds",
         "flags.csv:a:x",
         "flags.csv:a_c:y",
+        "ours:self_play:7",
     ):
         with pytest.raises(ValueError, match=f"the mark '{mark}' names no number"):
             report.quoted(directory, mark)

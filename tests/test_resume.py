@@ -271,6 +271,10 @@ def test_what_is_no_run_is_refused(finished, tmp_path):
     for directory in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(ConfigError, match=r"which is not a run: config.yaml: No such file"):
             new_run(tmp_path, f"resume={directory}")
+    (tmp_path / "archived").mkdir()
+    (tmp_path / "archived" / "curves.csv").touch()
+    with pytest.raises(ConfigError, match="an experiment of several runs: hp="):
+        new_run(tmp_path, f"resume={tmp_path / 'archived'}")
     for text in ("hp: [", "3", "wandb: {}"):
         (finished / "config.yaml").write_text(text)
         with pytest.raises(ConfigError, match=r"config.yaml: it is not a configuration"):

@@ -33,7 +33,7 @@ def run(script, save_dir, *overrides, check=True):
     command = [sys.executable, script, *flags, *TINY[script], f"hp.save_dir={save_dir}", *overrides]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     environment |= {"HOME": str(save_dir.parent), "NETRC": os.devnull}  # no account of whoever runs the tests
-    environment |= {"MPLBACKEND": "module://nosuch.backend"}  # as of a notebook elsewhere: figures need none
+    environment |= {"MPLBACKEND": "nosuch"}  # as of a notebook elsewhere: figures need none
     result = subprocess.run(
         command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1800
     )

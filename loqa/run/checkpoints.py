@@ -190,12 +190,14 @@ def find(resume: str | None, script: str, hp: Hyperparameters, new_state: Callab
 def _has_seed(directory: Path, seed: int) -> bool:
     """Whether a directory may be a run of this seed, whatever its name is; reading all of its YAML would be slow."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        return f"seed: {seed}\n" in (directory / "config.yaml").read_text(encoding="utf-8")
+        return re.search(rf"seed: {seed}(\.0)?\n", (directory / "config.yaml").read_text(encoding="utf-8")) is not None
     return False
 
 
 def _why_not(directory: Path, script: str, hp: Hyperparameters) -> str:
     """Why a directory is no run of these settings, with five keys at most; "" where it is."""
+    if (directory / "curves.csv").exists():
+        return f"{str(directory)!r}, an experiment of several runs: hp={directory} starts from its settings"
     try:
         settings = read_settings(directory)
     except ConfigError as error:

@@ -142,7 +142,7 @@ def help_text(name: str) -> str:
     for group in GROUPS:
         folder = CONF_DIR / ("shared" if group == "launcher" else name) / group
         for path in sorted(folder.glob("*.yaml")):
-            comment = re.match(r"(# @package.*\n)?((?:#.*\n)+)", path.read_text())[2].replace("# ", "")
+            comment = re.match(r"(# @package.*\n)?((?:#.*\n)*)", path.read_text())[2].replace("# ", "")
             short = textwrap.shorten(comment, 92, placeholder=" ...", break_on_hyphens=False)
             lines.append(f"{group}={path.stem}".ljust(27) + short)
     keys = ("shared/base_config.yaml", f"{name}/hp/{base_preset(name)}.yaml", "shared/base_hp.yaml")

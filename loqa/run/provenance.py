@@ -25,7 +25,7 @@ def multirun_name() -> str | None:
 
 def choice(group: str, otherwise: str) -> str:
     """What was chosen of a group of conf/, such as hp: the preset; `otherwise` where Hydra is not running."""
-    return HydraConfig.get().runtime.choices[group] if HydraConfig.initialized() else otherwise
+    return HydraConfig.get().runtime.choices.get(group, otherwise) if HydraConfig.initialized() else otherwise
 
 
 def program() -> list[str]:

@@ -111,6 +111,8 @@ def choose_devices(option: int | str, hp: Hyperparameters, state: Any, seeds: in
         key = "agent_replay_buffer" if past > replay else "qvalue.replay_buffer"
         capacity = reduce(getattr, key.split("."), hp).capacity
         why = f"smaller: {takes}, and this process may use {gigabytes(limit)}"
+        if past + replay < each / 2:
+            raise ConfigError(f"the networks of hp.actor and hp.qvalue must be {why}")
         raise ConfigError(f"hp.{key}.capacity is {capacity}, but must be {why}")
     return number, f"{takes}, of {gigabytes(limit)}"
 

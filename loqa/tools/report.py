@@ -140,8 +140,8 @@ def quoted(directory: Path, mark: str) -> str:
         column = re.sub("^always-(cooperate|defect)_", r"always_\1_0_mean_rewards_", what)
         if how in ("last", "late"):
             return mean_and_deviation(longest(runs), column, LATE * (how == "late"))
-        return f"{np.mean([run.metrics[column][run.metrics['iteration'] == int(how)] for run in runs]):z.3f}"
-    except (KeyError, ValueError) as error:
+        return f"{np.mean([run.metrics[column][[*run.metrics['iteration']].index(int(how))] for run in runs]):z.3f}"
+    except (IndexError, KeyError, ValueError) as error:
         raise ValueError(f"the mark {mark!r} names no number: {error}") from error
 
 

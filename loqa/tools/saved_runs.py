@@ -9,6 +9,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from loqa.games import GAMES
 from loqa.metrics import self_play
 from loqa.run.agents import newest_agents, read_npz
 from loqa.run.config import flat
+from loqa.run.directory import write_whole
 from loqa.run.metrics_file import read_metrics
 from loqa.tools.common import read_csv, split_label, write_csv
 
@@ -135,8 +137,8 @@ def archive(paths: Sequence[Path], out: Path, with_agents: bool = False) -> list
         line = {"run": name} | {x: text.splitlines()[0] for x, text in sorted(differing.items())}
         lines.append(line | {"minutes": f"{run.metrics['walltime'][-1] / 60:.1f}"} | curves[-1] | run.origin)
     out.mkdir(parents=True, exist_ok=True)
-    write_csv(out / "curves.csv", curves)
-    write_csv(out / "runs.csv", lines)
+    write_whole(out / "curves.csv", partial(write_csv, rows=curves))
+    write_whole(out / "runs.csv", partial(write_csv, rows=lines))
     (out / "config.yaml").write_text(yaml.safe_dump({"game": games.pop(), "hp": shared}), encoding="utf-8")
     for name, run in new.items() if with_agents else ():
         for file in newest_agents(run.path):
