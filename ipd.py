@@ -130,9 +130,9 @@ def make_evaluation(
             opponents = Opponents.now(state.opponent_of(seat).params)
             noise = draw_noise(jax.random.fold_in(key_learn, seat), hp.game_length, hp.eval_episodes)
             episodes = play(agent.game.from_seat(seat), agent, me.params, opponents, noise, hp.epsilon_greedy)
-            loss, beta = partial(policy_loss, hp, agent, episodes, seat), hp.actor.train.entropy_beta
+            loss = partial(policy_loss, hp, agent, episodes, seat)
             q_loss = critic_loss(hp, agent, me.params, me.target_params, episodes.mine)
-            metrics |= learning_metrics(agent, me.params, episodes.mine, seat, loss, q_loss, beta, hp.reward_discount)
+            metrics |= learning_metrics(hp, agent, me.params, episodes.mine, seat, loss, q_loss)
             sides.append(episodes.mine)
         return metrics | game_metrics(Evaluation(agent, state.learners, self_play, sides))
 

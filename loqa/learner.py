@@ -97,7 +97,6 @@ def replay_episodes(me: LearnerState, new: Side, key: jax.Array) -> tuple[Learne
     return me._replace(replay=ring), jax.tree.map(lambda x: jnp.moveaxis(devices.share(x, 0), 0, -1), drawn)
 
 
-OPTIMIZERS = {"adam": optax.adam, "sgd": optax.sgd}
 Optimizers = tuple[optax.GradientTransformation, ...]
 
 
@@ -109,40 +108,34 @@ def policy_optimizers(train: ActorTrain) -> Optimizers:
     clipped = train.clip_grad.mode == "norm"
     clip = optax.clip_by_global_norm(train.clip_grad.max_norm) if clipped else optax.identity()
     rates = (train.lr_loss_actor_agent, train.lr_loss_actor_opponent) if train.separate else (train.lr_loss_actor,)
-    return tuple(optax.chain(clip, OPTIMIZERS[train.optimizer](rate)) for rate in rates)
+    return tuple(optax.chain(clip, getattr(optax, train.optimizer)(rate)) for rate in rates)
 
 
 def critic_optimizer(train: QValueTrain) -> optax.GradientTransformation:
     """The Q-network's own optimizer."""
-    return OPTIMIZERS[train.optimizer](train.lr_loss_qvalue)
+    return getattr(optax, train.optimizer)(train.lr_loss_qvalue)
 
 
 def step_policy(me: LearnerState, loss: PolicyLoss, weights: PolicyTerms, optimizers: Optimizers) -> LearnerState:
-    """One step of the policy's optimizer, of all parameters, on `loss` with these weights of its terms."""
-    if len(optimizers) > 1:
-        return _step_separately(me, loss, weights, optimizers)
-    gradient, _ = devices.mean(jax.grad(loss, has_aux=True)(me.params, weights))
-    updates, state = optimizers[0].update(gradient, *me.actor_optimizer, me.params)
-    return me._replace(params=optax.apply_updates(me.params, updates), actor_optimizer=(state,))
+    """One step of the policy's optimizer, of all parameters, on `loss` with these weights of its terms.
 
-
-def _step_separately(me: LearnerState, loss: PolicyLoss, weights: PolicyTerms, optimizers: Optimizers) -> LearnerState:
-    """`actor.train.separate`: each optimizer clips its own gradient and has its own rate.
-
-    Both gradients are of the parameters before the step. Where the weight of the shaping term is 0 its optimizer
-    waits: else its momentum would go on moving the parameters.
+    With `actor.train.separate` the shaping term has an optimizer of its own, which clips its own gradient; both
+    gradients are of the parameters before the step. Where its weight is 0 it waits: else its momentum would go on
+    moving the parameters.
     """
-    (actor_optimizer, shaping_optimizer), (actor_state, shaping_state) = optimizers, me.actor_optimizer
-    gradient, _ = devices.mean(jax.grad(loss, has_aux=True)(me.params, weights._replace(shaping=None)))
-    updates, actor_state = actor_optimizer.update(gradient, actor_state, me.params)
+    gradient_of = lambda weights: devices.mean(jax.grad(loss, has_aux=True)(me.params, weights))[0]
+    first, *apart = optimizers
+    state, *states = me.actor_optimizer
+    gradient = gradient_of(weights._replace(shaping=None) if apart else weights)
+    updates, state = first.update(gradient, state, me.params)
     params = optax.apply_updates(me.params, updates)
-    if weights.shaping is not None:
-        gradient, _ = devices.mean(jax.grad(loss, has_aux=True)(me.params, PolicyTerms(None, weights.shaping, None)))
-        updates, new_state = shaping_optimizer.update(gradient, shaping_state, me.params)
+    if apart and weights.shaping is not None:
+        gradient = gradient_of(PolicyTerms(None, weights.shaping, None))
+        updates, new = apart[0].update(gradient, *states, me.params)
         active = weights.shaping != 0
         params = optax.apply_updates(params, jax.tree.map(lambda x: jnp.where(active, x, 0.0), updates))
-        shaping_state = jax.tree.map(lambda new, old: jnp.where(active, new, old), new_state, shaping_state)
-    return me._replace(params=params, actor_optimizer=(actor_state, shaping_state))
+        states = [jax.tree.map(lambda new, old: jnp.where(active, new, old), new, *states)]
+    return me._replace(params=params, actor_optimizer=(state, *states))
 
 
 def step_critic(me: LearnerState, loss: CriticLoss, optimizer: optax.GradientTransformation) -> LearnerState:

@@ -10,6 +10,7 @@ import optax
 
 from loqa.agent import Agent, AgentParams, batch_last
 from loqa.dice import discounted_sum
+from loqa.hyperparameters import Hyperparameters
 from loqa.learner import LearnerState, PolicyLoss
 from loqa.losses import PolicyTerms, Side, select
 from loqa.rollout import Player, Trajectories, draw_noise, rollout
@@ -27,26 +28,19 @@ class Evaluation(NamedTuple):
 
 
 def learning_metrics(
-    agent: Agent,
-    params: AgentParams,
-    mine: Side,
-    seat: int,
-    loss: PolicyLoss,
-    q_loss: jax.Array,
-    beta: float,
-    discount: float,
+    hp: Hyperparameters, agent: Agent, params: AgentParams, mine: Side, seat: int, loss: PolicyLoss, q_loss: jax.Array
 ) -> Metrics:
     """Losses, entropy, gradient norms and Q-values of the learner in `seat`, on its side of episodes.
 
     The gradient norms are of each term of the policy's `loss` alone, before clipping: `grad_agent` of the actor term
-    with the entropy, weighted by `beta`; `grad_opponent` of the shaping term without its weight.
+    with the weighted entropy, `grad_opponent` of the shaping term without its weight.
     """
     gradient = jax.grad(loss, has_aux=True)
-    actor_gradient, terms = gradient(params, PolicyTerms(1.0, None, beta))
+    actor_gradient, terms = gradient(params, PolicyTerms(1.0, None, hp.actor.train.entropy_beta))
     shaping_gradient, _ = gradient(params, PolicyTerms(None, 1.0, None))
     q_values = agent.q_values(params, jnp.moveaxis(mine.observations, -1, 1))[:-1]
     taken = select(batch_last(q_values), mine.actions)
-    returns = discounted_sum(mine.rewards, discount)
+    returns = discounted_sum(mine.rewards, hp.reward_discount)
     return {
         f"loss_agent_{seat}_actor": terms.actor,
         f"loss_agent_{seat}_opponent": terms.shaping,

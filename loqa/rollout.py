@@ -82,15 +82,11 @@ def sample_actions(logits: jax.Array, uniform: jax.Array, epsilon: float = 0.0) 
 
 
 def rollout(
-    game: Game,
-    players: tuple[Player, Player],
-    params: tuple[Any, Any],
-    noise: Noise,
-    epsilons: tuple[float, float] = (0.0, 0.0),
+    game: Game, players: tuple[Player, Player], params: tuple[Any, Any], noise: Noise, epsilon: float = 0.0
 ) -> Trajectories:
     """Plays a batch of episodes, whose number and length `noise` fixes.
 
-    Of players 0 and 1: `params` are passed to each one's `act`, `epsilons` are the shares of uniform actions.
+    Each player's `act` is passed its `params`; `epsilon` is the share of uniform actions of both.
     """
     num_episodes = noise.reset_keys.shape[0]
 
@@ -105,7 +101,7 @@ def rollout(
         state, hiddens = carry
         step_uniforms, action_uniforms = noise_t
         observations, logits, hiddens = act(state, hiddens)
-        actions = jnp.stack([sample_actions(*x) for x in zip(logits, action_uniforms, epsilons, strict=True)])
+        actions = jnp.stack([sample_actions(*x, epsilon) for x in zip(logits, action_uniforms, strict=True)])
         state, rewards = jax.vmap(game.step, in_axes=(0, 0, 1), out_axes=(0, 1))(step_uniforms, state, actions)
         return (state, hiddens), (observations, logits, actions, rewards)
 
@@ -206,7 +202,7 @@ def play(game: Game, agent: Agent, params: AgentParams, opponents: Opponents, no
     def play_block(block):
         slots, noise = block
         theirs = opponents.params(slots)
-        both = rollout(game, (agent, many), (params, theirs), noise, (epsilon, epsilon))
+        both = rollout(game, (agent, many), (params, theirs), noise, epsilon)
         q_values = batch_last(many.q_values(theirs, both.observations[:, 1]))
         mine, opponent = both.side(0), both.side(1)
         return Episodes(mine._replace(logits=None), opponent._replace(q_values=q_values, observations=None))

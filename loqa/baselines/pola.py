@@ -9,13 +9,10 @@ the value network of POLA's authors has one output, and does not see the time.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
 
 from loqa.agent import Agent, AgentParams, batch_last
 from loqa.dice import box_differences, discounted_sum
@@ -24,7 +21,6 @@ from loqa.hyperparameters import Hyperparameters
 from loqa.learner import Iteration, TrainState
 from loqa.losses import Side, select, state_values
 from loqa.rollout import draw_noise, rollout
-from loqa.run.trainer import LEARNING_RULES
 
 
 def dice_losses(
@@ -145,10 +141,3 @@ def make_iteration(hp: Hyperparameters, agent: Agent) -> Iteration:
         return state._replace(iteration=state.iteration + 1, learners=learners)
 
     return iteration
-
-
-class LookAhead(Callback):
-    """Hydra's callback, in the process of each job: hp=lola and hp=pola learn by `make_iteration`."""
-
-    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        LEARNING_RULES.update(lola=make_iteration, pola=make_iteration)

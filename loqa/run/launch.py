@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from loqa import learner
+from loqa.baselines import pola
 from loqa.game import GameSpec
 from loqa.games import GAMES
 from loqa.hyperparameters import show
@@ -116,7 +117,7 @@ def train(name: str, cfg: DictConfig, experiment: MakeExperiment, group: Group |
         together.check(config.jax)
     parts = experiment(GAMES[name], hp)
     if hp.lookahead:
-        parts = parts._replace(iteration=trainer.LEARNING_RULES[hp.agent_0](hp, parts.agent))
+        parts = parts._replace(iteration=pola.make_iteration(hp, parts.agent))
     new_state = partial(learner.init, parts.agent, hp, jax.random.key(0))
     resumed = checkpoints.find(config.resume, name, hp, new_state)
     if resumed and resumed.is_finished(hp):

@@ -75,7 +75,7 @@ class Run:
     ):
         hp, metadata = config.hp, resumed.metadata if resumed else {}
         earlier = metadata.get("run", {})  # its `snapshot`
-        self.script, self.resumed, self.num_devices = script, resumed, num_devices
+        self.hp, self.script, self.resumed, self.num_devices = hp, script, resumed, num_devices
         self.settings = yaml.safe_load(config_yaml)  # the configuration as nested dictionaries
         self.hp_settings = flat(self.settings["hp"])
         self.versions = provenance.versions() | {"devices": num_devices}  # what the bits depend on

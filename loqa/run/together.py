@@ -104,7 +104,7 @@ class Group:
         placed = SideBySide(experiment, first, len(runs), len(jax.devices()) if option == "auto" else option)
         going = {}
         for i, run in enumerate(runs):
-            going[i] = loop(hp, experiment.agent, run, partial(placed.state, i), partial(placed.evaluate, i))
+            going[i] = loop(experiment.agent, run, partial(placed.state, i), partial(placed.evaluate, i))
         while going:
             wanted = {}  # iterations
             for i, steps in going.items():

@@ -29,10 +29,6 @@ class Experiment(NamedTuple):
     evaluation: Callable[[jax.Array, TrainState], dict[str, jax.Array]]  # key, state -> metrics
 
 
-# Algorithms beside the script's, by `hp.agent_0`; loqa/baselines adds its own.
-LEARNING_RULES: dict[str, Callable[[Hyperparameters, Agent], Callable[[TrainState], TrainState]]] = {}
-
-
 def train(config: Config, experiment: Experiment, run: Run) -> None:
     """Trains, evaluates and saves until the last iteration, or until the goal `hp.stop_at` is held."""
     hp = config.hp
@@ -47,16 +43,12 @@ def train(config: Config, experiment: Experiment, run: Run) -> None:
         with jax.debug_nans(False):  # P(C) is NaN where a policy with memory never was
             return {name: float(x) for name, x in evaluation(key, now()).items()}
 
-    for number in loop(hp, experiment.agent, run, now, evaluate):
+    for number in loop(experiment.agent, run, now, evaluate):
         state = jax.block_until_ready(iterate(state, number))
 
 
 def loop(
-    hp: Hyperparameters,
-    agent: Agent,
-    run: Run,
-    state: Callable[..., TrainState],
-    evaluate: Callable[[], dict[str, float]],
+    agent: Agent, run: Run, state: Callable[..., TrainState], evaluate: Callable[[], dict[str, float]]
 ) -> Iterator[int]:
     """All of a run but its iterations: yields how many are next, and goes on when they are done.
 
@@ -64,7 +56,7 @@ def loop(
     for a checkpoint, and `state()` on one device what evaluations and saved agents need. No iterations follow one whose
     parameters are not finite.
     """
-    game, checkpoints = GAMES[run.script], Checkpoints(run)
+    hp, game, checkpoints = run.hp, GAMES[run.script], Checkpoints(run)
     first = iteration = int(state().iteration)
     last = hp.total_iterations
     if iteration < last:
