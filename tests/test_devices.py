@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
 import setups
 
@@ -90,6 +91,9 @@ def test_buffers_that_do_not_fit_are_refused_before_anything_starts(monkeypatch)
     monkeypatch.setattr(resources, "memory", lambda: 4 * 10**9)
     with pytest.raises(ConfigError, match=rf"^{key} is 10000, .* smaller: {takes}, and .* 4 GB"):
         choose_devices(1, hp, state)
+    large = jax.eval_shape(lambda state: state._replace(key=jnp.zeros((1000, 2 * 10**6))), state)
+    with pytest.raises(ConfigError, match=r"^the networks of hp.actor and hp.qvalue must be smaller: "):
+        choose_devices(1, hp, large)
 
 
 def write_system(root, group, files):

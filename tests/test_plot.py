@@ -1,5 +1,9 @@
 """The figures: valid files of a sensible size, of the runs that were asked for, with the right numbers in them."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import setups
@@ -262,6 +266,11 @@ def test_labels_stand_before_paths(tmp_path, monkeypatch):
 
 
 # ------------------------------------------------------------------------------------------------- the command
+
+
+def test_a_backend_that_is_not_installed_does_not_matter():
+    words = [sys.executable, "-c", "import loqa.tools.league, loqa.tools.plot"]
+    subprocess.run(words, env=os.environ | {"MPLBACKEND": "nosuch"}, check=True, timeout=600)
 
 
 @pytest.mark.parametrize("x_axis, last", [("iteration", 200), ("env_steps", 10000), ("walltime", 20.42)])

@@ -9,6 +9,7 @@ import yaml
 from PIL import Image
 
 from loqa.run.agents import load_agent, save_agent
+from loqa.run.config import read_settings
 from loqa.run.launch import compose
 from loqa.tools import report
 from loqa.tools.report import archive, build
@@ -55,6 +56,7 @@ def test_runs_of_an_experiment_are_three_files(tmp_path):
     assert row.startswith("ipd_seed2,2,1.0,100,")
     assert row.endswith(',100,0123456701-dirty,jax 0.11,"processor Z80, cores 1",python ipd.py hp.seed=2')
     archive(runs[:1], out)
+    assert read_settings(out)["hp"]["actor"]["train"]["lr_loss_actor"] == 0.001  # for hp=DIRECTORY
     assert files == {path.name: path.read_bytes() for path in out.iterdir()}
     archive([make_run(tmp_path / "longer" / "ipd_seed2", "ipd", 2, (-1, -1), end=200)], out)
     assert [run.end for run in read_runs([str(out)])] == [100, 200]

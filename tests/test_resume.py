@@ -330,6 +330,13 @@ def test_auto_finds_a_renamed_run_and_none_of_another_game(finished):
         new_run(finished.parent, f"resume={moved}")
 
 
+def test_auto_finds_a_run_by_its_seed_however_that_is_written(tmp_path):
+    with new_run(tmp_path, "hp.seed=7.0") as run:
+        assert Checkpoints(run).save(trained(1))
+    with new_run(tmp_path, "hp.seed=7", "resume=auto") as again:
+        assert again.directory == run.directory
+
+
 def test_auto_passes_over_runs_of_other_networks(finished, capsys):
     words = ["hp=mlp", f"hp.save_dir={finished.parent}", "resume=auto"]
     assert find(parse(compose("ipd", words), CONFIGS["ipd"])) is None

@@ -124,8 +124,9 @@ def main(parser: ArgumentParser) -> None:
         text = markdown_table([*lines[0]], [[*line.values()] for line in lines], ())
         print(f"{name}, {options.batches} batches of {BATCH} episodes\n\n{text}\n", flush=True)
         rows += [{"agent": name} | line for line in lines]
-    write_csv(options.out.with_suffix(".csv"), rows)
-    print(options.out.with_suffix(".csv"), *draw(measured, options.out), sep="\n")
+    files = draw(measured, options.out)
+    write_csv(table_file := Path(files[0]).with_suffix(".csv"), rows)
+    print(table_file, *files, sep="\n")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ and scripted players by name; KIND=PATH puts agents under a kind of your own. Th
 game play too. Each pair, a player with itself included, plays once, or in both seats of a game where they differ.
 
 Written to --out: league.csv (a row for each pair), league.md (means by kind), league.png and league.pdf (the heat map).
-A league that was killed continues: the pairs in its league.csv are not played again.
---against compares it with published means (see docs/tools.md); the exit code is 1 if they disagree.
+A league that was killed continues: the pairs in its league.csv are not played again. Those of players who do not play
+now are kept in league_others.csv. --against compares it with published means (see docs/tools.md), in against.csv; the
+exit code is 1 if they disagree.
 """
 
 import csv
@@ -81,12 +82,15 @@ def play_league(
             rows[i, j] = saved.get(row["id"], row)
             if row["id"] not in saved:
                 blocks.setdefault((one.player, other.player), []).append((i, j))
-    if saved and not saved.keys() & {row["id"] for row in rows.values()}:
+    ids = {row["id"] for row in rows.values()}
+    absent = [row for each, row in saved.items() if each not in ids]
+    if path.exists() and saved and len(absent) == len(saved):
         raise ValueError(f"{path} is of another league (players, episodes, steps or seed): choose another --out")
     write = lambda: write_whole(path, partial(write_csv, rows=[row for row in rows.values() if "sd_1" in row]))
-    if absent := [saved[each] for each in saved.keys() - {row["id"] for row in rows.values()}]:
+    if absent:
         write_whole(others, partial(write_csv, rows=absent))
-    write()
+    if len(absent) < len(saved):
+        write()
     start, played, to_play = time.monotonic(), 0, sum(map(len, blocks.values()))
     for seats, block in blocks.items():
         for k in range(0, len(block), PAIRS_AT_ONCE):

@@ -139,7 +139,8 @@ def archive(paths: Sequence[Path], out: Path, with_agents: bool = False) -> list
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "curves.csv", partial(write_csv, rows=curves))
     write_whole(out / "runs.csv", partial(write_csv, rows=lines))
-    (out / "config.yaml").write_text(yaml.safe_dump({"game": games.pop(), "hp": shared}), encoding="utf-8")
+    config = yaml.safe_dump({"game": games.pop(), "hp": shared})
+    write_whole(out / "config.yaml", lambda path: path.write_text(config, encoding="utf-8"))
     for name, run in new.items() if with_agents else ():
         for file in newest_agents(run.path):
             arrays = {key: x.astype(np.float16) if x.dtype == np.float32 else x for key, x in read_npz(file).items()}
