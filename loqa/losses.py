@@ -199,16 +199,12 @@ def q_value_targets(target: Side, *, discount: float, mode: str, td_lambda: floa
 
 
 def center_q_values(side: Side, discount: float, batch_mean: Callable = lambda x: x.mean(1)) -> Side:
-    """A batch of one player's sides, with Q-values whose mean error at each step is subtracted.
+    """A batch of one player's sides, [T+1, A, B], with Q-values whose mean error at each step is subtracted.
 
     Qc(s_t,a) = Q(s_t,a) + mean_b(G_t - Q(s_t,a_t)), with G_t the discounted return of the rest of the episode.
     After the last step nothing is left to earn and no action is played: G_T = 0, and V(s_T) is in Q's place.
-    Adding any function of time to Q then changes nothing. The correction is a constant for gradients.
-
-    Args:
-      side: [T+1, A, B], with the batch last.
-      discount: gamma.
-      batch_mean: [T+1, B] -> [T+1], the mean over the batch, which may be larger than what is here.
+    Adding any function of time to Q then changes nothing. The correction is a constant for gradients. `batch_mean` is
+    the mean over the batch, [T+1, B] -> [T+1], which may be larger than what is here.
     """
     last_value = state_values(side.logits[-1:], side.q_values[-1:])
     q_taken = jnp.concatenate([select(side.q_values[:-1], side.actions), last_value])
@@ -260,6 +256,8 @@ def _append_zero(x: jax.Array) -> jax.Array:
 def _check_shapes(*sides: Side) -> None:
     """Raises ValueError where the arrays of the sides are not [T+1, A], [T+1, A], [T], [T], with one batch shape."""
     for side in sides:
+        if side.logits is None or side.q_values is None:
+            raise ValueError("a side has no logits or no Q-values: see `Side`")
         steps, *batch = jnp.shape(sides[0].rewards)
         rows = jnp.shape(side.logits)
         want = [(steps + 1, *rows[1:2], *batch)] * 2 + [(steps, *batch)] * 2

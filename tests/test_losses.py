@@ -409,3 +409,5 @@ def test_a_batch_in_the_wrong_place_is_refused(field):
     for sides in ((wrong, opponent_side(batch)), (mine, wrong)):
         with pytest.raises(ValueError, match="has the shape .* but must have"):
             agent_policy_loss(*sides)
+    with pytest.raises(ValueError, match="a side has no logits"):
+        agent_policy_loss(mine, opponent_side(batch)._replace(logits=None))

@@ -32,11 +32,8 @@ def dice_losses(
     and c_t = l_0 + .. + l_t: policy -sum_t discount^t A_t (box(c_t) - box(c_{t-1})), value sum_t (G_t - V_t)^2.
     Up to a constant the first is minus DiCE's objective, sum_t discount^t box(c_t) r_t, with a baseline.
 
-    Args:
-      log_prob: [T], l_t, of the actions of both players together, differentiable in both policies.
-      rewards: [T]; a batch may follow as the last axis, here and in the results.
-      values: [T+1], V_t, differentiable in the value loss.
-      discount: gamma.
+    `log_prob` [T]: l_t, of the actions of both players together, differentiable in both policies; `values` V_t [T+1]
+    are so in the value loss. A batch may follow as the last axis, here and in the results.
     """
     targets = jax.lax.stop_gradient(discounted_sum(rewards.at[-1].add(discount * values[-1]), discount))
     errors = targets - values[:-1]
