@@ -123,11 +123,9 @@ def read_settings(directory: str | Path) -> dict[str, Any]:
     """What config.yaml of a run says, with its `hp`; ConfigError where it says nothing."""
     try:
         settings = yaml.safe_load((Path(directory) / "config.yaml").read_text(encoding="utf-8"))
-        nested = OmegaConf.create()
-        for key, value in flat(settings["hp"]).items():  # of an experiment of several runs they are flat
-            OmegaConf.update(nested, key, value)
-        return settings | {"hp": OmegaConf.to_container(nested)}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, TypeError, KeyError) as error:
+        settings["hp"]  # or it is another configuration
+        return settings
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:
         why = reason(error) if isinstance(error, OSError) else "it is not a configuration"
         raise ConfigError(f"{str(directory)!r}, which is not a run: config.yaml: {why}") from error
 

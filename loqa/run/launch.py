@@ -115,10 +115,7 @@ def train(name: str, cfg: DictConfig, experiment: MakeExperiment, group: Group |
     resources.apply_jax_options(config.jax)
     if group:
         together.check(config.jax)
-    try:
-        parts = experiment(GAMES[name], hp)
-    except ValueError as error:  # networks that are not for this game
-        raise ConfigError(str(error)) from error
+    parts = experiment(GAMES[name], hp)
     if hp.lookahead:
         parts = parts._replace(iteration=pola.make_iteration(hp, parts.agent))
     new_state = partial(learner.init, parts.agent, hp, jax.random.key(0))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from omegaconf import OmegaConf
 
 from loqa.figures.runs import Groups, SavedRun
 from loqa.games import GAMES
@@ -139,7 +140,10 @@ def archive(paths: Sequence[Path], out: Path, with_agents: bool = False) -> list
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "curves.csv", partial(write_csv, rows=curves))
     write_whole(out / "runs.csv", partial(write_csv, rows=lines))
-    config = yaml.safe_dump({"game": games.pop(), "hp": shared})
+    nested = OmegaConf.create()  # as a run has them, so that hp=DIRECTORY reads both
+    for key, value in shared.items():
+        OmegaConf.update(nested, key, value)
+    config = yaml.safe_dump({"game": games.pop(), "hp": OmegaConf.to_container(nested)})
     write_whole(out / "config.yaml", lambda path: path.write_text(config, encoding="utf-8"))
     for name, run in new.items() if with_agents else ():
         for file in newest_agents(run.path):
