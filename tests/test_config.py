@@ -217,6 +217,13 @@ def test_hp_of_an_earlier_version_has_the_defaults_of_what_it_lacks():
             read("chess", {})
 
 
+def test_saved_settings_are_read_where_the_base_preset_has_a_larger_network(monkeypatch):
+    monkeypatch.setattr("loqa.run.config.base_preset", lambda script: "gru")
+    for preset in ("logits", "mlp", "gru"):
+        hp = load("ipd", f"hp={preset}").hp
+        assert parse_hp("ipd", hp.model_dump()) == hp
+
+
 @pytest.mark.parametrize("path", AGENTS[::5], ids=lambda path: path.parent.parent.name)
 def test_saved_agents_are_read(path):
     _, description = load_agent(path)

@@ -94,6 +94,7 @@ def parse(cfg: DictConfig | Mapping, config_class: type[Config[HP]]) -> Config[H
     return _validate(tree, config_class)
 
 
+SIZES = ("hidden_size", "layers_before_gru")  # keys that not every network has
 # Keys of earlier versions, which saved agents and runs still name; none of them changes what an agent is.
 GONE = {"advantage_offset", "advantage_offset_end", "lr_initial_scale", "lr_decay_steps", "recency", "processes"}
 
@@ -112,11 +113,16 @@ def parse_hp(script: str, hp: Mapping) -> Hyperparameters:
 
 def complete_hp(script: str, hp: Any) -> Any:
     """The `hp` part of a configuration; keys that an earlier version did not have get the published settings."""
+    if not isinstance(hp, Mapping):
+        return hp
     try:
-        base = preset(script, base_preset(script))
-        return OmegaConf.to_container(OmegaConf.merge(base, hp)) if isinstance(hp, Mapping) else hp
+        whole = OmegaConf.to_container(OmegaConf.merge(preset(script, base_preset(script)), hp))
     except OmegaConfBaseException as error:
         raise ConfigError(f"hp cannot be read: {str(error).splitlines()[0]}") from None
+    for part in ("actor", "qvalue"):
+        if isinstance(given := hp.get(part), Mapping) and "network" in given:  # with all sizes that it needs
+            whole[part] = {key: x for key, x in whole[part].items() if key in given or key not in SIZES}
+    return whole
 
 
 def read_settings(directory: str | Path) -> dict[str, Any]:
