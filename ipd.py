@@ -32,9 +32,9 @@ from loqa.run.trainer import Experiment
 def policy_terms(
     hp: Hyperparameters, agent: Agent, params: AgentParams, episodes: Episodes, seat: int = 0
 ) -> PolicyTerms:
-    """The terms of the policy's loss (Algorithm 2), means over the batch; differentiable in `params`."""
+    """The loss's terms (Algorithm 2) of learner 0 or 1, its seat: means over the batch, differentiable in `params`."""
     mine, opponent = agent.side(params, episodes.mine), episodes.opponent
-    # Not in the paper: each critic's mean error at each step is optionally subtracted from its Q-values.
+    # Not in the paper: the batch's mean error at each step is optionally subtracted from a player's Q-values.
     batch_mean = lambda x: devices.mean(x.mean(1))
     if hp.actor.train.center_q_values:
         mine = center_q_values(mine, hp.reward_discount, batch_mean)
@@ -61,16 +61,16 @@ def policy_loss(
 
 
 def critic_loss(hp: Hyperparameters, agent: Agent, params: AgentParams, target: AgentParams, mine: Side) -> jax.Array:
-    """The Q-network's loss, the mean over the batch; its targets are by the `target` parameters."""
-    q_values, critic = agent.side(params, mine).q_values, hp.qvalue
+    """The Q-network's loss, the mean over the batch, with targets from the `target` parameters."""
+    q_values, options = agent.side(params, mine).q_values, hp.qvalue
     targets = q_value_targets(
         agent.side(target, mine),
         discount=hp.reward_discount,
-        mode=critic.mode,
-        td_lambda=critic.td_lambda,
-        terminal_value=critic.terminal == "bootstrap",
+        mode=options.mode,
+        td_lambda=options.td_lambda,
+        terminal_value=options.terminal == "bootstrap",
     )
-    return q_value_loss(q_values, mine.actions, targets, critic.output_scale).mean()
+    return q_value_loss(q_values, mine.actions, targets, options.output_scale).mean()
 
 
 def make_iteration(hp: Hyperparameters, agent: Agent) -> Iteration:
@@ -94,22 +94,21 @@ def make_iteration(hp: Hyperparameters, agent: Agent) -> Iteration:
         me, other = state.learners[seat], state.opponent_of(seat)
 
         # 1. Sample opponents: the other learner as it is, or past versions of it from the agent replay buffer.
-        number, num_current = hp.num_opponents, hp.num_current_opponents
-        opponents = draw_opponents(key_opponents, other.params, other.past, number, num_current)
+        opponents = draw_opponents(key_opponents, other.params, other.past, hp.num_opponents, hp.num_current_opponents)
 
         # 2. Algorithm 1: run both policies for T steps. A batch of episodes, in which the learner is player 0.
         noise = draw_noise(key_rollout, hp.game_length, hp.batch_size)
         episodes = play(agent.game.from_seat(seat), agent, me.params, opponents, noise, hp.epsilon_greedy)
 
-        # 3. Algorithm 1: a step on the agent's loss (Algorithm 2), the actor and entropy terms and the shaping term. It
-        # moves the Q-network, too, unless no gradient goes through the advantage.
+        # 3. Algorithm 1: a step on the agent's loss (Algorithm 2), the actor and entropy terms and the shaping term.
+        # Where the advantage has a gradient, it moves the Q-network, too.
         loss = partial(policy_loss, hp, agent, episodes, seat)
         me = learner.step_policy(me, loss, policy_weights(hp, seat, state.iteration), policy_optimizers)
 
         # 4. Algorithm 1: a step on the Q-network's Huber loss, on the same episodes or on replayed ones.
-        me, mine = learner.replay_episodes(me, episodes.mine, key_replay)
+        me, replayed = learner.replay_episodes(me, episodes.mine, key_replay)
         target = me.target_params
-        me = learner.step_critic(me, lambda params: critic_loss(hp, agent, params, target, mine), critic_optimizer)
+        me = learner.step_critic(me, lambda params: critic_loss(hp, agent, params, target, replayed), critic_optimizer)
 
         # 5. Algorithm 1: the target network is a moving average of the parameters.
         return learner.step_target(me, hp.qvalue.train.target_ema_gamma)

@@ -262,8 +262,12 @@ class Hyperparameters(Section):
     @property
     def num_current_opponents(self) -> int:
         """Those of them that are the current agent instead, by `cur_agent_frac`."""
-        episodes = int(self.batch_size * self.agent_replay_buffer.cur_agent_frac)
-        return episodes // (self.batch_size // self.num_opponents)
+        return self.num_current_episodes // (self.batch_size // self.num_opponents)
+
+    @property
+    def num_current_episodes(self) -> int:
+        """The episodes against the current agent: this share of the batch, rounded down."""
+        return int(round(self.batch_size * self.agent_replay_buffer.cur_agent_frac, 6))  # 57.99999999 is 58
 
     def policy_options(self, seat: int = 0) -> PolicyOptions:
         """The options of `agent_policy_loss` for the learner in seat 0 or 1."""
@@ -307,7 +311,7 @@ class Hyperparameters(Section):
             yield "qvalue.replay_buffer.capacity", f"at least {self.batch_size}, the hp.batch_size"
         if past.opponents_per_batch:
             each, left_over = divmod(self.batch_size, past.opponents_per_batch)
-            current, key = int(self.batch_size * past.cur_agent_frac), "agent_replay_buffer.opponents_per_batch"
+            current, key = self.num_current_episodes, "agent_replay_buffer.opponents_per_batch"
             if left_over:
                 yield key, f"a divisor of hp.batch_size, {self.batch_size}"
             elif current % each:

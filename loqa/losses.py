@@ -4,7 +4,7 @@ T is the number of steps of the episode, A the number of actions, and primes mar
 have T entries; observations, logits and Q-values have T+1, the last one after the last step.
 
 A batch may follow as the last axis of every array ([T, A] becomes [T, A, B]), and then of the results ([] becomes
-[B]): the same as `vmap`, in the layout that is fast.
+[B]): the same as `vmap`, in the layout that is fast. (The default `reward_baseline` is the mean over this batch.)
 """
 
 from collections.abc import Callable
@@ -33,13 +33,13 @@ class PolicyOptions(NamedTuple):
 
     discount: float = 0.96  # gamma
     advantage: str = "TD0"  # TD0, MC or GAE: the estimate of our advantage
-    gae_lambda: float = 0.0  # of GAE: 0 is TD0, 1 is MC
+    gae_lambda: float = 0.0  # of GAE, in the actor term: 0 is TD0, 1 Monte Carlo up to V(s_T)
     stop_grad_advantage: bool = False  # no gradient through TD0 and GAE; there is none through MC
     terminal_value: bool = True  # False: the finite horizon, where V(s_T) is 0
     kindness: float = 0.0  # share of the opponent's advantage that is added to ours in the actor term
     method: str = "loaded-dice"  # loaded-dice or n_step: how the opponent's return depends on our policy
     lam: float = 0.9  # of loaded DiCE: how far an action's credit reaches back
-    opponent_gae_lambda: float = 1.0  # of the opponent's advantage in loaded DiCE: 1 is Monte Carlo
+    opponent_gae_lambda: float = 1.0  # of the opponent's advantage: 1 is Monte Carlo
     n_step: int = 2  # window of n_step
     differentiable_current_reward: bool = False  # include our simultaneous action (loaded-dice only)
     op_softmax_temp: float = 1.0  # temperature of the opponent's softmax
@@ -49,7 +49,7 @@ class PolicyOptions(NamedTuple):
 class PolicyTerms(NamedTuple):
     """The terms of the policy's loss, each []; or their weights, where None leaves a term out."""
 
-    actor: jax.Array  # -mean_t log pi(a_t|s_t) A_t
+    actor: jax.Array  # -mean_t log pi(a_t|s_t) (A_t + kindness A'_t)
     shaping: jax.Array  # -mean_t log pihat'(a'_t|s_t) A_t
     negative_entropy: jax.Array  # minus the mean entropy of pi over the T steps
 
@@ -63,9 +63,10 @@ def agent_policy_loss(
     of its Q-values. The Q-value of the action that it took is estimated from the episode and depends on our later
     actions. Where our advantage was positive, the gradient makes that action more probable, by way of its Q-value.
 
-    Written out, the gradient of their sum, with constant advantages, is that of `-mean_t log pi(a_t|s_t) w_t` with
-    `w_t = A_t + (kindness + gamma / temperature * E_t) A'_t`: our advantage, plus the opponent's times what it has
-    lately done for us, `E_t = sum_{k<t} (gamma lam)^(t-1-k) (1 - pihat'(a'_k|s_k)) A_k`, with `own_advantages`' A_k.
+    Written out, with the paper's loaded DiCE and constant advantages, the gradient of their sum is that of
+    `-mean_t log pi(a_t|s_t) w_t`, where `w_t = A_t + (kindness + gamma / temperature * E_t) A'_t`: our advantage, plus
+    the opponent's times what it has lately done for us,
+    `E_t = sum_{k<t} (gamma lam)^(t-1-k) (1 - pihat'(a'_k|s_k)) A_k`, with A_k of the shaping term (`own_advantages`).
 
     Args:
       mine: our side; differentiable in the logits, and in the Q-values through the advantage unless it is stopped.
@@ -81,11 +82,11 @@ def agent_policy_loss(
     opponent = jax.lax.stop_gradient(opponent)
     log_probs = jax.nn.log_softmax(mine.logits, axis=1)
     log_prob = select(log_probs[:-1], mine.actions)
-    actor_advantages, shaping_advantages = own_advantages(mine, options)
     their_advantages = opponent_advantages(opponent, options)
     if reward_baseline is None:
         reward_baseline = opponent.rewards.mean()
     taken_q = differentiable_q_values(log_prob, opponent, their_advantages, options, reward_baseline)
+    actor_advantages, shaping_advantages = own_advantages(mine, options)
     return PolicyTerms(
         actor=-(log_prob * (actor_advantages + options.kindness * their_advantages)).mean(0),
         shaping=shaping_loss(taken_q, opponent, shaping_advantages, options),
@@ -96,29 +97,24 @@ def agent_policy_loss(
 def own_advantages(mine: Side, options: PolicyOptions) -> tuple[jax.Array, jax.Array]:
     """Our advantages A_t in the actor term, [T], and in the shaping term, [T], or [T+1-n_step] with "n_step".
 
-    With GAE the shaping term still has the TD error. A_t weighs our later actions there, and GAE contains their own
-    TD errors: the term would pay for whatever is good for both players, though the opponent did not choose it. With
-    "n_step" the steps of a full window are an episode of their own in the shaping term, with no value after its end.
+    With GAE the shaping term still has the TD error. There A_t is credited to our later actions. GAE contains their own
+    TD errors, so it would pay them for whatever is good for both players, though the opponent did not choose it. With
+    "n_step" only the steps with a full window count in the shaping term; TD errors have no value after the last one.
     """
-    values = _values(mine, options.terminal_value)
-    if options.advantage == "MC":
-        actor = gae_advantages(mine.rewards, values.at[-1].set(0.0), options.discount, 1.0)
-        actor = shaping = jax.lax.stop_gradient(actor)
-    elif options.advantage in ("TD0", "GAE"):
-        actor = shaping = gae_advantages(mine.rewards, values, options.discount, 0.0)
-        if options.advantage == "GAE":
-            actor = gae_advantages(mine.rewards, values, options.discount, options.gae_lambda)
-    else:
+    if options.advantage not in ("TD0", "MC", "GAE"):
         raise ValueError(f"advantage is {options.advantage!r}, but must be 'TD0', 'MC' or 'GAE'")
-    if options.stop_grad_advantage:
+    is_mc = options.advantage == "MC"
+    values = _values(mine, options.terminal_value and not is_mc)
+    actor = shaping = gae_advantages(mine.rewards, values, options.discount, 1.0 if is_mc else 0.0)
+    if options.advantage == "GAE":
+        actor = gae_advantages(mine.rewards, values, options.discount, options.gae_lambda)
+    if options.stop_grad_advantage or is_mc:
         actor, shaping = jax.lax.stop_gradient((actor, shaping))
     if options.method == "n_step":
         kept = len(mine.rewards) + 1 - options.n_step
-        if options.advantage == "MC":
-            shaping = shaping[:kept]
-        else:
+        if not is_mc:
             shaping = gae_advantages(mine.rewards[:kept], _append_zero(values[:kept]), options.discount, 0.0)
-        shaping = jax.lax.stop_gradient(shaping)
+        shaping = jax.lax.stop_gradient(shaping[:kept])
     return actor, shaping
 
 
@@ -133,8 +129,9 @@ def differentiable_q_values(
 ) -> jax.Array:
     """Qhat_t, the opponent's Q-value of the action that it took at step t, as a function of our policy.
 
-    With loaded DiCE it is r'_t + gamma Rhat_{t+1}, and in n_step_returns the sum over a window. Our action at step t is
-    simultaneous with the opponent's, so only what follows counts, unless `differentiable_current_reward`: then Rhat_t.
+    With loaded DiCE it is r'_t + gamma Rhat_{t+1}, with "n_step" the sum over a window, of `n_step_returns`. Our action
+    at step t is simultaneous with the opponent's, so only what follows counts, unless `differentiable_current_reward`:
+    then it is Rhat_t.
 
     `log_prob` [T]: of our actions, differentiable; `advantages` [T]: A'_t. Returns [T], or [T+1-n_step] with "n_step".
     """
@@ -179,7 +176,7 @@ def q_value_targets(target: Side, *, discount: float, mode: str, td_lambda: floa
       target: our side of the episode, with the logits and Q-values of the target network.
       discount: gamma.
       mode: the value of the next step: "mean", its action's Q-value, and at the end V(s_T); "argmax", the best Q-value.
-      td_lambda: lambda; 0 for one-step targets, 1 for Monte Carlo.
+      td_lambda: lambda; 0 for one-step targets, 1 for Monte Carlo up to the value after the last step.
       terminal_value: False on the finite horizon, where the value after the last step is 0.
 
     Raises:
@@ -199,7 +196,7 @@ def q_value_targets(target: Side, *, discount: float, mode: str, td_lambda: floa
 
 
 def center_q_values(side: Side, discount: float, batch_mean: Callable = lambda x: x.mean(1)) -> Side:
-    """A batch of one player's sides, [T+1, A, B], with Q-values whose mean error at each step is subtracted.
+    """A batch of one player's sides, [T+1, A, B], with Q-values shifted at each step so that their mean error is 0.
 
     Qc(s_t,a) = Q(s_t,a) + mean_b(G_t - Q(s_t,a_t)), with G_t the discounted return of the rest of the episode.
     After the last step nothing is left to earn and no action is played: G_T = 0, and V(s_T) is in Q's place.

@@ -24,7 +24,7 @@ class Evaluation(NamedTuple):
     agent: Agent
     learners: tuple[LearnerState, ...]
     self_play: Trajectories  # without exploration, of the learner against itself or of two against each other
-    sides: list[Side]  # each learner's own side of episodes as in training
+    sides: list[Side]  # each learner's own side of episodes with exploration
 
 
 def learning_metrics(

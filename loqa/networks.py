@@ -39,7 +39,7 @@ class GRUNetwork(nn.Module):
     num_outputs: int
     hidden_size: int
     layers_before_gru: int
-    output_scale: float = 1.0  # multiplies its output; the output's initial weights are divided by it
+    output_scale: float = 1.0  # by which `Agent` multiplies its output; the output's initial weights are divided by it
 
     is_recurrent = True
 

@@ -138,6 +138,10 @@ def test_an_agent_to_start_from_must_have_the_networks(tmp_path):
         load_params(path, ipd_agent("hp.qvalue.hidden_size=8"))
     with pytest.raises(ConfigError, match=r"actor/params/bias_hidden is None there and \(32,\) here"):
         load_params(path, ipd_agent("hp=gru"))
+    for name, value in (("output_scale", 7.0), ("time", "normalized")):  # else its Q-network would be misread
+        save_agent(path, params, {"game": "ipd", "hp": {"qvalue": {name: value}}})
+        with pytest.raises(ConfigError, match=f"{name} of its Q-network is .*, and here it is"):
+            load_params(path, agent)
     flipped = {"game": "coin", "hp": {"game": {"height": 3, "width": 5}}}
     save_agent(path, params, flipped)
     with pytest.raises(ConfigError, match="it was trained on the 3x5 Coin Game, and this is the IPD"):

@@ -188,7 +188,7 @@ def past_agents(number, capacity):
 
 @pytest.mark.parametrize(
     "batch_size, opponents, frac, episodes_against_current",
-    [(16, None, 0.0, 0), (16, None, 0.3, 4), (16, None, 1.0, 16), (16, 8, 0.5, 8), (16, 1, 0.0, 0), (16, 16, 0.1, 1)],
+    [(16, None, 0.0, 0), (16, None, 0.3, 4), (16, None, 1.0, 16), (16, 8, 0.5, 8), (100, None, 0.29, 29)],
 )
 def test_exactly_the_last_episodes_meet_the_current_agent(batch_size, opponents, frac, episodes_against_current):
     hp = make_hp(

@@ -274,7 +274,10 @@ def test_q_loss_is_huber_on_the_scaled_error():
     assert critic_loss(x, x["q"], 2.0) < critic_loss(x, x["q"], 1.0)
 
 
-@pytest.mark.parametrize("options", [{"advantage": "TD1"}, {"method": "dice"}, {"method": "n_step", "n_step": 8}])
+WINDOWS = [{"method": "n_step", "n_step": n} for n in (0, 8, 10)]
+
+
+@pytest.mark.parametrize("options", [{"advantage": "TD1"}, {"method": "dice"}, *WINDOWS])
 def test_what_does_not_exist_is_refused(options):
     x = episode()
     with pytest.raises(ValueError, match="must"):

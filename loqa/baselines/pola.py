@@ -30,7 +30,7 @@ def dice_losses(
 
     With G_t = sum_{k>=t} discount^(k-t) r_k + discount^(T-t) V_T, A_t = G_t - V_t (GAE with lambda 1), a constant,
     and c_t = l_0 + .. + l_t: policy -sum_t discount^t A_t (box(c_t) - box(c_{t-1})), value sum_t (G_t - V_t)^2.
-    Up to a constant the first is minus DiCE's objective, sum_t discount^t box(c_t) r_t, with a baseline.
+    Up to a constant the first is minus DiCE's objective, sum_t discount^t box(c_t) r_t, with V_T and a baseline.
 
     `log_prob` [T]: l_t, of the actions of both players together, differentiable in both policies; `values` V_t [T+1]
     are so in the value loss. A batch may follow as the last axis, here and in the results.

@@ -78,9 +78,13 @@ def load_params(path: str, agent: Agent) -> AgentParams:
     """The parameters of the agent `hp.init_from`; ConfigError if it is none or has other networks than `agent`."""
     try:
         params, description = load_agent(Path(path).expanduser())
-        if "hp" in description and (game := rebuild(description)[0]) != agent.game:
+        game, saved = rebuild(description) if "hp" in description else (agent.game, agent)
+        if game != agent.game:
             there, here = (f"the {x.title}" if game.title != agent.game.title else x for x in (game, agent.game))
             raise ValueError(f"it was trained on {there}, and this is {here}")
+        for name in ("normalize_time", "output_scale"):
+            if (there := getattr(saved, name)) != (here := getattr(agent, name)):
+                raise ValueError(f"{name} of its Q-network is {there}, and here it is {here}")
         check_shapes(params, jax.eval_shape(agent.init, jax.random.key(0)))
     except (OSError, ValueError) as error:
         wanted = "a saved agent with the networks of this run"
