@@ -128,7 +128,7 @@ def test_tables_and_figures(directory):
     pages = written(directory, sections, pages=["page.md"])
     text = pages[directory / "README.md"]
     lines = text.splitlines()
-    assert lines[:2] == ["# All", ""] and "- [Its end](#its-end)" in lines and "## IPD" in lines and "Read." in lines
+    assert lines[:2] == ["# All", ""] and "## Its end" in lines and "## IPD" in lines and "Read." in lines
     # The mean of both players, for each seed; over both evaluations, of which the first has rewards of 0.
     assert "| our critic, iteration 100 | 2 | 0.438 (0.088) | -1.000 (0.354) |" in lines
     assert "| their critic, iteration 100 | 1 | 0.250 | -0.500 |" in lines  # a single seed has no spread

@@ -154,9 +154,7 @@ def build(directory: Path, draw: bool = True) -> dict[Path, str]:
         report = Report.model_validate(yaml.safe_load((directory / "report.yaml").read_text("utf-8")))
     except (yaml.YAMLError, ValidationError) as error:
         raise ValueError(f"{directory}/report.yaml is not a report (see docs/tools.md): {error}") from error
-    anchor = lambda title: re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
-    contents = "\n".join(f"- [{one.title}](#{anchor(one.title)})" for one in report.sections.values())
-    text, tables = [f"# {report.title}", report.text.strip(), contents], {}
+    text, tables = [f"# {report.title}", report.text.strip()], {}
     for name, section in report.sections.items():
         tables[name], figures, links = "", {}, []
         if section.runs:
