@@ -4,6 +4,7 @@ import atexit
 import copy
 import functools
 import itertools
+import os
 import re
 import sys
 
@@ -162,7 +163,7 @@ def test_the_papers_commands(script, command, tags):
         ("wandb.dir=/tmp/a", lambda c: c.wandb.dir, "/tmp/a"),
         ("wandb.wandb_dir=/tmp/b", lambda c: c.wandb.dir, "/tmp/b"),
         ("hp.save_dir=${wandb.mode}", lambda c: c.hp.save_dir, "online"),
-        ("hp.save_dir=~/a=b c", lambda c: c.hp.save_dir, "~/a=b c"),
+        ("hp.save_dir=~/a=b c", lambda c: c.hp.save_dir, os.path.expanduser("~/a=b c")),
         ("--hp.seed=7", lambda c: c.hp.seed, 7),
         ("resume=5", lambda c: c.resume, "5"),
         ("hp.just_self_play=false", lambda c: c.hp.num_learners, 2),

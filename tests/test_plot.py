@@ -226,6 +226,22 @@ def test_runs_are_read_with_what_tells_them_apart(sweep):
     assert len(cut.metrics["walltime"]) == 2
 
 
+def test_a_directory_is_a_label_where_its_runs_are_alike_and_no_other_has_its_name(sweep):
+    for where, gamma, seeds in (("a/ours", 0.9, (1, 2)), ("b/ours", 0.5, (3, 4)), ("others", 0.9, (5, 6))):
+        for seed in seeds:
+            save_run(sweep / where / str(seed), seed, gamma=gamma)
+    labels = lambda *words: [*group_runs(read_runs([str(sweep / word) for word in words]))]
+    assert labels("a/ours", "others") == ["ours", "others"]
+    assert labels("a/ours", "b/ours") == ["gamma=0.9", "gamma=0.5"]
+    assert labels("a", "sweep", "b") == ["a 3x3", "gamma=0.0 3x3", "gamma=0.0 4x4", "gamma=0.9 3x3"] + [
+        "gamma=0.9 4x4",
+        "b 3x3",
+    ]
+    assert {run.seed for run in read_runs([f"{sweep}/others@5-5"])} == {5}
+    with pytest.raises(ValueError, match="has no runs of seed5-6"):
+        read_runs([f"{sweep}/others@seed5-6"])
+
+
 def test_a_run_that_cannot_be_read_does_not_cost_the_others(sweep, capsys):
     """A byte-order mark is read; what is refused is named, with its row."""
     files = sorted((sweep / "sweep").rglob("metrics.csv"))
@@ -261,6 +277,7 @@ def test_labels_stand_before_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "hp.seed=1").mkdir()
     assert [str(x) for x in split_label("hp.seed=1")] == ["", "hp.seed=1"]
+    assert [str(x) for x in split_label("hp.seed=1@3x3")] == ["", "hp.seed=1@3x3"]
     assert [str(x) for x in split_label("ours=hp.seed=1")] == ["ours", "hp.seed=1"]
     assert [str(x) for x in split_label("nothing")] == ["", "nothing"]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from omegaconf import OmegaConf
 from PIL import Image
 
 from loqa.run.agents import load_agent, save_agent
@@ -23,7 +24,7 @@ def make_run(directory, script, seed, rewards, *words, end=100):
     """A finished run with two evaluations, as the scripts leave it; `rewards` are of the second one."""
     directory.mkdir(parents=True, exist_ok=True)
     hp = compose(script, [f"hp.seed={seed}", *words])
-    config = {"game": script, "hp": json.loads(json.dumps(dict(hp.hp), default=dict))}
+    config = {"game": script, "hp": OmegaConf.to_container(hp.hp, resolve=True)}
     (directory / "config.yaml").write_text(yaml.safe_dump(config))
     names = [f"p_0_{state}_C" for state in STATES] if script == "ipd" else ["always_defect_0_mean_rewards_a"]
     head = ["iteration", "walltime", "env_steps", "mean_rewards_0", "mean_rewards_1", *names, "loss"]
@@ -60,12 +61,17 @@ def test_runs_of_an_experiment_are_three_files(tmp_path):
     assert files == {path.name: path.read_bytes() for path in out.iterdir()}
     archive([make_run(tmp_path / "longer" / "ipd_seed2", "ipd", 2, (-1, -1), end=200)], out)
     assert [run.end for run in read_runs([str(out)])] == [100, 200]
-    other = make_run(tmp_path / "other" / "ipd_seed1", "ipd", 1, (-1, -2), "hp.batch_size=8", "hp.payoffs=null")
-    for run in (runs[1], other):  # a shorter one, and one of other settings
+    wide = "[[-1.0000000000000002,-3,0.3333333333333333,-2.2222222222222223],[-1.0000000000000002,-3,0,-2]]"
+    words = ["hp.batch_size=8", "hp.game_name=custom", f"hp.payoffs={wide}", "hp.just_self_play=false"]
+    other = make_run(tmp_path / "other" / "ipd_seed1", "ipd", 1, (-1, -2), *words)
+    seed = make_run(tmp_path / "seed" / "ipd_seed1", "ipd", 5, (-1, -2))
+    for run in (runs[1], other, seed):  # a shorter one, one of other settings, one of another seed
         with pytest.raises(ValueError, match="that is another run, or is longer"):
             archive([run], out)
     archive([other.rename(tmp_path / "other" / "ipd_seed7")], out)
-    assert [run.settings["batch_size"] for run in read_runs([str(out)])] == [2048, 2048, 8]
+    runs = read_runs([str(out)])
+    assert [run.settings["batch_size"] for run in runs] == [2048, 2048, 8]
+    assert runs[2].settings["payoffs"] == yaml.safe_load(wide)
 
 
 def test_agents_are_kept_at_half_precision(tmp_path):
@@ -184,6 +190,9 @@ RUNS = {"title": "t", "runs": {"a": "ours"}}
         ({"a": RUNS | {"table": "algorithms"}}, "needs league, exploit and runs"),
         ({"a": {"title": "t", "runs": {"a": "nowhere"}}}, "there are no runs in"),
         ({"a": RUNS | {"figure": "goals"}}, "not a run with thresholds"),
+        ({"a": RUNS | {"figure": "league"}}, "a table or figure of a league needs league"),
+        ({"a": RUNS | {"columns": ["loss_of"]}}, "not all runs of a have the column 'loss_of'"),
+        ({"a": RUNS | {"columns": [""]}}, "should match pattern"),
     ],
 )
 def test_a_wrong_report_is_refused(directory, sections, reason):

@@ -195,9 +195,9 @@ def change_metadata(**new):
     )
 
 
-def flip(path, where):
+def flip(path, where=None):
     data = bytearray(path.read_bytes())
-    data[int(where * len(data))] ^= 0xFF
+    data[data.index(b"NUMPY") + 2 if where is None else int(where * len(data))] ^= 0xFF
     path.write_bytes(data)
 
 
@@ -206,7 +206,7 @@ SEGMENT = "past_000000016_000000020.npz"
 DAMAGED = {
     "truncated": (lambda path: os.truncate(path, path.stat().st_size // 2), "not a zip file"),
     "empty": (lambda path: path.write_bytes(b""), "not a zip file"),
-    "a flipped byte": (lambda path: flip(path, 0.4), "state_000000040.npz is damaged"),
+    "a flipped byte": (flip, "state_000000040.npz is damaged"),
     "unreadable": (lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
     "another format": (change_metadata(format="loqa-checkpoint-0"), "its format is 'loqa-checkpoint-0'"),
     "no metadata": (lambda path: rewrite(path, lambda arrays: arrays.pop("metadata")), "metadata"),
@@ -218,7 +218,7 @@ DAMAGED = {
     "a wrong type": (replace(**{LOGITS: np.zeros((5, 2))}), f"{LOGITS} is float64[5, 2], but must be float32[5, 2]"),
     "pickled objects": (replace(**{LOGITS: np.array([print], object)}), "has Python objects in it"),
     "no past agents": (lambda path: (path.parent / SEGMENT).unlink(), "No such file"),
-    "damaged past agents": (lambda path: flip(path.parent / SEGMENT, 0.3), f"{SEGMENT} is damaged"),
+    "damaged past agents": (lambda path: flip(path.parent / SEGMENT), f"{SEGMENT} is damaged"),
     "too few past agents": (
         lambda path: rewrite(path.parent / SEGMENT, lambda a: a.update({k: x[3:] for k, x in a.items()})),
         "it has 1 past agents, but must have 4",
@@ -317,6 +317,16 @@ def test_auto_takes_the_furthest_checkpoint_whatever_the_times_of_files_say(fini
         assert run.directory == finished and run.resumed.metadata["iteration"] == 40
         assert Checkpoints(run).save(trained(42))
     assert [path.stem for path in states(finished)] == [f"state_0000000{i}" for i in (30, 40, 42)]
+
+
+def test_auto_takes_a_run_that_was_begun_after_a_finished_one(finished, monkeypatch):
+    (finished / "summary.json").write_text('{"iteration": 40}')
+    with new_run(finished.parent, "hp.num_iterations=40") as later:
+        command = later.snapshot()["command"]
+        Checkpoints(later).save(trained(10))
+    monkeypatch.setattr(provenance, "commands", lambda *_: ("python ipd.py resume=there", ""))
+    with new_run(finished.parent, "hp.num_iterations=40", "resume=auto") as run:
+        assert run.directory == later.directory and run.snapshot()["command"] == command
 
 
 def test_auto_finds_a_renamed_run_and_none_of_another_game(finished):

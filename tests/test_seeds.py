@@ -1,5 +1,6 @@
 """Seeds side by side (launcher=seeds): each of them is what it is alone, whatever becomes of the others."""
 
+import os
 import re
 import signal
 
@@ -9,11 +10,13 @@ import numpy as np
 import pytest
 import soak
 from test_scripts import TINY, jax_options, no_figures, run, train  # noqa: F401 (fixtures)
+from test_sweep import sweep  # noqa: F401 (a fixture)
 
 from loqa import buffers, devices, learner
 from loqa.agent import AgentParams
 from loqa.learner import LearnerState, TrainState
 from loqa.run.config import ConfigError, JaxConfig
+from loqa.run.run import Run
 from loqa.run.signals import StopSignals
 from loqa.run.terminal import OfSeed, SharedTerminal
 from loqa.run.together import SideBySide, check
@@ -88,6 +91,21 @@ def test_seeds_side_by_side_are_what_they_are_alone(tmp_path, no_figures):  # no
         assert soak.compare(one, directory) > 10
     assert {"agents", "checkpoints", "config.yaml", "curves.png"} <= {path.name for path in directories[0].iterdir()}
     assert soak.rows(expected[0]) != soak.rows(expected[1])  # the seeds are others
+
+
+def test_a_signal_leaves_a_seed_that_is_done_finished(tmp_path, sweep, monkeypatch):  # noqa: F811 (a fixture)
+    words = ["hp.checkpoint_every=2", "hp.eval_every=2", "launcher=seeds"]
+    assert sweep("hp.seed=1", "hp.num_iterations=4", *words)[0] == 0
+
+    def log(run, row, headline, log=Run.log):
+        log(run, row, headline)
+        if (run.hp.seed, row["iteration"]) == (2, 2):  # seed 1 is at its last one then, 6
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Run, "log", log)
+    code, out, _ = sweep("hp.seed=1,2", "hp.num_iterations=6", *words)
+    assert code == 143 and "2 jobs, 1 finished" in out and "hp.seed=2: unfinished" in out
+    assert len([*tmp_path.glob("ipd_seed1_*/summary.json")]) == 1
 
 
 def test_what_side_by_side_cannot_do_is_refused():

@@ -103,6 +103,12 @@ def test_a_signal_behind_the_last_iteration_ends_the_sweep_but_not_the_job(tmp_p
     assert code == 143 and f"{jobs} jobs, {jobs} finished" in out
 
 
+def test_jobs_with_directories_of_their_own_have_one_summary(tmp_path, sweep):
+    words = ["hp.seed=1,2", "hp.num_iterations=1", f"hp.save_dir={tmp_path}/${{hp.seed}}"]
+    code, out, _ = sweep(*words)
+    assert code == 0 and "2 jobs, 2 finished" in out and len([*tmp_path.glob("?/ipd_seed?_*")]) == 2
+
+
 def test_a_sweep_goes_on_where_it_was(tmp_path, sweep):
     """The first job fails, the other ends. That one again, and further, is skipped and resumed."""
     words = ["hp.seed=1", "hp.checkpoint_every=2"]

@@ -162,6 +162,7 @@ def find(resume: str | None, script: str, hp: Hyperparameters, new_state: Callab
             raise ConfigError(f"resume is {resume!r}, a run that ended and has no checkpoint to resume from")
         return started
     without, paths, other = [], [], ""  # runs without a checkpoint, checkpoints, and why not another run of this seed
+    finished = ""  # the name of the last run, by the time in it, with nothing left to do
     for directory in sorted(Path(os.path.expanduser(hp.save_dir)).absolute().glob("*")):
         if not _has_seed(directory, hp.seed):
             continue
@@ -171,9 +172,11 @@ def find(resume: str | None, script: str, hp: Hyperparameters, new_state: Callab
             without.append(Resumed(directory, {}, None))
         elif iteration_of(found[0]) <= hp.total_iterations:  # a longer run is left alone
             paths += found
+            finished = directory.name if Resumed(directory, {}, None).is_finished(hp) else finished
     # The same settings are the same run, so the furthest checkpoint is the best, and of equal ones that of the last
-    # begun. The times of files say nothing: copies of a directory have others.
-    for path in sorted(paths, key=lambda path: (iteration_of(path), path.parent.parent.name), reverse=True):
+    # begun; but runs begun after one that is finished are first. The times of files say nothing: copies have others.
+    begun = lambda path: path.parent.parent.name
+    for path in sorted(paths, key=lambda path: (begun(path) > finished, iteration_of(path), begun(path)), reverse=True):
         try:
             return read(path, hp, new_state)
         except ConfigError as error:

@@ -164,6 +164,8 @@ def for_hydra(script: str, words: list[str]) -> list[str]:
         key, equals, value = word.partition("=")
         if re.match(r"--\w+\.\w", key) and not equals:
             raise ConfigError(f"the override {show(word)} has no value, but must be {key[2:]}=VALUE")
+        if key == "hp.save_dir" and value.startswith("~"):  # where Hydra writes, too
+            word = f"{key}={(value := os.path.expanduser(value))}"
         path = Path(os.path.expanduser(value.strip("'\"")))
         is_run = key in ("hp", "resume") and (path / "config.yaml").is_file()
         if is_run and (key == "hp" or not has_preset):

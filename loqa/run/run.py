@@ -91,7 +91,8 @@ class Run:
         self._files = RunDirectory(self.directory, config_yaml, self.log_line)
         self.write = self._files.write
         self._terminal.file = self.directory / "log.txt"
-        self._command, self._command_to_resume = provenance.commands(short_path(self.directory), num_devices)
+        command, self._command_to_resume = provenance.commands(short_path(self.directory), num_devices)
+        self._command = earlier.get("command", command)  # resume=DIRECTORY names none of the settings
         self._introduce(hp, metadata)
         self._wandb = WandbLog(earlier.get("wandb_id"), self.log_line)
         if config.wandb.state:
@@ -162,7 +163,8 @@ class Run:
     def snapshot(self) -> dict[str, Any]:
         """What a checkpoint keeps of the run itself; JSON."""
         wandb_id, commits = self._wandb.run_id, self._commits
-        return {"csv": self._csv, "walltime": self._walltime(), "wandb_id": wandb_id, "commits": commits}
+        snapshot = {"csv": self._csv, "walltime": self._walltime(), "wandb_id": wandb_id, "commits": commits}
+        return snapshot | {"command": self._command}
 
     def finish(self, *conclusions: Callable[[], object], reached: str | None = None) -> None:
         """Writes summary.json, concludes, and lists the files; `reached`: the threshold that ended it early.

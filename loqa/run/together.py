@@ -1,6 +1,7 @@
 """Seeds side by side: the jobs of a multirun that differ in nothing but the seed, as one program (launcher=seeds)."""
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -41,6 +42,7 @@ class Seeds(Launcher):
             job = partial(function, group=group)
             returns[cfg.hydra.job.num] = run_job(job, cfg, "hydra.sweep.dir", "hydra.sweep.subdir", context)
 
+        sys.setrecursionlimit(sys.getrecursionlimit() + 10 * len(job_overrides))  # each job begins within another
         groups: dict[str, list[DictConfig]] = {}
         for number, words in enumerate(job_overrides, initial_job_idx):
             cfg = context.config_loader.load_sweep_config(config, list(words))
@@ -57,6 +59,8 @@ class Seeds(Launcher):
                 group.go_on()
             finally:
                 group.terminal.flush()
+            if group.stopped:
+                raise group.stopped
         return [returns[number] for number in sorted(returns)]
 
 
@@ -76,12 +80,16 @@ class Group:
         self._jobs = list(jobs)  # that have not begun
         self._begun: list[tuple[Config, Experiment, Run]] = []  # that are not yet trained
         self._ends: dict[Run, BaseException] = {}  # of those that did not end well
+        self.stopped: SystemExit | None = None  # by a signal
         self.terminal = SharedTerminal(StopSignals())
 
     def go_on(self) -> None:
         """Runs the jobs that have not begun; within the last one, trains all that have."""
         while self._jobs:
-            self._jobs.pop(0)(self)
+            try:
+                self._jobs.pop(0)(self)
+            except SystemExit as end:  # the jobs around this one may have finished
+                self.stopped = end
         begun, self._begun = self._begun, []
         if begun:
             try:
@@ -105,19 +113,20 @@ class Group:
         going = {}
         for i, run in enumerate(runs):
             going[i] = loop(experiment.agent, run, partial(placed.state, i), partial(placed.evaluate, i))
-        while going:
-            wanted = {}  # iterations
-            for i, steps in going.items():
+        wanted = dict.fromkeys(going, 0)  # iterations
+        while wanted:
+            # Those with no more to make wait for the others, in whose wall time they would draw figures.
+            for i in [i for i in wanted if wanted[i]] or [*wanted]:
+                wanted.pop(i)
                 try:
-                    wanted[i] = next(steps)
+                    wanted[i] = next(going[i])
                 except StopIteration:
-                    continue  # it is done
+                    pass  # it is done
                 except (RunError, SystemExit) as end:  # the others go on, or write their checkpoints
                     self._ends[runs[i]] = end
                     if isinstance(end, RunError):
                         runs[i].log_line(f"ended: {end}")
             self.terminal.flush()
-            going = {i: going[i] for i in wanted}
             placed.iterate(wanted)
 
 

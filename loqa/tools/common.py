@@ -52,7 +52,7 @@ whole = partial(number, kind=int)
 
 def split_label(word: str) -> tuple[str, Path]:
     """LABEL=PATH or PATH -> label ("" if there is none), path. A path that exists may itself have a "="."""
-    if Path(word).exists() or "=" not in word:
+    if Path(word.rpartition("@")[0] or word).exists() or "=" not in word:
         return "", Path(word)
     label, _, path = word.partition("=")
     return label, Path(path)

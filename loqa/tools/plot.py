@@ -88,6 +88,8 @@ def goal_figure(groups: Groups, path: Path) -> list[str]:
     """Draws what it takes to each goal (columns) in seconds and in iterations (rows) against the size of the grid."""
     groups, left_out = square_boards(groups)
     game = next(iter(groups.values()))[0].game
+    if not game.goals:
+        raise ValueError(f"the game {game.name} has no goals")
     looks = styles([*groups, *game.published_seconds])
     figure, grid = panels(2 * len(game.goals), columns=len(game.goals), sharex=True, sharey="row")
     for axes, (unit, goal) in zip(grid, product(("walltime", "iteration"), game.goals), strict=True):

@@ -43,7 +43,8 @@ def main(parser: ArgumentParser) -> None:
     scores = zip("AB", players, episode.rewards.T, strict=True)
     heads = [f"{letter}  {one.name}: {x.sum():.0f}, {x.mean():.3f} a step" for letter, one, x in scores]
     frames, durations, text = film(game, episode, heads)
-    out = options.out.with_suffix(".gif" if durations else ".png")
+    suffix = ".gif" if durations else ".png"
+    out = options.out.with_name(options.out.name.removesuffix(".png").removesuffix(".gif") + suffix)
     out.parent.mkdir(parents=True, exist_ok=True)
     animated = {"save_all": True, "append_images": frames[1:], "duration": durations, "loop": 0}
     frames[0].save(out, **animated if durations else {})

@@ -31,6 +31,7 @@ from pydantic import BaseModel, ValidationError, model_validator
 
 from loqa.figures.curves import group_bars, seed_curves
 from loqa.figures.runs import Groups, SavedRun, longest, shown_columns, title_of
+from loqa.hyperparameters import Text
 from loqa.run.trainer import IN_A_ROW
 from loqa.tools.common import ArgumentParser, markdown_table, read_csv, tool
 from loqa.tools.league import heat_map, kind_means, kind_table, read_league
@@ -52,8 +53,8 @@ class Section(BaseModel, extra="forbid"):
 
     title: str
     text: str = ""
-    runs: dict[str, str] = {}  # by label, one PATH as in marks, or several with blanks between
-    columns: list[str] = []
+    runs: dict[str, Text] = {}  # by label, one PATH as in marks, or several with blanks between
+    columns: list[Text] = []
     table: Literal["last", "late", "goals", "league", "algorithms", "none"] = "last"
     figure: Literal["bars", "curves", "steps", "goals", "league", "none"] = "none"
     league: str = ""
@@ -61,8 +62,11 @@ class Section(BaseModel, extra="forbid"):
 
     @model_validator(mode="after")
     def _has_what_its_table_shows(self) -> Self:
-        if self.table == "algorithms" and not (self.league and self.exploit and self.runs):
+        shown = {self.table, self.figure}
+        if "algorithms" in shown and not (self.league and self.exploit and self.runs):
             raise ValueError("a table of algorithms needs league, exploit and runs")
+        if ("league" in shown and not self.league) or ("goals" in shown and not self.runs):
+            raise ValueError("a table or figure of a league needs league, one of goals needs runs")
         return self
 
 
@@ -90,6 +94,8 @@ def last_evaluations(groups: Groups, columns: Sequence[str] = (), window: int = 
         lines.append(["the paper", "", *cells])
     for label, members in groups.items():
         whole = longest(members)
+        if lacking := [column for column in columns if any(column not in run.metrics for run in whole)]:
+            raise ValueError(f"not all runs of {label} have the column {lacking[0]!r}")
         n = f"{len(whole)}" + (f" of {len(members)}" if len(whole) < len(members) else "")
         cells = [mean_and_deviation(whole, column, window) for column in columns]
         lines.append([f"{label}, iteration {whole[0].end}", n, *cells])

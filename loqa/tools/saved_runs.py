@@ -5,6 +5,7 @@ config.yaml the settings that they share.
 """
 
 import json
+import math
 import re
 import shlex
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from omegaconf import OmegaConf
+from flax.traverse_util import unflatten_dict
 
 from loqa.figures.runs import Groups, SavedRun
 from loqa.games import GAMES
@@ -37,6 +38,7 @@ def read_runs(words: Sequence[str]) -> list[SavedRun]:
     read is named on stderr and left out, if others can.
     """
     runs, refused = [], []
+    names = [split_label(word)[1].absolute().name for word in words]
     for word in words:
         label, path = split_label(word)
         which = ""
@@ -55,7 +57,8 @@ def read_runs(words: Sequence[str]) -> list[SavedRun]:
         found = [run for run in found if _is_of(run, which)]
         if which and not found:
             raise ValueError(f"{path} has no runs of {which}")
-        if not label and len(found) > 1 and len(words) > 1:  # directories that are compared
+        alike = len(found) > 1 and all(run.compared == found[0].compared for run in found)
+        if alike and not label and len(words) > 1 and names.count(path.absolute().name) < 2:  # directories to compare
             found = [run._replace(label=path.absolute().name) for run in found]
         runs += found
     if not runs:
@@ -67,8 +70,8 @@ def read_runs(words: Sequence[str]) -> list[SavedRun]:
 
 def _is_of(run: SavedRun, which: str) -> bool:
     """Whether it is of a board, such as 3x3, or of one of the seeds 42-51; all are of ""."""
-    first, _, last = which.partition("-")
-    return int(first) <= run.seed <= int(last) if last else which in ("", run.board)
+    seeds = re.fullmatch(r"(\d+)-(\d+)", which)
+    return int(seeds[1]) <= run.seed <= int(seeds[2]) if seeds else which in ("", run.board)
 
 
 def _read(file: Path, label: str) -> Iterator[SavedRun]:
@@ -112,15 +115,16 @@ def _origin(path: Path) -> dict[str, str]:
 def archive(paths: Sequence[Path], out: Path, with_agents: bool = False) -> list[SavedRun]:
     """Adds runs to the experiment in `out`, with what its tables and figures need; returns them.
 
-    A run is named as its directory, without the time; it replaces one of this name of the same settings that is not
+    A run is named as its directory, without the time; it replaces one of this name, seed and settings that is not
     longer, and of any other raises ValueError. Agents are kept at half precision.
     """
     there = {run.path.name: run for run in (read_runs([str(out)]) if (out / "curves.csv").exists() else ())}
     new: dict[str, SavedRun] = {}
+    identity = lambda run: (run.compared, run.seed, run.board)
     for run in read_runs([str(path) for path in paths]):
         name = re.sub(r"_\d{8}-\d{6}(_\d+)?$", "", run.path.absolute().name).replace(",", " ")
         old = there.get(name, run)
-        if name in new or run.compared != old.compared or run.end < old.end:
+        if name in new or identity(run) != identity(old) or run.end < old.end:
             raise ValueError(f"{run.path} cannot be {name} of {out}: that is another run, or is longer")
         new[name] = run
     runs = dict(sorted((there | new).items()))
@@ -134,16 +138,14 @@ def archive(paths: Sequence[Path], out: Path, with_agents: bool = False) -> list
         for row in zip(*(run.metrics[column] for column in columns), strict=True):
             cells = ["" if np.isnan(x) else f"{x:.0f}" if x.is_integer() else f"{x:.6g}" for x in row]
             curves.append({"run": name} | dict(zip(columns, cells, strict=True)))
-        differing = {f"hp.{x}": yaml.safe_dump(y, default_flow_style=True) for x, y in own.items() if x not in shared}
-        line = {"run": name} | {x: text.splitlines()[0] for x, text in sorted(differing.items())}
+        in_a_line = partial(yaml.safe_dump, default_flow_style=True, width=math.inf)
+        differing = {f"hp.{x}": in_a_line(y).splitlines()[0] for x, y in sorted(own.items()) if x not in shared}
+        line = {"run": name} | differing
         lines.append(line | {"minutes": f"{run.metrics['walltime'][-1] / 60:.1f}"} | curves[-1] | run.origin)
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "curves.csv", partial(write_csv, rows=curves))
     write_whole(out / "runs.csv", partial(write_csv, rows=lines))
-    nested = OmegaConf.create()  # as a run has them, so that hp=DIRECTORY reads both
-    for key, value in shared.items():
-        OmegaConf.update(nested, key, value)
-    config = yaml.safe_dump({"game": games.pop(), "hp": OmegaConf.to_container(nested)})
+    config = yaml.safe_dump({"game": games.pop(), "hp": unflatten_dict(shared, sep=".")})  # nested as a run's
     write_whole(out / "config.yaml", lambda path: path.write_text(config, encoding="utf-8"))
     for name, run in new.items() if with_agents else ():
         for file in newest_agents(run.path):

@@ -20,7 +20,7 @@ from loqa.run.signals import StopSignals
 from loqa.tools.common import write_csv
 from loqa.tools.saved_runs import group_runs, read_runs
 
-SWEPT = "LOQA_SWEPT"  # environment variable: how many jobs a multirun has, and the keys in which they differ
+SWEPT = "LOQA_SWEPT"  # environment variable: a multirun's directory, how many jobs it has, and what keys differ
 
 
 class Sweep(Callback):
@@ -35,7 +35,8 @@ class Sweep(Callback):
         swept = {word.key_or_group: word for word in words}  # the command line's in place of the experiment's
         swept = {key: word for key, word in swept.items() if word.is_sweep_override()}
         number = math.prod(len(list(word.sweep_iterator())) for word in swept.values())
-        os.environ[SWEPT] = json.dumps([number, *swept])  # jobs may be in other processes
+        # Jobs may be in other processes; and hp.save_dir, which the directory has in it, may differ between them.
+        os.environ[SWEPT] = json.dumps([os.path.abspath(config.hydra.sweep.dir), number, *swept])
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         if config.hydra.mode is not RunMode.MULTIRUN:
@@ -44,7 +45,7 @@ class Sweep(Callback):
             raise SystemExit(128 + StopSignals.last)  # it came when the job before had nothing left to do
         _note(config, {"status": "unfinished"})  # which stays if the job has no chance to write more
         if SWEPT in os.environ:
-            number, *swept = json.loads(os.environ[SWEPT])
+            _, number, *swept = json.loads(os.environ[SWEPT])
             words = [word for word in config.hydra.overrides.task if word.split("=")[0] in swept]
             print(f"\njob {config.hydra.job.num + 1} of {number}: {' '.join(words)}", flush=True)
 
@@ -56,7 +57,8 @@ class Sweep(Callback):
 
 def _note(config: DictConfig, note: dict[str, Any]) -> None:
     if config.hydra.mode is RunMode.MULTIRUN:
-        path = Path(config.hydra.sweep.dir) / "jobs" / f"{int(config.hydra.job.num):04d}.json"
+        directory = json.loads(os.environ[SWEPT])[0] if SWEPT in os.environ else config.hydra.sweep.dir
+        path = Path(directory) / "jobs" / f"{int(config.hydra.job.num):04d}.json"
         path.parent.mkdir(parents=True, exist_ok=True)  # of what fails here, Hydra warns
         text = json.dumps({"job": list(config.hydra.overrides.task)} | note)
         write_whole(path, lambda file: file.write_text(text))
