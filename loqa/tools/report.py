@@ -27,6 +27,7 @@ from typing import Literal, Self
 
 import numpy as np
 import yaml
+from PIL import Image
 from pydantic import BaseModel, ValidationError, model_validator
 
 from loqa.figures.curves import group_bars, seed_curves
@@ -189,7 +190,10 @@ def build(directory: Path, draw: bool = True) -> dict[Path, str]:
         if figure:
             text.append(f"![{section.title}]({name}.png)")
         if figure and draw:
-            print(*figure(path=directory / f"{name}.png"), flush=True)
+            for file in figure(path=directory / f"{name}.png"):
+                picture = Image.open(file).convert("RGB").quantize()  # a third of the bytes
+                picture.save(file, optimize=True, dpi=(200, 200))
+                print(file, flush=True)
     pages = {directory / "README.md": "\n\n".join(filter(None, text)) + "\n"}
     of = lambda name: f"\n{tables[name]}\n" if name in tables else quoted(directory, name)
     for path in sorted(path for pattern in report.pages for path in directory.glob(pattern)):
