@@ -201,7 +201,7 @@ def sweep(tmp_path):
     for seed in (42, 43):
         for gamma in (0.0, 0.9):
             for size in (3, 4):
-                save_run(tmp_path / "sweep" / f"{seed} {gamma} {size}", seed, size, gamma)
+                save_run(tmp_path / "sweep" / f"{seed} {gamma} {size}", seed, size, gamma if seed == 42 else gamma or 0)
     save_run(tmp_path / "sweep" / "just begun", 44, number=0)
     (tmp_path / "sweep" / "just begun" / "metrics.csv").write_text(COIN)
     rows = [0, 1, 0, -1.5, -1.5, *[0.5] * 5], [50, 2, 9, -1, -1.2, *[0.9] * 5]
@@ -233,7 +233,7 @@ def test_a_directory_is_a_label_where_its_runs_are_alike_and_no_other_has_its_na
     labels = lambda *words: [*group_runs(read_runs([str(sweep / word) for word in words]))]
     assert labels("a/ours", "others") == ["ours", "others"]
     assert labels("a/ours", "b/ours") == ["gamma=0.9", "gamma=0.5"]
-    assert labels("a", "sweep", "b") == ["a 3x3", "gamma=0.0 3x3", "gamma=0.0 4x4", "gamma=0.9 3x3"] + [
+    assert labels("a", "sweep", "b") == ["a 3x3", "gamma=0 3x3", "gamma=0 4x4", "gamma=0.9 3x3"] + [
         "gamma=0.9 4x4",
         "b 3x3",
     ]
@@ -261,10 +261,10 @@ def test_a_run_that_cannot_be_read_does_not_cost_the_others(sweep, capsys):
 def test_groups_differ_in_label_settings_and_board_not_in_seed(sweep):
     runs = read_runs([str(sweep / "sweep")])
     groups = group_runs(runs)
-    assert sorted(groups) == ["gamma=0.0 3x3", "gamma=0.0 4x4", "gamma=0.9 3x3", "gamma=0.9 4x4"]
+    assert sorted(groups) == ["gamma=0 3x3", "gamma=0 4x4", "gamma=0.9 3x3", "gamma=0.9 4x4"]
     assert [run.seed for run in groups["gamma=0.9 4x4"]] == [42, 43]
     of_all_boards = group_runs(runs, split_boards=False)
-    assert {label: len(members) for label, members in of_all_boards.items()} == {"gamma=0.0": 4, "gamma=0.9": 4}
+    assert {label: len(members) for label, members in of_all_boards.items()} == {"gamma=0": 4, "gamma=0.9": 4}
     same = [run for run in runs if run.settings["qvalue.gamma"] == 0.9 and run.board == "3x3"]
     same[0].settings["new_key"] = 1
     assert list(group_runs(same)) == ["this code"]

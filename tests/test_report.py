@@ -85,6 +85,10 @@ def test_agents_are_kept_at_half_precision(tmp_path):
     assert file == tmp_path / "out/ipd_seed1/agents/agent_0_000100.npz"
     actor = load_agent(file)[0].actor["w"]
     assert actor.dtype == np.float32 and actor == np.float16(0.1)
+    archive([run], tmp_path / "out")
+    assert file.exists()
+    archive([make_run(tmp_path / "longer/ipd_seed1", "ipd", 1, (-1, -2), end=200)], tmp_path / "out")
+    assert not file.exists()  # it is of the shorter one
 
 
 def written(directory, sections, **more):

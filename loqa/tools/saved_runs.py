@@ -96,8 +96,10 @@ def _read(file: Path, label: str) -> Iterator[SavedRun]:
         metrics = {name: x for name, x in metrics.items() if not np.isnan(x).all()}  # without columns of others
         metrics["self_play"] = self_play(metrics)
         own = {key[3:]: yaml.safe_load(cell) for key, cell in row.items() if key.startswith("hp.") and cell}
+        settings = flat(config["hp"]) | own  # 0.0 is 0, as some command lines have it
+        settings = {key: int(x) if isinstance(x, float) and x.is_integer() else x for key, x in settings.items()}
         origin = {key: row.get(key, "") for key in ORIGIN}
-        yield SavedRun(path / row["run"], label, flat(config["hp"]) | own, metrics, game, origin)
+        yield SavedRun(path / row["run"], label, settings, metrics, game, origin)
 
 
 def _origin(path: Path) -> dict[str, str]:
@@ -116,7 +118,7 @@ def archive(paths: Sequence[Path], out: Path, with_agents: bool = False) -> list
     """Adds runs to the experiment in `out`, with what its tables and figures need; returns them.
 
     A run is named as its directory, without the time; it replaces one of this name, seed and settings that is not
-    longer, and of any other raises ValueError. Agents are kept at half precision.
+    longer, with its agents, and of any other raises ValueError. Agents are kept at half precision.
     """
     there = {run.path.name: run for run in (read_runs([str(out)]) if (out / "curves.csv").exists() else ())}
     new: dict[str, SavedRun] = {}
@@ -147,8 +149,11 @@ def archive(paths: Sequence[Path], out: Path, with_agents: bool = False) -> list
     write_whole(out / "runs.csv", partial(write_csv, rows=lines))
     config = yaml.safe_dump({"game": games.pop(), "hp": unflatten_dict(shared, sep=".")})  # nested as a run's
     write_whole(out / "config.yaml", lambda path: path.write_text(config, encoding="utf-8"))
-    for name, run in new.items() if with_agents else ():
-        for file in newest_agents(run.path):
+    for name, run in new.items():
+        if name in there and run.end > there[name].end:
+            for file in (out / name / "agents").glob("*.npz"):
+                file.unlink()
+        for file in newest_agents(run.path) if with_agents else ():
             arrays = {key: x.astype(np.float16) if x.dtype == np.float32 else x for key, x in read_npz(file).items()}
             (out / name / "agents").mkdir(parents=True, exist_ok=True)
             np.savez_compressed(out / name / "agents" / file.name, **arrays)
