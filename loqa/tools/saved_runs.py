@@ -96,10 +96,8 @@ def _read(file: Path, label: str) -> Iterator[SavedRun]:
         metrics = {name: x for name, x in metrics.items() if not np.isnan(x).all()}  # without columns of others
         metrics["self_play"] = self_play(metrics)
         own = {key[3:]: yaml.safe_load(cell) for key, cell in row.items() if key.startswith("hp.") and cell}
-        settings = flat(config["hp"]) | own  # 0.0 is 0, as some command lines have it
-        settings = {key: int(x) if isinstance(x, float) and x.is_integer() else x for key, x in settings.items()}
         origin = {key: row.get(key, "") for key in ORIGIN}
-        yield SavedRun(path / row["run"], label, settings, metrics, game, origin)
+        yield SavedRun(path / row["run"], label, flat(config["hp"]) | own, metrics, game, origin)
 
 
 def _origin(path: Path) -> dict[str, str]:
@@ -163,12 +161,13 @@ def archive(paths: Sequence[Path], out: Path, with_agents: bool = False) -> list
 def group_runs(runs: Sequence[SavedRun], split_boards: bool = True) -> Groups:
     """Runs of one label, or else of settings that differ in seed and length only; ValueError for a seed twice."""
     compared = [run.compared for run in runs if not run.label]
-    values = lambda key: {str(each[key]) for each in compared if key in each}  # not of runs older than the key
+    text = lambda x: str(int(x) if isinstance(x, float) and x.is_integer() else x)  # 0.0 is 0
+    values = lambda key: {text(each[key]) for each in compared if key in each}  # not of runs older than the key
     differing = [key for key in sorted(set().union(*compared)) if len(values(key)) > 1]
     several_boards = split_boards and len({run.board for run in runs}) > 1
     groups: Groups = {}
     for run in runs:
-        parts = [f"{key.split('.')[-1]}={run.settings[key]}" for key in differing if key in run.settings]
+        parts = [f"{key.split('.')[-1]}={text(run.settings[key])}" for key in differing if key in run.settings]
         label = f"{run.label or ', '.join(parts)} {run.board if several_boards else ''}".strip() or "this code"
         for other in groups.setdefault(label, []):
             if run.seed is not None and (run.seed, run.board) == (other.seed, other.board):
