@@ -32,7 +32,7 @@ from loqa.run.trainer import Experiment
 def policy_terms(
     hp: Hyperparameters, agent: Agent, params: AgentParams, episodes: Episodes, seat: int = 0
 ) -> PolicyTerms:
-    """The loss's terms (Algorithm 2) of learner 0 or 1, its seat: means over the batch, differentiable in `params`."""
+    """The loss terms (Algorithm 2) of the learner in `seat`: means over the batch, differentiable in `params`."""
     mine, opponent = agent.side(params, episodes.mine), episodes.opponent
     # Not in the paper: the batch's mean error at each step is optionally subtracted from a player's Q-values.
     batch_mean = lambda x: devices.mean(x.mean(1))

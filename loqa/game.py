@@ -16,7 +16,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#00
 
 Columns = Mapping[str, np.ndarray]  # of metrics.csv, by name
 
-# Titles of the columns that every game has; rewards a step.
+# Titles of the columns that every game has; rewards per step.
 REWARDS = {
     "self_play": "reward in self-play",
     "always_cooperate_0_mean_rewards_a": "reward vs always-cooperate",
@@ -74,9 +74,9 @@ class Film(NamedTuple):
 
 
 class GameSpec(NamedTuple):
-    """A game as the package knows it: `GAME` of its file in loqa/games. All but the first three has a default.
+    """A game as the package knows it: `GAME` of its file in loqa/games. All but the first three have defaults.
 
-    Of `goals` each is a function of the columns of metrics.csv and of the hyperparameters by dotted key, and says in
+    Each of `goals` is a function of the columns of metrics.csv and of the hyperparameters by dotted key, and says in
     which evaluations [...] the goal is reached. Training ends when five in a row reach the one that `hp.stop_at` names.
     """
 

@@ -97,9 +97,9 @@ def agent_policy_loss(
 def own_advantages(mine: Side, options: PolicyOptions) -> tuple[jax.Array, jax.Array]:
     """Our advantages A_t in the actor term, [T], and in the shaping term, [T], or [T+1-n_step] with "n_step".
 
-    With GAE the shaping term still has the TD error. There A_t is credited to our later actions. GAE contains their own
-    TD errors, so it would pay them for whatever is good for both players, though the opponent did not choose it. With
-    "n_step" only the steps with a full window count in the shaping term; TD errors have no value after the last one.
+    With GAE the shaping term still has the TD error. There A_t is credited to our later actions. GAE contains those
+    actions' own TD errors, so it would credit whatever is good for both players, though the opponent did not choose it.
+    With "n_step" only the steps with a full window count in the shaping term; TD errors have no value after the last.
     """
     if options.advantage not in ("TD0", "MC", "GAE"):
         raise ValueError(f"advantage is {options.advantage!r}, but must be 'TD0', 'MC' or 'GAE'")

@@ -56,7 +56,7 @@ def learning_metrics(
 def play_metrics(
     key: jax.Array, agent: Agent, learners: tuple[LearnerState, ...], num_episodes: int
 ) -> tuple[Metrics, Trajectories]:
-    """The agents' play without exploration: mean rewards a step over `num_episodes` episodes a pair, and self-play.
+    """The agents' play without exploration: mean rewards per step over `num_episodes` episodes per pair, and self-play.
 
     `mean_rewards_0/1`: the learner against itself, or the two learners against each other; the second result is their
     episodes. `always_cooperate_0_mean_rewards_a/d` (and `always_defect_...`): agent 0 (a) against the scripted player
@@ -82,5 +82,5 @@ def play_metrics(
 
 
 def self_play(metrics: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The mean reward a step of both players [...]; `metrics`: columns of metrics.csv."""
+    """The mean reward per step of both players [...]; `metrics`: columns of metrics.csv."""
     return (metrics["mean_rewards_0"] + metrics["mean_rewards_1"]) / 2

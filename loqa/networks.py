@@ -65,14 +65,14 @@ class GRUNetwork(nn.Module):
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """A whole sequence: [T, ..., D] -> [T, ..., num_outputs]; parameters are initialized by `step`."""
-        # From the ReLU to the gates all layers are linear: multiplied once, they are one matmul a step.
+        # From the ReLU to the gates all layers are linear: multiplied once, they are one matmul per step.
         kernel, bias = self.kernel_in, self.bias_in
         for layer in reversed(self.dense[1:]):
             weights = layer.variables["params"]
             kernel, bias = weights["kernel"] @ kernel, weights["bias"] @ kernel + bias
 
         # All of a step is in the loop, though only the GRU must be: a step's arrays fit in a CPU's cache, those of all
-        # steps do not, and take three times as long. So the gradient computes a step's gates again, too.
+        # steps do not, and take three times as long. So the backward pass recomputes a step's gates, too.
         @jax.checkpoint
         def one_step(hidden, inputs):
             gates_in = nn.relu(self.dense[0](inputs)) @ kernel + bias

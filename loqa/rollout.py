@@ -24,7 +24,7 @@ class Player(Protocol):
 
 
 class Trajectories(NamedTuple):
-    """B episodes of T steps as they are played: time first, then the player. Behind the rollout, see `side`."""
+    """B episodes of T steps as they are played: time first, then the player. After the rollout, see `side`."""
 
     observations: jax.Array  # [T+1, 2, B, D], float
     logits: jax.Array  # [T+1, 2, B, A], of both policies on what they saw

@@ -102,7 +102,7 @@ def test_bad_words_are_one_sentence(folder, monkeypatch, refusal, tmp_path, word
 
 # ------------------------------------------------------------------------------------------------- the games
 
-# The published league, 32 episodes a pair: mean reward a step in seats 0 and 1.
+# The published league, 32 episodes per pair: mean reward per step in seats 0 and 1.
 PUBLISHED = {
     ("always-cooperate", "always-cooperate"): (0.3469, 0.3475),
     ("always-cooperate", "random"): (0.0531, 0.1056),

@@ -130,7 +130,7 @@ def test_an_algorithm_has_one_color_in_all_figures():
 
 
 def test_both_rewards_must_pass_in_one_evaluation():
-    """On 3x3, n is 2: weak needs more than 0.025 and -0.6 a step, strong 0.1 and -0.1."""
+    """On 3x3, n is 2: weak needs more than 0.025 and -0.6 per step, strong 0.1 and -0.1."""
     rewards = {
         "self_play": [0.2, 0.0, 0.025, 0.026, 0.2, 0.0],
         "always_defect_0_mean_rewards_a": [-0.7, 0.0, 0.0, -0.59, -0.2, 0.0],

@@ -114,7 +114,7 @@ def test_both_games_write_a_picture_and_print(tmp_path, tool, capsys):
         assert film.n_frames == 4 and film.size[0] == 400
     words = ["tit-for-tat", "always-defect", "--game", "ipd", "--steps", "4"]
     tool("render", *words, "--out", tmp_path / "moves")
-    assert "A  CDDD\nB  DDDD\nA  tit-for-tat: -9, -2.250 a step" in capsys.readouterr().out
+    assert "A  CDDD\nB  DDDD\nA  tit-for-tat: -9, -2.250 per step" in capsys.readouterr().out
     assert (tmp_path / "moves.png").exists()
 
 

@@ -6,7 +6,7 @@ The values of two such policies have a closed form, so nothing is sampled. LOLA:
 
 A repeat counts as tit-for-tat when both agents do two things. They cooperate: with each other they earn at least
 DD + 0.9 (CC - DD), where CC and DD are the rewards of these outcomes. They retaliate: against them always-defect
-earns at most DD + 0.5 (CC - DD). Rewards are discounted means a step, (1 - discount) V.
+earns at most DD + 0.5 (CC - DD). Rewards are discounted means per step, (1 - discount) V.
 
 Written to --out: exact.csv (a row for each agent), exact.png and exact.pdf (agent 0's P(C)).
 """

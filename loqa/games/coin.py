@@ -185,11 +185,11 @@ def _distances_after_moves(height: int, width: int) -> np.ndarray:
 
 # ----------------------------------------------------------------------------- what is measured, said and drawn
 
-# Both rewards a step, times n = 2 (size // 2), must exceed these in one evaluation: in self-play, the mean of
+# Both rewards per step, times n = 2 (size // 2), must exceed these in one evaluation: in self-play, the mean of
 # both players, and of the agent against always-defect.
 THRESHOLDS = {"weak": (0.05, -1.2), "medium": (0.1, -0.5), "strong": (0.2, -0.2)}
 
-# What the paper reports: rewards a step on 3x3 at iteration 6000, means of ten seeds.
+# What the paper reports: rewards per step on 3x3 at iteration 6000, means of ten seeds.
 REWARDS_3X3 = dict(zip(REWARDS, (0.316, 0.352, 0.318, -0.054, 0.123), strict=True))
 
 # And seconds of wall time to each of THRESHOLDS on boards of 3 to 7, read off the scaling figure: means of three seeds,
@@ -212,7 +212,7 @@ def threshold_passed(metrics: Columns, settings: Mapping[str, Any], threshold: s
 
 
 def own_and_other_coins(evaluation: Evaluation) -> Metrics:
-    """`own_coins_0`, `other_coins_0`: the coins a step, of its own and of the other, that player 0 takes."""
+    """`own_coins_0`, `other_coins_0`: the coins per step, of its own and of the other, that player 0 takes."""
     own, others = coins_taken(evaluation.self_play.observations[:, 0])
     return {"own_coins_0": own.mean(), "other_coins_0": others.mean()}
 
@@ -303,7 +303,7 @@ GAME = GameSpec(
     published="loqa_iclr_published",
     metrics=own_and_other_coins,
     titles=REWARDS | {"own_coins_0": "own coins", "other_coins_0": "other's coins"},
-    # Rewards a step, and coins a step, of agent 0; `self` is the mean of both, `AC's` always-cooperate's reward.
+    # Rewards and coins per step, of agent 0; `self` is the mean of both, `AC's` always-cooperate's reward.
     columns={"self": "self_play", "vs AC": "always_cooperate_0_mean_rewards_a"}
     | {"AC's": "always_cooperate_0_mean_rewards_d", "vs AD": "always_defect_0_mean_rewards_a"}
     | {"own": "own_coins_0", "other's": "other_coins_0"},

@@ -48,7 +48,7 @@ def draw_noises(key: jax.Array, pairs: jax.Array, steps: int, episodes: int) -> 
 def play_pairs(game: Game, seats: tuple[Player, Player], params: tuple[Any, Any], noise: Noise) -> jax.Array:
     """Plays P pairs of two architectures, with parameters of both and noise [P, ...].
 
-    Returns the mean reward a step in each seat, and its standard deviation over episodes: [2, P, 2].
+    Returns the mean reward per step in each seat, and its standard deviation over episodes: [2, P, 2].
     """
     play = lambda params, noise: rollout(game, seats, params, noise).rewards.mean(0)
     rewards = jax.vmap(play)(params, noise)  # [P, 2, B]
@@ -147,7 +147,7 @@ def kind_table(rewards: np.ndarray, kinds: Sequence[str]) -> str:
 
 @in_style
 def heat_map(rewards: np.ndarray, kinds: Sequence[str], path: Path) -> list[str]:
-    """Draws what each row's player earns a step against each column's, [N, N], and the means by kind.
+    """Draws what each row's player earns per step against each column's, [N, N], and the means by kind.
 
     Players stand by kind; one of a kind of few takes more room, so that the kind's name has its place.
     """
@@ -171,7 +171,7 @@ def heat_map(rewards: np.ndarray, kinds: Sequence[str], path: Path) -> list[str]
     axes.set(xlabel="against", ylabel="player", ylim=(edges[-1], 0))
     axes.tick_params(length=0)
     axes.grid(False)
-    figure.colorbar(image, shrink=0.8, pad=0.02, extend="both", label="mean reward a step of the row's player")
+    figure.colorbar(image, shrink=0.8, pad=0.02, extend="both", label="mean reward per step of the row's player")
     return save(figure, path)
 
 
@@ -233,7 +233,7 @@ def main(parser: ArgumentParser) -> None:
     print(f"{len(players)} players of the {game.title}", flush=True)
     rows = play_league(game, players, steps, episodes, options.seed, out / "league.csv")
     rewards, kinds = read_league(out / "league.csv")
-    text = f"{episodes} episodes of {steps} steps of the {game.title} for each pair. Mean reward a step of the row's "
+    text = f"{episodes} episodes of {steps} steps of the {game.title} for each pair. Mean reward per step of the row's "
     text += f"players.\n\n{kind_table(rewards, kinds)}\n"
     (out / "league.md").write_text(text)
     heat_map(rewards, kinds, out / "league")

@@ -41,7 +41,7 @@ def main(parser: ArgumentParser) -> None:
         raise ValueError(f"the {game.title} has no film: it is a game without pictures of an episode")
     episode = play_episode(game, players, options.steps, options.seed)
     scores = zip("AB", players, episode.rewards.T, strict=True)
-    heads = [f"{letter}  {one.name}: {x.sum():.0f}, {x.mean():.3f} a step" for letter, one, x in scores]
+    heads = [f"{letter}  {one.name}: {x.sum():.0f}, {x.mean():.3f} per step" for letter, one, x in scores]
     frames, durations, text = film(game, episode, heads)
     suffix = ".gif" if durations else ".png"
     out = options.out.with_name(options.out.name.removesuffix(".png").removesuffix(".gif") + suffix)
