@@ -175,8 +175,8 @@ def build(directory: Path, draw: bool = True) -> dict[Path, str]:
             curves = partial(seed_curves, groups, columns=section.columns)
             figures = {"curves": curves, "steps": partial(curves, x_axis="env_steps")}
             figures |= {"bars": partial(group_bars, groups), "goals": partial(goal_figure, groups)}
-            linked = [f"[{label}]({path.partition('@')[0]}/runs.csv)" for label, path in paths]
-            links.append(f"Runs: {', '.join(linked)}.")
+            experiments = dict.fromkeys(path.partition("@")[0] for _, path in paths)
+            links.append(f"Runs: {', '.join(f'[{path}]({path}/runs.csv)' for path in experiments)}.")
         if section.league:
             league = read_league(directory / section.league)
             figures["league"] = partial(heat_map, *league)
