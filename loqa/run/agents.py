@@ -100,14 +100,10 @@ def rebuild(description: dict[str, Any]) -> tuple[Game, Agent]:
     return game, Agent.from_hp(game, hp)
 
 
-def leaf_name(path: tuple) -> str:
-    """The name of a leaf of a pytree by its path, such as `learners/0/params/actor/params/dense_0/kernel`."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
 def named_leaves(tree: Any) -> dict[str, Any]:
-    """The leaves of a pytree by their names."""
-    return {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    """The leaves of a pytree by their names, such as `learners/0/params/actor/params/dense_0/kernel`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:

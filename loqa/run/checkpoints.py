@@ -14,7 +14,6 @@ import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +22,7 @@ import numpy as np
 from loqa.hyperparameters import LENGTH_AND_FILES, Hyperparameters
 from loqa.learner import TrainState
 from loqa.run import provenance
-from loqa.run.agents import leaf_name, named_leaves, read_npz
+from loqa.run.agents import named_leaves, read_npz
 from loqa.run.config import ConfigError, flat, parse_hp, read_settings
 from loqa.run.run import Resumed, Run
 from loqa.run.terminal import reason
@@ -46,7 +45,7 @@ class Checkpoints:
 
     def save(self, state: TrainState) -> bool:
         """Writes a checkpoint of the state, and deletes old ones. Returns whether it was written."""
-        leaves = named_leaves(state)
+        leaves = named_leaves(state._replace(key=jax.random.key_data(state.key)))
         past = {name: leaves.pop(name) for name in list(leaves) if PAST_AGENTS.match(name)}
         segments, num_past = list(self._segments), int(leaves.get(PAST_ADDED, 0))
         if num_past > self._num_stored:
@@ -63,9 +62,8 @@ class Checkpoints:
         iteration = int(state.iteration)
         metadata = {"format": FORMAT, "iteration": iteration, "versions": self._run.versions}
         metadata |= {"run": self._run.snapshot(), "segments": segments, "past_agents": num_past}
-        arrays = {name: np.asarray(jax.random.key_data(x) if _is_key(x) else x) for name, x in leaves.items()}
-        arrays["metadata"] = np.array(json.dumps(metadata))
-        if not self._run.write(f"checkpoints/state_{iteration:09d}.npz", lambda path: np.savez(path, **arrays)):
+        leaves["metadata"] = json.dumps(metadata)
+        if not self._run.write(f"checkpoints/state_{iteration:09d}.npz", lambda path: np.savez(path, **leaves)):
             return False
         self._segments, self._num_stored, self.iteration = segments, num_past, iteration
         self._delete_old()
@@ -109,21 +107,20 @@ def read(path: Path, hp: Hyperparameters, new_state: Callable[[], TrainState]) -
         if metadata["format"] != FORMAT:
             raise ValueError(f"its format is {metadata['format']!r}, but must be {FORMAT!r}")
         segments = [read_npz(path.parent / name) for name in metadata["segments"]]
-
-        def restore(place: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-            name, must = leaf_name(place), jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+        new, leaves = jax.eval_shape(new_state), []
+        template = new._replace(key=jax.eval_shape(jax.random.key_data, new.key))
+        for name, leaf in named_leaves(template).items():
             if PAST_AGENTS.match(name) and segments:
                 past = np.concatenate([one[name] for one in segments])
                 arrays[name] = _in_slots(past, int(arrays[PAST_ADDED]), capacity=leaf.shape[0])
             if name not in arrays:
                 raise ValueError(f"it has no {name}")
-            found, allowed = (f"{np.dtype(x.dtype)}{list(x.shape)}" for x in (arrays[name], must))
-            if found != allowed:
-                raise ValueError(f"{name} is {found}, but must be {allowed}")
-            array = jnp.array(arrays[name])  # a copy: the state is donated
-            return jax.random.wrap_key_data(array) if _is_key(leaf) else array
-
-        state = jax.tree_util.tree_map_with_path(restore, jax.eval_shape(new_state))
+            found, must = (f"{np.dtype(x.dtype)}{list(x.shape)}" for x in (arrays[name], leaf))
+            if found != must:
+                raise ValueError(f"{name} is {found}, but must be {must}")
+            leaves.append(jnp.array(arrays[name]))  # a copy: the state is donated
+        state = jax.tree.unflatten(jax.tree.structure(template), leaves)
+        state = state._replace(key=jax.random.wrap_key_data(state.key))
         return Resumed(path.parent.parent, metadata, state)
     except Exception as error:  # what is whole may still have anything in it
         raise ConfigError(f"the checkpoint {path} cannot be used: {reason(error)}") from error
@@ -137,10 +134,6 @@ def _in_slots(past: np.ndarray, num_added: int, capacity: int) -> np.ndarray:
     slots = np.zeros((capacity, *past.shape[1:]), past.dtype)
     slots[held % capacity] = past[len(past) - len(held) :]
     return slots
-
-
-def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def find(resume: str | None, script: str, hp: Hyperparameters, new_state: Callable[[], TrainState]) -> Resumed | None:
