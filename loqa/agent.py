@@ -41,10 +41,7 @@ class Agent:
 
     def init(self, key: jax.Array) -> AgentParams:
         """New parameters."""
-
-        def init(network, key, size):
-            return network.init(key, jnp.zeros(size), network.initial_hidden(), method="step")
-
+        init = lambda network, key, size: network.init(key, jnp.zeros(size), network.initial_hidden(), method="step")
         key_actor, key_qvalue = jax.random.split(key)
         size = self.game.observation_size
         return AgentParams(init(self.actor, key_actor, size), init(self.qvalue, key_qvalue, size + 1))

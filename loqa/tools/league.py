@@ -191,9 +191,7 @@ def compare(path: Path, rows: Sequence[dict[str, Any]], steps: int, episodes: in
     try:
         sections = {name: part for name, part in json.loads(path.read_text("utf-8")).items() if "rows" in part}
         for section, published in sections.items():
-            known = [
-                (one, other, float(x), float(y)) for one, other, x, y in published["rows"] if (one, other) in played
-            ]
+            known = [(a, b, float(x), float(y)) for a, b, x, y in published["rows"] if (a, b) in played]
             if published["steps"] != steps or not known:
                 continue
             theirs, ours = np.array([row[2:] for row in known]), np.array([played[row[:2]] for row in known])
