@@ -40,7 +40,7 @@ from loqa.tools.players import SCRIPTED
 from loqa.tools.plot import goal_figure, goal_table, median, times
 from loqa.tools.saved_runs import archive, group_runs, read_runs
 
-LEAGUE_NOTE = "Mean reward per step of the row's player, over all pairs and both seats."
+LEAGUE_NOTE = "The row player's mean reward per step, over both seats."
 LATE = 1000  # iterations
 MARK = re.compile(r"(?<!`)(<!--=(\S+?)-->)(.*?)(<!--/-->)", re.DOTALL)
 
